@@ -1,0 +1,78 @@
+//! A WebSocket server that sends every message back.
+//!
+//!     cargo run --example echo_server [ADDRESS:PORT]      (default 127.0.0.1:9001)
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use wsloop::{
+    Close, Context, ContextConfig, Established, Limits, Message, Protocol, VhostConfig, Wsi,
+};
+
+struct Echo;
+
+impl Protocol for Echo {
+    type Session = ();
+
+    fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
+        Ok(())
+    }
+
+    fn on_message(
+        &mut self,
+        wsi: &mut Wsi<'_>,
+        _: &mut (),
+        message: Message<'_>,
+    ) -> Result<(), Close> {
+        wsi.send(message)?;
+        // A peer that sends but does not read is not read from either, until it has caught up.
+        if wsi.buffered_out() > HIGH_WATER {
+            wsi.pause_reading();
+            wsi.request_writable();
+        }
+        Ok(())
+    }
+
+    fn on_writable(&mut self, wsi: &mut Wsi<'_>, _: &mut ()) -> Result<(), Close> {
+        wsi.resume_reading();
+        Ok(())
+    }
+}
+
+const MESSAGE_MAX: usize = 64 * 1024 * 1024;
+const HIGH_WATER: usize = 256 * 1024;
+
+fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("echo_server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> Result<(), Box<dyn std::error::Error>> {
+    let argument = std::env::args().nth(1);
+    let argument = argument.as_deref().unwrap_or("127.0.0.1:9001");
+    let address: SocketAddr = argument
+        .parse()
+        .map_err(|_| format!("{argument:?} is not an address and port, like 127.0.0.1:9001"))?;
+
+    // The autobahn suite sends a message in 65 536 fragments.
+    let limits = Limits::default()
+        .with_message_bytes(MESSAGE_MAX)
+        .with_output_bytes(2 * MESSAGE_MAX)
+        .with_fragments(100_000);
+    let mut context = Context::new(ContextConfig::new())?;
+    let vhost = VhostConfig::new("localhost")
+        .listen(address)
+        .limits(limits)
+        .protocol("echo", Echo);
+    let vhost = context.create_vhost(vhost)?;
+    for address in context.listen_addrs(vhost) {
+        println!("echoing on ws://{address}/");
+    }
+    context.run()?;
+    Ok(())
+}

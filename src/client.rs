@@ -1,0 +1,798 @@
+//! What a client dials, verifies and says: pure data, checked before any I/O.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::http::{HeaderList, HeaderProblem, check_header, excerpt, is_token};
+use crate::retry::RetryPolicy;
+use crate::ws::handshake::{ClientRequest, reserved_in_request};
+
+/// Everything that one client connection needs to know.
+///
+/// Made from a URL or from an address and a port. Where to dial, what to send as `Host` and which
+/// name the connection is for are separate, with checked defaults: [`address`](Self::address) and
+/// [`port`](Self::port) change only where to dial. Every setter checks its argument at once, so that
+/// a mistake shows before any name is looked up.
+///
+/// ```
+/// # use wsloop::client::{ArgumentError, ClientConnectInfo};
+/// let info = ClientConnectInfo::from_url("ws://example.com/chat?room=1")?
+///     .subprotocols(["chat.v2", "chat.v1"])?
+///     .header("Authorization", "Bearer abc")?;
+/// assert_eq!(info.host_header(), "example.com");
+/// # Ok::<(), ArgumentError>(())
+/// ```
+#[derive(Clone)]
+pub struct ClientConnectInfo {
+    security: Security,
+    name: Address,
+    port: u16,
+    dial_address: Option<Address>,
+    dial_addresses: Vec<SocketAddr>,
+    dial_port: Option<u16>,
+    host: Option<String>,
+    target: String,
+    origin: Option<String>,
+    subprotocols: Vec<String>,
+    headers: HeaderList,
+    local_protocol: Option<String>,
+    timeouts: ClientTimeouts,
+    retry: Option<RetryPolicy>,
+}
+
+impl ClientConnectInfo {
+    /// From a `ws://` or `wss://` URL (RFC 6455 section 3). The host is an ASCII name, an IPv4
+    /// address or an IPv6 address in brackets; the port defaults to 80 or 443; path and query are
+    /// sent as they are.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] with the field `url`, and what to do instead.
+    pub fn from_url(url: &str) -> Result<Self, ArgumentError> {
+        let parts =
+            UrlParts::parse(url).map_err(|problem| ArgumentError::new("url", url, problem))?;
+        Ok(Self::with(
+            parts.security,
+            parts.name,
+            parts.port,
+            parts.target,
+        ))
+    }
+
+    /// From a host name or IP address and a port, without TLS, for the target `/`.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] when the address is anything else (a URL, `host:port`, ...) or the port is 0.
+    pub fn new(address: &str, port: u16) -> Result<Self, ArgumentError> {
+        let name = parse_address("address", address)?;
+        check_port(port)?;
+        Ok(Self::with(Security::Plain, name, port, "/".to_owned()))
+    }
+
+    fn with(security: Security, name: Address, port: u16, target: String) -> Self {
+        Self {
+            security,
+            name,
+            port,
+            dial_address: None,
+            dial_addresses: Vec::new(),
+            dial_port: None,
+            host: None,
+            target,
+            origin: None,
+            subprotocols: Vec::new(),
+            headers: HeaderList::new(),
+            local_protocol: None,
+            timeouts: ClientTimeouts::default(),
+            retry: None,
+        }
+    }
+
+    /// Dials this name or IP address instead of the one given at first, which stays in `Host`.
+    ///
+    /// # Errors
+    /// As [`ClientConnectInfo::new`].
+    pub fn address(mut self, address: &str) -> Result<Self, ArgumentError> {
+        self.dial_address = Some(parse_address("address", address)?);
+        Ok(self)
+    }
+
+    /// Dials these addresses instead, in this order of preference, and looks up no name.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] when there is none, more than [`MAX_ADDRESSES`], or one has port 0.
+    pub fn addresses(mut self, addresses: Vec<SocketAddr>) -> Result<Self, ArgumentError> {
+        let error = |value: &str, problem| Err(ArgumentError::new("addresses", value, problem));
+        if addresses.is_empty() {
+            return error("", ArgumentProblem::Empty);
+        }
+        if addresses.len() > MAX_ADDRESSES {
+            return error(&addresses.len().to_string(), ArgumentProblem::TooMany);
+        }
+        if let Some(bad) = addresses.iter().find(|address| address.port() == 0) {
+            return error(&bad.to_string(), ArgumentProblem::PortZero);
+        }
+        self.dial_addresses = addresses;
+        Ok(self)
+    }
+
+    /// Dials this port instead of the one given at first, which stays in `Host`.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] when it is 0.
+    pub fn port(mut self, port: u16) -> Result<Self, ArgumentError> {
+        check_port(port)?;
+        self.dial_port = Some(port);
+        Ok(self)
+    }
+
+    /// Sends this as `Host`, verbatim. Default: the host of the URL, with its port unless that is
+    /// the scheme's default.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] when it is not a host with an optional port.
+    pub fn host(mut self, host: impl Into<String>) -> Result<Self, ArgumentError> {
+        let host = host.into();
+        check_host_header(&host).map_err(|problem| ArgumentError::new("host", &host, problem))?;
+        self.host = Some(host);
+        Ok(self)
+    }
+
+    /// Sends this `Origin`, as a browser would: `scheme://host[:port]` or `null`. Default: none.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] when it is neither.
+    pub fn origin(mut self, origin: impl Into<String>) -> Result<Self, ArgumentError> {
+        let origin = origin.into();
+        if !is_origin(&origin) {
+            return Err(ArgumentError::new(
+                "origin",
+                &origin,
+                ArgumentProblem::NotAnOrigin,
+            ));
+        }
+        self.origin = Some(origin);
+        Ok(self)
+    }
+
+    /// Asks for this target (path and query). Default: that of the URL, else `/`.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] when it does not begin with `/`, has a fragment, has bytes that need
+    /// percent-encoding, or is longer than [`MAX_TARGET`].
+    pub fn path(mut self, path: impl Into<String>) -> Result<Self, ArgumentError> {
+        let path = path.into();
+        check_target(&path).map_err(|problem| ArgumentError::new("path", &path, problem))?;
+        self.target = path;
+        Ok(self)
+    }
+
+    /// Offers these subprotocols in order of preference, instead of those offered before.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] when one is not a token or is there twice (RFC 6455 section 4.1), or there
+    /// are more than [`MAX_SUBPROTOCOLS`].
+    pub fn subprotocols<S: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = S>,
+    ) -> Result<Self, ArgumentError> {
+        let mut list: Vec<String> = Vec::new();
+        for name in names {
+            let name = name.into();
+            let problem = if name.is_empty() {
+                ArgumentProblem::Empty
+            } else if !is_token(name.as_bytes()) {
+                ArgumentProblem::NotAToken
+            } else if list.contains(&name) {
+                ArgumentProblem::Duplicate
+            } else if list.len() == MAX_SUBPROTOCOLS {
+                ArgumentProblem::TooMany
+            } else {
+                list.push(name);
+                continue;
+            };
+            return Err(ArgumentError::new("subprotocols", &name, problem));
+        }
+        self.subprotocols = list;
+        Ok(self)
+    }
+
+    /// Adds a header field to the request.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] when the name is not a token, the value has a control character, or the
+    /// field is one that the library sends itself; the error says what to call instead.
+    pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Result<Self, ArgumentError> {
+        let error = |problem| ArgumentError::new("header", name, problem);
+        if let Some(instead) = reserved_in_request(name) {
+            return Err(error(ArgumentProblem::ReservedHeader(instead)));
+        }
+        self.headers
+            .push(name, value)
+            .map_err(|refused| error(ArgumentProblem::Header(refused.problem)))?;
+        Ok(self)
+    }
+
+    /// Binds the connection to the protocol of this name in its vhost. Default: the subprotocol that
+    /// the server chooses, else the vhost's default protocol.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] when it is empty.
+    pub fn local_protocol(mut self, name: impl Into<String>) -> Result<Self, ArgumentError> {
+        let name = name.into();
+        if name.is_empty() {
+            return Err(ArgumentError::new(
+                "local_protocol",
+                &name,
+                ArgumentProblem::Empty,
+            ));
+        }
+        self.local_protocol = Some(name);
+        Ok(self)
+    }
+
+    /// Dials again when an attempt fails or an established connection is lost, as the policy
+    /// says: with growing delays, until its attempts are used up. Failures that a retry follows
+    /// are not reported. A connection that the application itself closed stays closed. Without
+    /// this, every attempt is the only one.
+    pub fn reconnect(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(policy);
+        self
+    }
+
+    /// Uses its own deadlines in place of the vhost's.
+    ///
+    /// # Errors
+    /// [`ArgumentError`] when one is zero.
+    pub fn timeouts(mut self, timeouts: ClientTimeouts) -> Result<Self, ArgumentError> {
+        let ClientTimeouts {
+            dns,
+            tcp,
+            handshake,
+            total,
+        } = timeouts;
+        for (field, timeout) in [
+            ("dns", dns),
+            ("tcp", tcp),
+            ("handshake", handshake),
+            ("total", total),
+        ] {
+            if timeout == Some(Duration::ZERO) {
+                return Err(ArgumentError::new(
+                    field,
+                    "0s",
+                    ArgumentProblem::ZeroTimeout,
+                ));
+            }
+        }
+        self.timeouts = timeouts;
+        Ok(self)
+    }
+
+    /// When it is dialled again.
+    pub fn retry_policy(&self) -> Option<&RetryPolicy> {
+        self.retry.as_ref()
+    }
+
+    /// Whether the connection is to be made over TLS: the URL says `wss`.
+    pub fn is_tls(&self) -> bool {
+        self.security == Security::Tls
+    }
+
+    /// The host that the connection is for: of the URL, or the address given at first. It is what a
+    /// certificate has to be for.
+    pub fn name(&self) -> &Address {
+        &self.name
+    }
+
+    /// What to look up and dial when [`dial_addresses`](Self::dial_addresses) is empty.
+    pub fn dial_address(&self) -> &Address {
+        self.dial_address.as_ref().unwrap_or(&self.name)
+    }
+
+    /// The addresses to dial without a look-up; empty when a name is to be looked up.
+    pub fn dial_addresses(&self) -> &[SocketAddr] {
+        &self.dial_addresses
+    }
+
+    /// The port to dial.
+    pub fn dial_port(&self) -> u16 {
+        self.dial_port.unwrap_or(self.port)
+    }
+
+    /// The value of `Host`.
+    pub fn host_header(&self) -> Cow<'_, str> {
+        let default_port = self.security.default_port();
+        match (&self.host, &self.name) {
+            (Some(host), _) => Cow::Borrowed(host),
+            (None, Address::Name(name)) if self.port == default_port => {
+                Cow::Borrowed(without_root(name))
+            }
+            (None, Address::Name(name)) => {
+                Cow::Owned(format!("{}:{}", without_root(name), self.port))
+            }
+            (None, Address::Ip(ip)) if self.port == default_port => Cow::Owned(bracketed(ip)),
+            (None, Address::Ip(ip)) => Cow::Owned(format!("{}:{}", bracketed(ip), self.port)),
+        }
+    }
+
+    /// The request target: path and query.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The value of `Origin`.
+    pub fn origin_header(&self) -> Option<&str> {
+        self.origin.as_deref()
+    }
+
+    /// The subprotocols to offer.
+    pub fn offered_subprotocols(&self) -> &[String] {
+        &self.subprotocols
+    }
+
+    /// The application's own header fields.
+    pub fn extra_headers(&self) -> &HeaderList {
+        &self.headers
+    }
+
+    /// The name of the protocol that the connection is bound to.
+    pub fn local_protocol_name(&self) -> Option<&str> {
+        self.local_protocol.as_deref()
+    }
+
+    /// Deadlines that replace those of the vhost.
+    pub fn timeout_overrides(&self) -> &ClientTimeouts {
+        &self.timeouts
+    }
+
+    /// Appends the upgrade request and returns its key; see [`ClientRequest::write`].
+    pub fn write_request(&self, out: &mut Vec<u8>, nonce: [u8; 16]) -> [u8; 24] {
+        let request = ClientRequest {
+            host: &self.host_header(),
+            target: &self.target,
+            origin: self.origin.as_deref(),
+            subprotocols: &self.subprotocols,
+            headers: Some(&self.headers),
+        };
+        request.write(out, nonce)
+    }
+}
+
+impl fmt::Debug for ClientConnectInfo {
+    /// Leaves out the query and header values, which may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.target.split('?').next().unwrap_or_default();
+        f.debug_struct("ClientConnectInfo")
+            .field("security", &self.security)
+            .field("address", self.dial_address())
+            .field("addresses", &self.dial_addresses)
+            .field("port", &self.dial_port())
+            .field("host", &self.host_header())
+            .field("path", &path)
+            .field("origin", &self.origin)
+            .field("subprotocols", &self.subprotocols)
+            .field("headers", &self.headers)
+            .field("local_protocol", &self.local_protocol)
+            .field("timeouts", &self.timeouts)
+            .finish()
+    }
+}
+
+/// A host: a name to look up, or an IP address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// An IP address, which needs no look-up.
+    Ip(IpAddr),
+    /// A host name as it was given, at most 254 bytes of ASCII. A dot at its end keeps the search
+    /// domains out of its look-up.
+    Name(String),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Deadlines of one client connection; `None` leaves the vhost's in force. Each is a total that slow
+/// bytes do not extend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientTimeouts {
+    /// For the name's look-up.
+    pub dns: Option<Duration>,
+    /// For the connections to all its addresses.
+    pub tcp: Option<Duration>,
+    /// From the connection to the end of the opening handshake.
+    pub handshake: Option<Duration>,
+    /// From the begin of the attempt to the end of the opening handshake.
+    pub total: Option<Duration>,
+}
+
+/// An argument that cannot be used, which one, why, and what to do instead.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{field} \"{value}\": {problem}")]
+#[non_exhaustive]
+pub struct ArgumentError {
+    /// The argument or the setter that it was given to.
+    pub field: &'static str,
+    /// What was given: printable, cut to a readable length, without a password.
+    pub value: String,
+    /// What is wrong with it.
+    pub problem: ArgumentProblem,
+}
+
+impl ArgumentError {
+    fn new(field: &'static str, value: &str, problem: ArgumentProblem) -> Self {
+        let value = match problem {
+            ArgumentProblem::HasUserinfo => excerpt(without_userinfo(value).as_bytes()),
+            _ => excerpt(value.as_bytes()),
+        };
+        Self {
+            field,
+            value,
+            problem,
+        }
+    }
+}
+
+/// What is wrong with an argument; its text says what to do instead.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ArgumentProblem {
+    /// A byte that no host may have.
+    #[error("has a byte that no host name has; give a plain name or IP address")]
+    BadHost,
+    /// A port that is not a number from 1 to 65535.
+    #[error("the port is not a number from 1 to 65535; correct or leave it out")]
+    BadPort,
+    /// The same element twice.
+    #[error("is there twice; offer each subprotocol once")]
+    Duplicate,
+    /// Nothing.
+    #[error("is empty; leave the call out or give a value")]
+    Empty,
+    /// A name with nothing between two dots.
+    #[error("has an empty label; remove the extra dot")]
+    EmptyLabel,
+    /// A URL with a fragment.
+    #[error("has a fragment, which WebSocket URLs may not have; write \"#\" as \"%23\"")]
+    Fragment,
+    /// A path where a host is wanted.
+    #[error(
+        "has a path; give the host alone and call path(..), or use ClientConnectInfo::from_url"
+    )]
+    HasPath,
+    /// A port where a host alone is wanted.
+    #[error("has a port; give the host alone and the port as the separate argument")]
+    HasPort,
+    /// A user name or password.
+    #[error("has a user or password; send it with header(\"Authorization\", ..)")]
+    HasUserinfo,
+    /// A header field that cannot be sent.
+    #[error("{0}")]
+    Header(HeaderProblem),
+    /// An HTTP URL.
+    #[error("plain HTTP requests are not supported yet; for WebSocket write ws:// or wss://")]
+    HttpScheme,
+    /// A URL where a host is wanted.
+    #[error("is a URL; call ClientConnectInfo::from_url instead")]
+    IsUrl,
+    /// A label over 63 bytes.
+    #[error("has a label of more than 63 bytes, which no DNS name has; correct the name")]
+    LabelTooLong,
+    /// Something like an IPv4 address that systems read differently.
+    #[error("looks like an IPv4 address but is not four decimal numbers; write it as 192.0.2.1")]
+    LooksLikeIpv4,
+    /// A URL without scheme.
+    #[error("has no scheme; begin with ws:// or wss://, or call ClientConnectInfo::new")]
+    MissingScheme,
+    /// A path without its slash.
+    #[error("does not begin with \"/\"; add it")]
+    MissingSlash,
+    /// A name over 253 bytes.
+    #[error("is longer than 253 bytes, as no DNS name is; correct the name")]
+    NameTooLong,
+    /// A name outside ASCII.
+    #[error("is not ASCII; give the name in its punycode form (xn--...)")]
+    NotAscii,
+    /// Not a token.
+    #[error("is not a token; use letters, digits and \"-._\"")]
+    NotAToken,
+    /// Brackets around something that is no IPv6 address, or a bracket alone.
+    #[error("is not an IPv6 address in brackets; write it as [2001:db8::1]")]
+    NotIpv6,
+    /// Not an origin.
+    #[error("is not an origin; write scheme://host or scheme://host:port without a path, or null")]
+    NotAnOrigin,
+    /// Port 0.
+    #[error("port 0 cannot be dialled; give a port from 1 to 65535")]
+    PortZero,
+    /// A field that the library sends itself.
+    #[error("is sent by the library: {0}")]
+    ReservedHeader(&'static str),
+    /// A scheme other than `ws` and `wss`.
+    #[error("has an unknown scheme; write ws:// or wss://")]
+    Scheme,
+    /// A target over [`MAX_TARGET`] bytes.
+    #[error("is longer than {MAX_TARGET} bytes; send large data in a message")]
+    TargetTooLong,
+    /// More elements than are possible.
+    #[error("is more than can be used; give fewer")]
+    TooMany,
+    /// Bytes in a target that need encoding.
+    #[error("has a blank, a control character or a non-ASCII character; percent-encode it")]
+    UnencodedTarget,
+    /// A zone in an IPv6 address.
+    #[error("has an IPv6 zone; call addresses(..) with a SocketAddrV6 and its scope id")]
+    Zone,
+    /// A deadline of zero.
+    #[error("is a deadline that has always passed; give a longer one, or None for the default")]
+    ZeroTimeout,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Security {
+    Plain,
+    Tls,
+}
+
+impl Security {
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Plain => 80,
+            Self::Tls => 443,
+        }
+    }
+}
+
+struct UrlParts {
+    security: Security,
+    name: Address,
+    port: u16,
+    target: String,
+}
+
+impl UrlParts {
+    fn parse(url: &str) -> Result<Self, ArgumentProblem> {
+        if url.is_empty() {
+            return Err(ArgumentProblem::Empty);
+        }
+        let (scheme, rest) = url
+            .split_once("://")
+            .ok_or(ArgumentProblem::MissingScheme)?;
+        let security = match scheme.to_ascii_lowercase().as_str() {
+            "ws" => Security::Plain,
+            "wss" => Security::Tls,
+            "http" | "https" => return Err(ArgumentProblem::HttpScheme),
+            _ => return Err(ArgumentProblem::Scheme),
+        };
+        let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err(ArgumentProblem::HasUserinfo);
+        }
+        let target = match target {
+            "" => "/".to_owned(),
+            query if query.starts_with('?') => format!("/{query}"),
+            path => path.to_owned(),
+        };
+        if target.starts_with('#') {
+            return Err(ArgumentProblem::Fragment);
+        }
+        check_target(&target)?;
+        let (host, port) = split_port(authority)?;
+        let name = parse_host(host)?;
+        let port = match port {
+            None | Some("") => security.default_port(),
+            Some(port) => parse_port(port)?,
+        };
+        Ok(Self {
+            security,
+            name,
+            port,
+            target,
+        })
+    }
+}
+
+/// Parses a host alone, and recognises what people write in its place.
+fn parse_address(field: &'static str, address: &str) -> Result<Address, ArgumentError> {
+    let problem = if address.contains("://") {
+        ArgumentProblem::IsUrl
+    } else if address.contains('@') {
+        ArgumentProblem::HasUserinfo
+    } else if address.contains(['/', '?', '#']) {
+        ArgumentProblem::HasPath
+    } else {
+        let host = match address.parse::<Ipv6Addr>() {
+            Ok(ip) => return Ok(Address::Ip(ip.into())),
+            Err(_) if address.contains('%') && address.contains(':') => Err(ArgumentProblem::Zone),
+            Err(_) => match split_port(address) {
+                Ok((host, None)) => parse_host(host),
+                Ok((_, Some(_))) => Err(ArgumentProblem::HasPort),
+                Err(problem) => Err(problem),
+            },
+        };
+        match host {
+            Ok(host) => return Ok(host),
+            Err(problem) => problem,
+        }
+    };
+    Err(ArgumentError::new(field, address, problem))
+}
+
+/// Cuts `host[:port]`, keeping the brackets of an IPv6 literal with the host.
+fn split_port(authority: &str) -> Result<(&str, Option<&str>), ArgumentProblem> {
+    let after = match authority.strip_prefix('[') {
+        Some(inside) => inside.find(']').ok_or(ArgumentProblem::NotIpv6)? + 2,
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (host, port) = authority.split_at(after);
+    match port.strip_prefix(':') {
+        Some(port) => Ok((host, Some(port))),
+        None if port.is_empty() => Ok((host, None)),
+        None => Err(ArgumentProblem::NotIpv6),
+    }
+}
+
+/// Parses a host: a bracketed IPv6 address, an IPv4 address, or a name that DNS could hold.
+fn parse_host(host: &str) -> Result<Address, ArgumentProblem> {
+    if let Some(literal) = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        if literal.contains('%') {
+            return Err(ArgumentProblem::Zone);
+        }
+        let ip = literal
+            .parse::<Ipv6Addr>()
+            .map_err(|_| ArgumentProblem::NotIpv6)?;
+        return Ok(Address::Ip(ip.into()));
+    }
+    if host.is_empty() {
+        return Err(ArgumentProblem::Empty);
+    }
+    if !host.is_ascii() {
+        return Err(ArgumentProblem::NotAscii);
+    }
+    if let Ok(ip) = host.parse::<Ipv4Addr>() {
+        return Ok(Address::Ip(ip.into()));
+    }
+    let name = without_root(host);
+    if name.len() > 253 {
+        return Err(longest_problem(name));
+    }
+    name.split('.').try_for_each(check_label)?;
+    if name.rsplit('.').next().is_some_and(is_number) {
+        return Err(ArgumentProblem::LooksLikeIpv4);
+    }
+    Ok(Address::Name(host.to_owned()))
+}
+
+/// RFC 1035 section 2.3.4; underscores are no host names' but are in use.
+fn check_label(label: &str) -> Result<(), ArgumentProblem> {
+    if label.is_empty() {
+        return Err(ArgumentProblem::EmptyLabel);
+    }
+    if !label
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    {
+        return Err(ArgumentProblem::BadHost);
+    }
+    if label.len() > 63 {
+        return Err(ArgumentProblem::LabelTooLong);
+    }
+    Ok(())
+}
+
+/// What to say of a name over 253 bytes: a bad label explains more than the length.
+fn longest_problem(name: &str) -> ArgumentProblem {
+    name.split('.')
+        .find_map(|label| check_label(label).err())
+        .unwrap_or(ArgumentProblem::NameTooLong)
+}
+
+/// Whether systems that know the old number forms would take the label for a part of an address.
+fn is_number(label: &str) -> bool {
+    let lower = label.to_ascii_lowercase();
+    match lower.strip_prefix("0x") {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => lower.bytes().all(|byte| byte.is_ascii_digit()),
+    }
+}
+
+fn parse_port(port: &str) -> Result<u16, ArgumentProblem> {
+    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(ArgumentProblem::BadPort);
+    }
+    match port.parse() {
+        Ok(0) => Err(ArgumentProblem::PortZero),
+        Ok(port) => Ok(port),
+        Err(_) => Err(ArgumentProblem::BadPort),
+    }
+}
+
+fn check_port(port: u16) -> Result<(), ArgumentError> {
+    match port {
+        0 => Err(ArgumentError::new("port", "0", ArgumentProblem::PortZero)),
+        _ => Ok(()),
+    }
+}
+
+fn check_target(target: &str) -> Result<(), ArgumentProblem> {
+    if !target.starts_with('/') {
+        return Err(ArgumentProblem::MissingSlash);
+    }
+    if target.contains('#') {
+        return Err(ArgumentProblem::Fragment);
+    }
+    if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(ArgumentProblem::UnencodedTarget);
+    }
+    if target.len() > MAX_TARGET {
+        return Err(ArgumentProblem::TargetTooLong);
+    }
+    Ok(())
+}
+
+fn check_host_header(host: &str) -> Result<(), ArgumentProblem> {
+    if host.contains("://") {
+        return Err(ArgumentProblem::IsUrl);
+    }
+    if host.contains('@') {
+        return Err(ArgumentProblem::HasUserinfo);
+    }
+    if host.contains(['/', '?', '#']) {
+        return Err(ArgumentProblem::HasPath);
+    }
+    check_header("Host", host.as_bytes())
+        .map_err(|error| ArgumentProblem::Header(error.problem))?;
+    let (name, port) = split_port(host)?;
+    parse_host(name)?;
+    port.map_or(Ok(0), parse_port).map(drop)
+}
+
+fn is_origin(origin: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else {
+        return origin == "null";
+    };
+    is_token(scheme.as_bytes())
+        && !authority.is_empty()
+        && authority
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !b"/?#@\\,".contains(&b))
+}
+
+/// A name without the dot that makes it absolute: hosts and certificates are written without it.
+fn without_root(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+fn without_userinfo(value: &str) -> &str {
+    value.rsplit_once('@').map_or(value, |(_, host)| host)
+}
+
+fn bracketed(ip: &IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+/// The longest request target that can be asked for, in bytes.
+pub const MAX_TARGET: usize = 8192;
+
+/// The most addresses that can be dialled for one connection.
+pub const MAX_ADDRESSES: usize = 64;
+
+/// The most subprotocols that can be offered.
+pub const MAX_SUBPROTOCOLS: usize = 64;

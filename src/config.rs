@@ -1,0 +1,517 @@
+//! What can be set, with its defaults; checked once, when the thing it configures is made.
+
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::error::VhostError;
+use crate::http::head::HeadLimits;
+use crate::id::ProtocolHandle;
+use crate::protocol::{Bound, ContextObserver, Dispatch, Protocol};
+use crate::retry::RetryPolicy;
+use crate::ws::recv::{Delivery, RecvLimits};
+
+/// How a [`Context`](crate::Context) is made.
+///
+/// ```
+/// let config = wsloop::ContextConfig::new().max_connections(10_000);
+/// let context = wsloop::Context::new(config)?;
+/// # Ok::<(), wsloop::ContextError>(())
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct ContextConfig {
+    pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_ip: Option<u32>,
+    pub(crate) receive_buffer: usize,
+    pub(crate) turn_budget: usize,
+    pub(crate) observer: Box<dyn ContextObserver>,
+}
+
+impl ContextConfig {
+    /// The defaults: 100 000 connections, no limit per address, 128 KiB receive buffer, 1 MiB
+    /// read per connection and turn, nobody observing.
+    pub fn new() -> Self {
+        Self {
+            max_connections: 100_000,
+            max_connections_per_ip: None,
+            receive_buffer: 128 * 1024,
+            turn_budget: 1024 * 1024,
+            observer: Box::new(()),
+        }
+    }
+
+    /// How many connections there may be at once: accepted and dialled, in whatever state, the
+    /// upgraded ones included. At the cap nothing is accepted (peers wait in the listeners'
+    /// backlogs) and `client_connect` answers with an error. Default 100 000.
+    pub const fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// How many accepted connections one IP address may have at once; further ones are closed
+    /// without an answer. Default: no limit.
+    pub const fn max_connections_per_ip(mut self, connections: u32) -> Self {
+        self.max_connections_per_ip = Some(connections);
+        self
+    }
+
+    /// Size in bytes of the one receive buffer of the loop, clamped to 4 KiB..16 MiB. A
+    /// connection owns no receive buffer while it is idle. Default 128 KiB.
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.receive_buffer = bytes.clamp(4 * 1024, 16 * 1024 * 1024);
+        self
+    }
+
+    /// How many bytes are read from one connection before the others have their turn, at least
+    /// 4 KiB. Default 1 MiB.
+    pub fn turn_budget(mut self, bytes: usize) -> Self {
+        self.turn_budget = bytes.max(4 * 1024);
+        self
+    }
+
+    /// Who is told about what no protocol owns: refused connections, listeners in trouble,
+    /// free-standing timers. Default: nobody.
+    pub fn observer(mut self, observer: impl ContextObserver) -> Self {
+        self.observer = Box::new(observer);
+        self
+    }
+}
+
+impl Default for ContextConfig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Caps on what one connection of a vhost may cost. Every one is enforced, and has a test.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Request and response heads: 16 KiB, 100 headers, 8 KiB of request target.
+    pub head: HeadLimits,
+    /// A message, received or sent, in bytes. A longer one that is received closes the connection
+    /// with 1009. Default 1 MiB.
+    pub message_bytes: usize,
+    /// A received frame's payload, in bytes; more closes with 1009. Default: no limit but that of
+    /// the message.
+    pub frame_bytes: u64,
+    /// Fragments of a received message; more closes the connection. Default 1024.
+    pub fragments: u32,
+    /// Bytes that wait to be sent. When reached, sends answer `Full`; an empty queue accepts any
+    /// message within the message limit. Default 1 MiB.
+    pub output_bytes: usize,
+    /// `on_writable` comes when at most this many bytes wait. Default 64 KiB.
+    pub output_low_water: usize,
+    /// Bytes of unsent pongs; past that only the latest ping is answered (RFC 6455 5.5.3).
+    /// Default 4 KiB.
+    pub pong_bytes: usize,
+    /// Connections of the vhost, accepted and dialled. An upgrade over the cap is answered 503.
+    /// Default: as many as the context's.
+    pub connections: usize,
+    /// Body of a refused upgrade that a client keeps, in bytes. Default 4 KiB.
+    pub refusal_body: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: HeadLimits::default(),
+            message_bytes: 1024 * 1024,
+            frame_bytes: u64::MAX,
+            fragments: 1024,
+            output_bytes: 1024 * 1024,
+            output_low_water: 64 * 1024,
+            pong_bytes: 4 * 1024,
+            connections: usize::MAX,
+            refusal_body: 4 * 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// Sets the limit for messages, see [`Limits::message_bytes`].
+    #[must_use]
+    pub const fn with_message_bytes(mut self, bytes: usize) -> Self {
+        self.message_bytes = bytes;
+        self
+    }
+
+    /// Sets the cap of the output queue, see [`Limits::output_bytes`].
+    #[must_use]
+    pub const fn with_output_bytes(mut self, bytes: usize) -> Self {
+        self.output_bytes = bytes;
+        self
+    }
+
+    /// Sets the number of fragments, see [`Limits::fragments`].
+    #[must_use]
+    pub const fn with_fragments(mut self, fragments: u32) -> Self {
+        self.fragments = fragments;
+        self
+    }
+}
+
+/// Deadlines. Each is a total: bytes that trickle in do not extend it. `Duration::MAX` is never.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// Client: name resolution. Default 5 s.
+    pub dns: Duration,
+    /// Client: TCP connect, all addresses together. Default 10 s.
+    pub tcp: Duration,
+    /// Client: from the established transport to the checked response. Default 15 s.
+    pub response: Duration,
+    /// Client: from the call to the established connection. Default: never, since its stages have
+    /// theirs.
+    pub connect: Duration,
+    /// Server: from the accept to the complete request head. Default 10 s.
+    pub head: Duration,
+    /// Server: a deferred verdict, where [`Accept::later`](crate::Accept::later) does not say.
+    /// Default 15 s.
+    pub verdict: Duration,
+    /// The closing handshake, and after it the peer's end of stream. Default 5 s.
+    pub close: Duration,
+    /// A received message, from its first byte to its last. Default 60 s.
+    pub message: Duration,
+    /// Output of which the peer takes nothing. Default 30 s.
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            dns: Duration::from_secs(5),
+            tcp: Duration::from_secs(10),
+            response: Duration::from_secs(15),
+            connect: Duration::MAX,
+            head: Duration::from_secs(10),
+            verdict: Duration::from_secs(15),
+            close: Duration::from_secs(5),
+            message: Duration::from_secs(60),
+            write: Duration::from_secs(30),
+        }
+    }
+}
+
+/// One address to listen on.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ListenConfig {
+    pub(crate) address: SocketAddr,
+    pub(crate) backlog: i32,
+    pub(crate) reuse_port: bool,
+    pub(crate) only_v6: bool,
+}
+
+impl ListenConfig {
+    /// Listens on `address`; port 0 lets the system choose, see
+    /// [`Context::listen_addrs`](crate::Context::listen_addrs).
+    pub const fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            backlog: 1024,
+            reuse_port: false,
+            only_v6: true,
+        }
+    }
+
+    /// How many connections may wait to be accepted. Default 1024 (the system may lower it).
+    pub const fn backlog(mut self, connections: i32) -> Self {
+        self.backlog = connections;
+        self
+    }
+
+    /// Shares the port with other sockets that set this too (`SO_REUSEPORT`): one context per
+    /// thread, each with its own listener. Default off.
+    pub const fn reuse_port(mut self) -> Self {
+        self.reuse_port = true;
+        self
+    }
+
+    /// Lets an IPv6 wildcard address serve IPv4 as well. Default off.
+    pub const fn dual_stack(mut self) -> Self {
+        self.only_v6 = false;
+        self
+    }
+}
+
+impl From<SocketAddr> for ListenConfig {
+    fn from(address: SocketAddr) -> Self {
+        Self::new(address)
+    }
+}
+
+/// How a vhost is made: its names, where it listens, its protocols, its limits.
+///
+/// A vhost without a listener is for clients. Vhosts that listen on the same address share the
+/// listener, and the `Host` of a request chooses among them.
+#[derive(Debug)]
+#[must_use]
+pub struct VhostConfig {
+    pub(crate) names: Vec<String>,
+    pub(crate) default_vhost: bool,
+    pub(crate) listen: Vec<ListenConfig>,
+    pub(crate) protocols: Vec<ProtocolConfig>,
+    pub(crate) default_protocol: Option<String>,
+    pub(crate) pages: Vec<Page>,
+    pub(crate) limits: Limits,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) retry: RetryPolicy,
+}
+
+impl VhostConfig {
+    /// A vhost of that name: a host name (`"a.test"`), a whole domain (`"*.a.test"`) or an IP
+    /// address. Names are compared without regard to case. The first vhost of a listener also
+    /// serves what no other vhost is named for.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            names: vec![name.into()],
+            default_vhost: false,
+            listen: Vec::new(),
+            protocols: Vec::new(),
+            default_protocol: None,
+            pages: Vec::new(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            retry: RetryPolicy::default(),
+        }
+    }
+
+    /// A further name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.names.push(name.into());
+        self
+    }
+
+    /// Serves what no vhost of its listeners is named for, although another vhost was there first.
+    pub const fn default_vhost(mut self) -> Self {
+        self.default_vhost = true;
+        self
+    }
+
+    /// Listens on one more address.
+    pub fn listen(mut self, listen: impl Into<ListenConfig>) -> Self {
+        self.listen.push(listen.into());
+        self
+    }
+
+    /// Adds a protocol; see [`VhostConfig::add_protocol`].
+    pub fn protocol<P: Protocol>(mut self, name: impl Into<String>, protocol: P) -> Self {
+        self.add_protocol(name, protocol);
+        self
+    }
+
+    /// Adds a protocol under a subprotocol's name (`Sec-WebSocket-Protocol`, RFC 6455 1.9), and
+    /// gives the handle that reaches it later. Of several names that a client offers, the one
+    /// that was added first wins. The first protocol also serves clients that offer none.
+    pub fn add_protocol<P: Protocol>(
+        &mut self,
+        name: impl Into<String>,
+        protocol: P,
+    ) -> ProtocolHandle<P> {
+        self.add_protocol_with(name, protocol, Delivery::Messages)
+    }
+
+    /// As [`VhostConfig::add_protocol`], for a protocol that wants the data as it arrives: its
+    /// [`on_chunk`](Protocol::on_chunk) is called instead of `on_message`, and the message limit
+    /// bounds the sum of a message's chunks.
+    pub fn add_chunk_protocol<P: Protocol>(
+        &mut self,
+        name: impl Into<String>,
+        protocol: P,
+    ) -> ProtocolHandle<P> {
+        self.add_protocol_with(name, protocol, Delivery::Chunks)
+    }
+
+    fn add_protocol_with<P: Protocol>(
+        &mut self,
+        name: impl Into<String>,
+        protocol: P,
+        delivery: Delivery,
+    ) -> ProtocolHandle<P> {
+        let key = NEXT_PROTOCOL.fetch_add(1, Ordering::Relaxed);
+        self.protocols.push(ProtocolConfig {
+            name: name.into(),
+            key,
+            dispatch: Box::new(Bound::new(protocol, delivery)),
+        });
+        ProtocolHandle {
+            key,
+            marker: PhantomData,
+        }
+    }
+
+    /// The protocol for clients that offer no subprotocol, or none that is known here. Default:
+    /// the first one.
+    pub fn default_protocol(mut self, name: impl Into<String>) -> Self {
+        self.default_protocol = Some(name.into());
+        self
+    }
+
+    /// Answers a plain `GET` (or `HEAD`) of `path` with this body: enough for the page that opens
+    /// the WebSocket.
+    pub fn page(
+        mut self,
+        path: impl Into<String>,
+        content_type: impl Into<String>,
+        body: impl Into<Bytes>,
+    ) -> Self {
+        self.pages.push(Page {
+            path: path.into(),
+            content_type: content_type.into(),
+            body: body.into(),
+        });
+        self
+    }
+
+    /// Caps per connection.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Deadlines.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// When a silent connection is pinged and given up (its validity), for all connections of the
+    /// vhost. The back-off table of the policy is used by clients that ask for reconnection.
+    pub fn retry_and_idle_policy(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct ProtocolConfig {
+    pub(crate) name: String,
+    pub(crate) key: u64,
+    pub(crate) dispatch: Box<dyn Dispatch>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Page {
+    pub(crate) path: String,
+    pub(crate) content_type: String,
+    pub(crate) body: Bytes,
+}
+
+/// What a connection needs of its vhost, shared by all of them.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) limits: Limits,
+    pub(crate) recv: RecvLimits,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) retry: RetryPolicy,
+}
+
+impl Settings {
+    pub(crate) fn new(limits: Limits, timeouts: Timeouts, retry: RetryPolicy) -> Self {
+        let recv = RecvLimits::default()
+            .with_frame_bytes(limits.frame_bytes.min(limits.message_bytes as u64))
+            .with_message_bytes(limits.message_bytes)
+            .with_fragments(limits.fragments);
+        Self {
+            limits,
+            recv,
+            timeouts,
+            retry,
+        }
+    }
+}
+
+/// The names of a vhost, parsed: lower case, exact or `*.`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NamePattern {
+    Exact(String),
+    /// Holds the part behind `*`, with its dot.
+    Under(String),
+}
+
+impl NamePattern {
+    pub(crate) fn parse(name: &str) -> Result<Self, VhostError> {
+        let lower = name.to_ascii_lowercase();
+        let (host, wild) = match lower.strip_prefix('*') {
+            Some(rest) => (rest.strip_prefix('.').unwrap_or_default(), true),
+            None => (lower.as_str(), false),
+        };
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if !is_host(host, wild) {
+            return Err(VhostError::Name(name.to_owned()));
+        }
+        Ok(if wild {
+            Self::Under(format!(".{host}"))
+        } else {
+            Self::Exact(host.to_owned())
+        })
+    }
+
+    /// How well `host` (as it came, without port) fits: longer is better, `None` is not at all.
+    pub(crate) fn fit(&self, host: &str) -> Option<usize> {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        match self {
+            Self::Exact(name) => name.eq_ignore_ascii_case(host).then_some(usize::MAX),
+            Self::Under(dotted) => {
+                let at = host.len().checked_sub(dotted.len())?;
+                let fits = at > 0 && host.get(at..)?.eq_ignore_ascii_case(dotted);
+                fits.then_some(dotted.len())
+            }
+        }
+    }
+}
+
+fn is_host(host: &str, wild: bool) -> bool {
+    if !wild && host.parse::<std::net::Ipv6Addr>().is_ok() {
+        return true;
+    }
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    host.len() <= 253 && host.split('.').all(label)
+}
+
+/// Makes the keys of protocol handles, which must differ in the whole process: a handle used on
+/// another context then finds nothing instead of something else.
+static NEXT_PROTOCOL: AtomicU64 = AtomicU64::new(0);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vhost_names_fit_exactly_or_below_a_star_and_the_longer_wins() {
+        let exact = NamePattern::parse("A.Test").unwrap();
+        let under = NamePattern::parse("*.a.test").unwrap();
+        let wider = NamePattern::parse("*.test").unwrap();
+        assert_eq!(exact.fit("a.TEST"), Some(usize::MAX));
+        assert_eq!(exact.fit("a.test."), Some(usize::MAX));
+        assert_eq!(exact.fit("aa.test"), None);
+        assert_eq!(exact.fit("a.tes"), None);
+        assert_eq!(under.fit("a.test"), None);
+        assert_eq!(under.fit(".a.test"), None);
+        assert_eq!(under.fit("ba.test"), None);
+        assert!(under.fit("b.A.test") > wider.fit("b.A.test"));
+        assert!(under.fit("c.b.a.test").is_some());
+    }
+
+    #[test]
+    fn what_is_no_host_name_is_refused() {
+        for name in ["", "*", "*.", "a..b", "a.test:80", "http://a", "a b", "[::1]", "*a.test"] {
+            assert!(
+                matches!(NamePattern::parse(name), Err(VhostError::Name(given)) if given == name),
+                "{name:?}"
+            );
+        }
+        for name in ["localhost", "127.0.0.1", "::1", "xn--bcher-kva.example", "_sip.a", "a."] {
+            assert!(NamePattern::parse(name).is_ok(), "{name:?}");
+        }
+    }
+}

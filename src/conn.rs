@@ -1,0 +1,566 @@
+//! One connection: its transport, its receiving and sending halves, its deadlines, and the role
+//! that it plays now.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitflags::bitflags;
+use bytes::Bytes;
+
+use crate::config::Settings;
+use crate::dial::ClientRole;
+use crate::error::{
+    ABNORMAL, CloseCause, CloseKind, CloseSide, Deadline, NO_STATUS, SendError,
+};
+use crate::id::{VhostId, WsiId};
+use crate::inner::Out;
+use crate::net::transport::Io;
+use crate::timer::{TimerKey, saturating_add};
+use crate::upgrade::HttpRole;
+use crate::ws::close::write_close_payload;
+use crate::ws::frame::Opcode;
+use crate::ws::recv::Recv;
+use crate::ws::send::{Fin, TxQueue, append_frame};
+use crate::ws::{Close, CloseFrame, Message, MessageKind, ProtocolError, Side};
+
+/// A connection, in its slot or lifted out of it.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    /// `None` while a client has no connected transport yet.
+    pub(crate) io: Option<Io>,
+    pub(crate) role: Role,
+    pub(crate) send: SendHalf,
+    /// Received and not processed: a partial frame header, or what came while reading paused.
+    pub(crate) stash: Stash,
+}
+
+/// The state machine that a connection runs now.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// A client before its connection is established.
+    Client(Box<ClientRole>),
+    /// A server connection before it is upgraded.
+    Http(Box<HttpRole>),
+    /// Everything was said and the writing side is shut down: what the peer still sends is
+    /// dropped until it ends the stream, so that no reset destroys our last words.
+    Linger,
+    /// An established WebSocket.
+    Ws(WsRole),
+}
+
+#[derive(Debug)]
+pub(crate) struct WsRole {
+    pub(crate) recv: Recv,
+    /// Where the protocol keeps the session.
+    pub(crate) session: usize,
+}
+
+impl Conn {
+    pub(crate) fn is_established(&self) -> bool {
+        matches!(self.role, Role::Ws(_)) && self.send.phase != Phase::Ended
+    }
+
+    /// Heap and inline bytes that this connection costs the library; the session is not counted.
+    pub(crate) fn memory(&self) -> usize {
+        let role = match &self.role {
+            Role::Client(client) => size_of_val(&**client),
+            Role::Http(http) => size_of_val(&**http),
+            Role::Linger => 0,
+            Role::Ws(ws) => ws.recv.memory(),
+        };
+        size_of::<Self>() + role + self.stash.memory() + self.send.memory()
+    }
+}
+
+/// Bytes that wait to be processed.
+#[derive(Debug, Default)]
+pub(crate) enum Stash {
+    #[default]
+    Empty,
+    /// Short of a frame header: kept in place, put in front of what is read next.
+    Header { len: u8, bytes: [u8; STASHED_HEADER] },
+    /// Anything longer.
+    Heap(Vec<u8>),
+}
+
+/// A frame header is at most 14 bytes, so an incomplete one is shorter.
+pub(crate) const STASHED_HEADER: usize = 14;
+
+impl Stash {
+    pub(crate) fn keep(&mut self, input: &[u8]) {
+        debug_assert!(self.is_empty(), "what was stashed is processed first");
+        let mut bytes = [0; STASHED_HEADER];
+        *self = match bytes.get_mut(..input.len()) {
+            Some([]) => Self::Empty,
+            Some(place) => {
+                place.copy_from_slice(input);
+                Self::Header { len: input.len() as u8, bytes }
+            }
+            None => Self::Heap(input.to_vec()),
+        };
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Empty => &[],
+            Self::Header { len, bytes } => bytes.get(..*len as usize).unwrap_or_default(),
+            Self::Heap(bytes) => bytes,
+        }
+    }
+
+    pub(crate) fn memory(&self) -> usize {
+        match self {
+            Self::Empty | Self::Header { .. } => 0,
+            Self::Heap(bytes) => bytes.capacity(),
+        }
+    }
+}
+
+/// How far the WebSocket connection is in its life, seen from the sending side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Not established: nothing can be sent.
+    Opening,
+    /// Messages go both ways.
+    Open,
+    /// Our Close frame is queued or sent; the peer's is awaited.
+    CloseSent,
+    /// Both Close frames are there, ours perhaps still in the queue.
+    CloseDone,
+    /// The peer broke the protocol: after our Close frame nothing more is expected of it.
+    Failed,
+    /// The final event is due or has been given.
+    Ended,
+}
+
+bitflags! {
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Flags: u8 {
+        /// In the list of connections to settle.
+        const DIRTY = 1;
+        /// Being worked on: whoever lifted it settles it too.
+        const LIFTED = 1 << 1;
+        /// `on_writable` was asked for.
+        const WANT_WRITABLE = 1 << 2;
+        /// The application does not want data now.
+        const PAUSED = 1 << 3;
+        /// Ends now, without a closing handshake.
+        const ABORT = 1 << 4;
+        /// In the list of connections with work left over.
+        const READY = 1 << 5;
+        /// A validity ping is out.
+        const PING_SENT = 1 << 6;
+    }
+}
+
+/// The half of a connection that callbacks may touch: what it sends, how it ends, its clock.
+#[derive(Debug)]
+pub(crate) struct SendHalf {
+    pub(crate) id: WsiId,
+    pub(crate) vhost: VhostId,
+    /// Index of the protocol; [`NO_PROTOCOL`] while none owns the connection.
+    pub(crate) protocol: u32,
+    pub(crate) side: Side,
+    pub(crate) phase: Phase,
+    pub(crate) flags: Flags,
+    /// The fragmented message that is open.
+    pub(crate) fragment: Option<MessageKind>,
+    /// Bytes of pongs queued since the queue was last empty.
+    pong_bytes: u32,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) tx: TxQueue,
+    /// Set once, by whatever ends the connection first.
+    pub(crate) cause: Option<Box<CloseCause>>,
+    pub(crate) last_received: Instant,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) rare: Option<Box<Rare>>,
+}
+
+pub(crate) const NO_PROTOCOL: u32 = u32::MAX;
+
+/// The times at which somebody must look at a connection again.
+#[derive(Debug, Default)]
+pub(crate) struct Deadlines {
+    /// Of the stage it is in: head, verdict, dialling, closing, lingering.
+    pub(crate) stage: Option<Instant>,
+    /// Of the message that has begun.
+    pub(crate) message: Option<Instant>,
+    /// Of output that makes no progress.
+    pub(crate) write: Option<Instant>,
+    /// The one timer that serves them all and the validity; it may be early, then it moves on.
+    pub(crate) armed: Option<(Instant, TimerKey)>,
+}
+
+/// What few connections have.
+#[derive(Debug, Default)]
+pub(crate) struct Rare {
+    pub(crate) timers: Vec<TimerKey>,
+    pub(crate) ping: Option<SentPing>,
+    pub(crate) held_pong: Option<Vec<u8>>,
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) subprotocol: Option<Box<str>>,
+    /// What a client needs to dial again.
+    pub(crate) redial: Option<Box<crate::dial::Redial>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct SentPing {
+    pub(crate) payload: Box<[u8]>,
+    pub(crate) at: Instant,
+}
+
+/// What an accepted send tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Queued {
+    /// Bytes that wait to be sent on this connection, frame headers included.
+    pub buffered: usize,
+}
+
+impl SendHalf {
+    pub(crate) fn new(
+        id: WsiId,
+        vhost: VhostId,
+        side: Side,
+        settings: Arc<Settings>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            vhost,
+            protocol: NO_PROTOCOL,
+            side,
+            phase: Phase::Opening,
+            flags: Flags::empty(),
+            fragment: None,
+            pong_bytes: 0,
+            settings,
+            tx: TxQueue::default(),
+            cause: None,
+            last_received: now,
+            deadlines: Deadlines::default(),
+            rare: None,
+        }
+    }
+
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    fn memory(&self) -> usize {
+        let rare = self.rare.as_ref().map_or(0, |rare| {
+            size_of::<Rare>() + rare.timers.capacity() * size_of::<TimerKey>()
+        });
+        self.tx.memory() + rare
+    }
+
+    /// Whether data and control frames are taken from the peer now.
+    pub(crate) fn is_reading(&self) -> bool {
+        match self.phase {
+            Phase::Open => !self.flags.intersects(Flags::PAUSED | Flags::ABORT),
+            Phase::CloseSent => !self.flags.contains(Flags::ABORT),
+            Phase::Opening | Phase::CloseDone | Phase::Failed | Phase::Ended => false,
+        }
+    }
+
+    /// Makes sure that the loop comes by: once per turn, however often this is called.
+    pub(crate) fn mark(&mut self, out: &mut Out) {
+        if !self.flags.intersects(Flags::DIRTY | Flags::LIFTED) {
+            self.flags |= Flags::DIRTY;
+            out.dirty.push(self.id);
+        }
+    }
+
+    pub(crate) fn send_message(
+        &mut self,
+        out: &mut Out,
+        message: Message<'_>,
+    ) -> Result<Queued, SendError> {
+        let payload = message.as_bytes();
+        self.admit(payload.len())?;
+        self.push_frame(out, Fin::Last, opcode(message.kind()), payload);
+        Ok(self.queued())
+    }
+
+    /// Queues a frame that was encoded for many peers.
+    pub(crate) fn send_encoded(
+        &mut self,
+        out: &mut Out,
+        frame: &Bytes,
+        payload: usize,
+    ) -> Result<Queued, SendError> {
+        self.admit(payload)?;
+        self.tx.append_shared(&mut out.pool, frame.clone());
+        self.mark(out);
+        Ok(self.queued())
+    }
+
+    pub(crate) fn send_owned(
+        &mut self,
+        out: &mut Out,
+        kind: MessageKind,
+        payload: Bytes,
+    ) -> Result<Queued, SendError> {
+        self.admit(payload.len())?;
+        if self.side == Side::Client {
+            self.push_frame(out, Fin::Last, opcode(kind), &payload);
+        } else {
+            let len = payload.len();
+            self.tx.append(&mut out.pool, |tail| {
+                let mut header = [0; 14];
+                let used = crate::ws::send::encode_header(
+                    &mut header,
+                    Fin::Last,
+                    opcode(kind),
+                    None,
+                    len,
+                );
+                tail.extend_from_slice(header.get(..used).unwrap_or_default());
+            });
+            self.tx.append_shared(&mut out.pool, payload);
+            self.mark(out);
+        }
+        Ok(self.queued())
+    }
+
+    pub(crate) fn send_fragment(
+        &mut self,
+        out: &mut Out,
+        kind: MessageKind,
+        payload: &[u8],
+        fin: Fin,
+    ) -> Result<Queued, SendError> {
+        self.admit_bytes(payload.len())?;
+        let code = match self.fragment {
+            Some(open) if open != kind => return Err(SendError::FragmentOpen),
+            Some(_) => Opcode::Continuation,
+            None => opcode(kind),
+        };
+        self.fragment = match fin {
+            Fin::Last => None,
+            Fin::More => Some(kind),
+        };
+        self.push_frame(out, fin, code, payload);
+        Ok(self.queued())
+    }
+
+    pub(crate) fn send_ping(&mut self, out: &mut Out, payload: &[u8]) -> Result<Queued, SendError> {
+        if payload.len() > MAX_CONTROL {
+            return Err(SendError::ControlTooLong { len: payload.len() });
+        }
+        self.admit_bytes(payload.len())?;
+        self.push_ping(out, payload);
+        Ok(self.queued())
+    }
+
+    /// The library's own ping, which no cap holds back: there is one at a time.
+    pub(crate) fn push_ping(&mut self, out: &mut Out, payload: &[u8]) {
+        let at = out.now;
+        self.rare().ping = Some(SentPing { payload: payload.into(), at });
+        self.push_frame(out, Fin::Last, Opcode::Ping, payload);
+    }
+
+    /// RFC 6455 section 5.5.3: a ping is answered with its payload; of several unanswered ones the
+    /// latest is enough.
+    pub(crate) fn push_pong(&mut self, out: &mut Out, payload: &[u8]) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        if self.tx.is_empty() {
+            self.pong_bytes = 0;
+        }
+        let held = self.rare.as_ref().is_some_and(|rare| rare.held_pong.is_some());
+        let limit = self.settings.limits.pong_bytes;
+        if held || self.pong_bytes as usize + payload.len() > limit {
+            self.rare().held_pong = Some(payload.to_vec());
+            return;
+        }
+        self.pong_bytes += payload.len() as u32 + 6;
+        self.push_frame(out, Fin::Last, Opcode::Pong, payload);
+    }
+
+    /// Sends the pong that was held back, once what was before it has left.
+    pub(crate) fn release_pong(&mut self, out: &mut Out) {
+        let Some(rare) = &mut self.rare else { return };
+        if let Some(payload) = rare.held_pong.take() {
+            self.push_pong(out, &payload);
+        }
+    }
+
+    /// The round trip time if this answers our last ping.
+    pub(crate) fn match_pong(&mut self, now: Instant, payload: &[u8]) -> Option<Duration> {
+        let rare = self.rare.as_mut()?;
+        rare.ping.take_if(|ping| *ping.payload == *payload).map(|ping| {
+            let rtt = now.saturating_duration_since(ping.at);
+            rare.rtt = Some(rtt);
+            rtt
+        })
+    }
+
+    /// Begins the closing handshake. Later calls change nothing.
+    pub(crate) fn close(&mut self, out: &mut Out, close: &Close, kind: CloseKind) {
+        match self.phase {
+            Phase::Open => {
+                let code = close.code().value();
+                self.set_cause(CloseCause::new(CloseSide::Local, code, close.reason(), kind));
+                self.push_close(out, close);
+                self.phase = Phase::CloseSent;
+                self.begin_close(out);
+            }
+            Phase::Opening => self.abort(out, kind),
+            Phase::CloseSent | Phase::CloseDone | Phase::Failed | Phase::Ended => {}
+        }
+    }
+
+    /// Ends the connection at the next opportunity, without a closing handshake.
+    pub(crate) fn abort(&mut self, out: &mut Out, kind: CloseKind) {
+        if self.phase == Phase::Ended {
+            return;
+        }
+        self.set_cause(CloseCause::abnormal(CloseSide::Local, kind));
+        self.flags |= Flags::ABORT;
+        self.mark(out);
+    }
+
+    /// RFC 6455 section 7.1.7: fails the connection.
+    pub(crate) fn fail(&mut self, out: &mut Out, error: ProtocolError) {
+        let close = Close::new(error.close_code(), error.to_string());
+        let code = close.code().value();
+        match self.phase {
+            Phase::Open => {
+                let kind = CloseKind::Protocol(error);
+                self.set_cause(CloseCause::new(CloseSide::Local, code, close.reason(), kind));
+                self.push_close(out, &close);
+            }
+            // Our Close is on its way already; the peer's bad frame ends the wait for its own.
+            Phase::CloseSent => {}
+            Phase::Opening | Phase::CloseDone | Phase::Failed | Phase::Ended => return,
+        }
+        self.phase = Phase::Failed;
+        self.begin_close(out);
+    }
+
+    /// The peer's Close frame came. Whether the peer began it.
+    pub(crate) fn peer_closed(&mut self, out: &mut Out, frame: Option<CloseFrame<'_>>) -> bool {
+        match self.phase {
+            Phase::Open => {
+                let (code, reason) = match &frame {
+                    Some(frame) => (frame.code().value(), frame.reason()),
+                    None => (NO_STATUS, ""),
+                };
+                self.set_cause(CloseCause::new(CloseSide::Peer, code, reason, CloseKind::Peer));
+                match frame {
+                    Some(frame) => self.push_close(out, &Close::from(frame.code())),
+                    None => self.push_frame(out, Fin::Last, Opcode::Close, &[]),
+                }
+                self.phase = Phase::CloseDone;
+                self.begin_close(out);
+                true
+            }
+            Phase::CloseSent => {
+                self.phase = Phase::CloseDone;
+                self.mark(out);
+                false
+            }
+            Phase::Opening | Phase::CloseDone | Phase::Failed | Phase::Ended => false,
+        }
+    }
+
+    /// Keeps the first cause: what comes later is its consequence.
+    pub(crate) fn set_cause(&mut self, cause: CloseCause) {
+        if self.cause.is_none() {
+            self.cause = Some(Box::new(cause));
+        }
+    }
+
+    /// The final cause, with what was left in the queue.
+    pub(crate) fn take_cause(&mut self) -> CloseCause {
+        let cause = self.cause.take().map(|cause| *cause);
+        let mut cause = cause.unwrap_or_else(|| {
+            CloseCause::abnormal(CloseSide::Peer, CloseKind::EndOfStream)
+        });
+        cause.undelivered = self.tx.len() as u64;
+        cause.clean = self.phase == Phase::CloseDone
+            && cause.undelivered == 0
+            && cause.code != ABNORMAL;
+        cause
+    }
+
+    /// A deadline passed: the cause says so unless the connection was closing cleanly.
+    pub(crate) fn time_out(&mut self, deadline: Deadline) {
+        if self.cause.is_none() || self.phase == Phase::CloseSent {
+            self.cause = Some(Box::new(CloseCause::abnormal(
+                CloseSide::Local,
+                CloseKind::Timeout(deadline),
+            )));
+        }
+    }
+
+    fn begin_close(&mut self, out: &mut Out) {
+        self.flags -= Flags::WANT_WRITABLE;
+        self.deadlines.message = None;
+        self.deadlines.stage = saturating_add(out.now, self.settings.timeouts.close);
+        self.mark(out);
+    }
+
+    /// May a whole message of that length be queued now?
+    pub(crate) fn admit(&self, len: usize) -> Result<(), SendError> {
+        if self.fragment.is_some() {
+            return Err(SendError::FragmentOpen);
+        }
+        self.admit_bytes(len)
+    }
+
+    fn admit_bytes(&self, len: usize) -> Result<(), SendError> {
+        match self.phase {
+            Phase::Open if self.flags.contains(Flags::ABORT) => return Err(SendError::Closing),
+            Phase::Open => {}
+            Phase::Opening => return Err(SendError::NotEstablished),
+            Phase::CloseSent | Phase::CloseDone | Phase::Failed => return Err(SendError::Closing),
+            Phase::Ended => return Err(SendError::Gone),
+        }
+        let limits = &self.settings.limits;
+        if len > limits.message_bytes {
+            return Err(SendError::TooLarge { len, limit: limits.message_bytes });
+        }
+        let buffered = self.tx.len();
+        if buffered > 0 && buffered.saturating_add(len) > limits.output_bytes {
+            return Err(SendError::Full { buffered, limit: limits.output_bytes });
+        }
+        Ok(())
+    }
+
+    fn queued(&self) -> Queued {
+        Queued { buffered: self.tx.len() }
+    }
+
+    fn push_close(&mut self, out: &mut Out, close: &Close) {
+        let mut payload = [0; MAX_CONTROL];
+        let len = write_close_payload(close.code(), close.reason(), &mut payload);
+        let payload = payload.get(..len).unwrap_or_default();
+        self.push_frame(out, Fin::Last, Opcode::Close, payload);
+    }
+
+    fn push_frame(&mut self, out: &mut Out, fin: Fin, opcode: Opcode, payload: &[u8]) {
+        let mask = match self.side {
+            Side::Client => Some(out.random.mask()),
+            Side::Server => None,
+        };
+        self.tx.append(&mut out.pool, |tail| append_frame(tail, fin, opcode, mask, payload));
+        self.mark(out);
+    }
+}
+
+fn opcode(kind: MessageKind) -> Opcode {
+    match kind {
+        MessageKind::Binary => Opcode::Binary,
+        MessageKind::Text => Opcode::Text,
+    }
+}
+
+/// RFC 6455 section 5.5: the payload of a control frame.
+const MAX_CONTROL: usize = 125;

@@ -1,0 +1,363 @@
+//! The owner: vhosts, listeners, protocols, client connections, shutdown.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+#[cfg(unix)]
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::arena::Arena;
+use crate::client::ClientConnectInfo;
+use crate::config::{ContextConfig, ListenConfig, VhostConfig};
+use crate::conn::{NO_PROTOCOL, STASHED_HEADER};
+use crate::error::{ConnectError, ContextError, Gone, VhostError};
+use crate::id::{ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId};
+use crate::inner::{Inner, Out, TimerKind, Vhost};
+use crate::net::clock::Clock;
+use crate::net::listen::{ListenOptions, Listener, SpareDescriptor};
+use crate::net::poller::Poller;
+use crate::net::resolve::Resolver;
+use crate::net::System;
+use crate::pool::BufferPool;
+use crate::protocol::{Bound, ContextObserver, Dispatch, Protocol};
+use crate::service::Turn;
+use crate::timer::Timers;
+use crate::vhost;
+use crate::waker::CancelService;
+use crate::wsi::Cx;
+
+/// The loop and the owner of everything in it.
+///
+/// A context is used by one thread at a time, which the compiler enforces: it is `Send`, and every
+/// call that does something takes `&mut self`. The exception is [`CancelService`], which wakes it
+/// from anywhere.
+///
+/// Dropping a context ends everything: every established connection gets its `on_closed`, every
+/// client's attempt its `on_connect_error`. No Close frames are sent then; for that, see
+/// [`Context::shutdown`].
+///
+/// ```
+/// use std::time::Duration;
+/// use wsloop::{Close, Context, ContextConfig, Established, Message, Protocol, VhostConfig, Wsi};
+///
+/// struct Echo;
+///
+/// impl Protocol for Echo {
+///     type Session = ();
+///
+///     fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
+///         Ok(())
+///     }
+///
+///     fn on_message(&mut self, wsi: &mut Wsi<'_>, _: &mut (), message: Message<'_>) -> Result<(), Close> {
+///         wsi.send(message)?;
+///         Ok(())
+///     }
+/// }
+///
+/// let mut context = Context::new(ContextConfig::new())?;
+/// let address: std::net::SocketAddr = "127.0.0.1:0".parse()?;
+/// let vhost = context.create_vhost(VhostConfig::new("localhost").listen(address).protocol("echo", Echo))?;
+/// println!("listening on {:?}", context.listen_addrs(vhost));
+/// context.service(Some(Duration::ZERO))?; // one turn; `context.run()` for all of them
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Context {
+    pub(crate) inner: Inner,
+    pub(crate) parts: Parts,
+    pub(crate) turn: Turn,
+    pub(crate) clock: Clock,
+    pub(crate) cancel: CancelService,
+}
+
+/// What the loop needs beside the connections: sockets, protocols, buffers.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) system: System,
+    pub(crate) poller: Poller,
+    pub(crate) resolver: Resolver,
+    pub(crate) listeners: Arena<ListenerSlot>,
+    pub(crate) protocols: Slab<ProtocolSlot>,
+    pub(crate) observer: Box<dyn ContextObserver>,
+    /// For messages that are being assembled.
+    pub(crate) pool: BufferPool,
+    /// The loop's receive buffer, with room for a stashed header in front.
+    pub(crate) buffer: Vec<u8>,
+    buffer_len: usize,
+    pub(crate) turn_budget: usize,
+    pub(crate) spare: SpareDescriptor,
+    /// Which attempt waits for which answer of the resolver.
+    pub(crate) lookups: BTreeMap<u64, WsiId>,
+    next_lookup: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct ListenerSlot {
+    pub(crate) listener: Listener,
+    pub(crate) address: SocketAddr,
+    pub(crate) vhosts: Vec<VhostId>,
+    /// Whose connections they are before, or without, a `Host` that says otherwise.
+    pub(crate) default: VhostId,
+    pub(crate) explicit_default: bool,
+    pub(crate) state: ListenerState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ListenerState {
+    Active,
+    /// Waits for connections of the context to end.
+    Full,
+    /// Waits for its timer.
+    Resting,
+}
+
+#[derive(Debug)]
+pub(crate) struct ProtocolSlot {
+    pub(crate) key: u64,
+    pub(crate) dispatch: Box<dyn Dispatch>,
+}
+
+impl Parts {
+    /// The receive buffer, for the time of one visit. One that a panic lost is made again.
+    pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
+        let buffer = std::mem::take(&mut self.buffer);
+        if buffer.is_empty() {
+            return vec![0; self.buffer_len + STASHED_HEADER];
+        }
+        buffer
+    }
+
+    /// A number for a look-up that `id` makes.
+    pub(crate) fn lookup_for(&mut self, id: WsiId) -> u64 {
+        let number = self.next_lookup;
+        self.next_lookup += 1;
+        self.lookups.insert(number, id);
+        number
+    }
+}
+
+impl Context {
+    /// Makes a context without vhosts.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no poller or no randomness.
+    pub fn new(config: ContextConfig) -> Result<Self, ContextError> {
+        Self::on(System::Os, config)
+    }
+
+    /// Makes a context on a simulated network, whose clock it lives by.
+    ///
+    /// # Errors
+    ///
+    /// None in practice; the signature is that of [`Context::new`].
+    #[cfg(feature = "sim")]
+    pub fn simulated(net: &crate::sim::Net, config: ContextConfig) -> Result<Self, ContextError> {
+        Self::on(System::Sim(net.clone()), config)
+    }
+
+    fn on(system: System, config: ContextConfig) -> Result<Self, ContextError> {
+        let clock = system.clock();
+        let poller = system.poller(EVENTS)?;
+        let wake = poller.waker(Token::Waker.pack())?;
+        let resolver = system.resolver(wake.clone());
+        let random = system.random()?;
+        let inner = Inner {
+            conns: Arena::new(),
+            vhosts: Arena::new(),
+            out: Out {
+                dirty: Vec::new(),
+                now: clock.now(),
+                pool: BufferPool::new(POOLED, POOLED_CAPACITY),
+                random,
+                timers: Timers::new(),
+            },
+            commands: Default::default(),
+            per_ip: BTreeMap::new(),
+            max_connections: config.max_connections,
+            shutdown: None,
+            lifted: None,
+        };
+        let parts = Parts {
+            system,
+            poller,
+            resolver,
+            listeners: Arena::new(),
+            protocols: Slab::new(),
+            observer: config.observer,
+            pool: BufferPool::new(POOLED, POOLED_CAPACITY),
+            buffer: Vec::new(),
+            buffer_len: config.receive_buffer,
+            turn_budget: config.turn_budget,
+            spare: SpareDescriptor::new(),
+            lookups: BTreeMap::new(),
+            next_lookup: 0,
+        };
+        Ok(Self {
+            inner,
+            parts,
+            turn: Turn::new(config.max_connections_per_ip),
+            clock,
+            cancel: CancelService::new(wake),
+        })
+    }
+
+    /// Makes a vhost: checks its description, binds its listeners, takes its protocols.
+    ///
+    /// # Errors
+    ///
+    /// [`VhostError`] says what is wrong; nothing was made then.
+    pub fn create_vhost(&mut self, config: VhostConfig) -> Result<VhostId, VhostError> {
+        let made = self.inner.vhosts.insert(|_, _| Vhost::announced());
+        let (index, generation) = made.ok_or(VhostError::TooMany)?;
+        let id = VhostId { index, generation };
+        let outcome = vhost::create(&mut self.inner, &mut self.parts, id, config);
+        if outcome.is_err() {
+            self.inner.vhosts.remove(index, generation);
+        }
+        outcome.map(|()| id)
+    }
+
+    /// Destroys a vhost: its listeners close now, its connections get a Close frame with 1001,
+    /// and it is gone when the last of them has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`] if there is no such vhost.
+    pub fn destroy_vhost(&mut self, id: VhostId) -> Result<(), Gone> {
+        self.inner.vhost(id).ok_or(Gone)?;
+        self.destroy(id);
+        Ok(())
+    }
+
+    /// Where a vhost listens, in the order of its configuration; with the port that the system
+    /// chose for port 0.
+    pub fn listen_addrs(&self, id: VhostId) -> Vec<SocketAddr> {
+        let listeners = self.inner.vhost(id).map(|vhost| vhost.listeners.as_slice());
+        let slots = listeners.unwrap_or_default().iter();
+        slots
+            .filter_map(|&(index, generation)| self.parts.listeners.get(index, generation))
+            .map(|slot| slot.address)
+            .collect()
+    }
+
+    /// The protocol object behind a handle, between turns; `None` when its vhost is gone.
+    pub fn protocol<P: Protocol>(&mut self, handle: ProtocolHandle<P>) -> Option<&mut P> {
+        let index = self.protocol_index(handle)?;
+        let slot = self.parts.protocols.get_mut(index)?;
+        let bound = slot.dispatch.as_any().downcast_mut::<Bound<P>>()?;
+        Some(&mut bound.protocol)
+    }
+
+    /// Runs `f` as if it were a callback of that protocol: with the object and the view of the
+    /// loop that callbacks have, so that it can reach the protocol's connections. What it sends
+    /// leaves with the next [`Context::service`]. `None` when the vhost is gone.
+    pub fn with_protocol<P: Protocol, R>(
+        &mut self,
+        handle: ProtocolHandle<P>,
+        f: impl FnOnce(&mut P, &mut Cx<'_>) -> R,
+    ) -> Option<R> {
+        let index = self.protocol_index(handle)?;
+        let slot = self.parts.protocols.get_mut(index)?;
+        let bound = slot.dispatch.as_any().downcast_mut::<Bound<P>>()?;
+        let protocol = u32::try_from(index).ok()?;
+        let mut cx = Cx::new(&mut self.inner, protocol);
+        Some(f(&mut bound.protocol, &mut cx))
+    }
+
+    fn protocol_index<P>(&self, handle: ProtocolHandle<P>) -> Option<usize> {
+        let mut slots = self.parts.protocols.iter();
+        slots.find(|(_, slot)| slot.key == handle.key).map(|(index, _)| index)
+    }
+
+    /// Begins a client connection on a vhost; see [`Cx::client_connect`]. The next
+    /// [`Context::service`] dials.
+    ///
+    /// # Errors
+    ///
+    /// If nothing can be dialled at all: unknown vhost or protocol, too many connections,
+    /// shutdown. No callback follows then.
+    pub fn client_connect(
+        &mut self,
+        vhost: VhostId,
+        info: ClientConnectInfo,
+    ) -> Result<WsiId, ConnectError> {
+        self.read_clock();
+        self.inner.client_connect(vhost, info)
+    }
+
+    /// A handle that wakes this context from any thread.
+    pub fn cancel_service_handle(&self) -> CancelService {
+        self.cancel.clone()
+    }
+
+    /// Arms a timer that belongs to no protocol;
+    /// [`ContextObserver::on_timer`] gets the tag. `None` for a time that never comes
+    /// (`Duration::MAX`).
+    pub fn set_timer(&mut self, after: Duration, tag: TimerTag) -> Option<TimerId> {
+        self.read_clock();
+        self.inner.arm(after, TimerKind::Free(tag)).map(TimerId)
+    }
+
+    /// Cancels a timer; `false` if it has fired or was cancelled.
+    pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
+        self.inner.out.timers.cancel(timer.0)
+    }
+
+    /// When [`Context::service`] has to be called next although no event comes: for another loop
+    /// that watches the descriptor of [`AsFd`]. A time that has passed says: now. `None`: only
+    /// events matter.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.has_work() {
+            return Some(self.inner.out.now);
+        }
+        self.inner.out.timers.next_deadline()
+    }
+
+    /// Connections of the context, in whatever state: accepted, dialling, established, closing.
+    pub fn connections(&self) -> usize {
+        self.inner.conns.len()
+    }
+
+    /// Bytes of memory that the library holds for its connections, sessions not counted.
+    pub fn memory(&self) -> usize {
+        self.inner.conns.iter().map(|(_, _, conn)| conn.memory()).sum()
+    }
+
+    /// The view of the loop without a protocol.
+    pub(crate) fn bare_cx(inner: &mut Inner) -> Cx<'_> {
+        Cx::new(inner, NO_PROTOCOL)
+    }
+}
+
+#[cfg(unix)]
+impl AsFd for Context {
+    /// The poller's own descriptor: readable when [`Context::service`] has something to do. Watch
+    /// it for reading, level-triggered, and do not read from it.
+    ///
+    /// # Panics
+    ///
+    /// On a simulated network, which has none.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.parts.poller.as_fd().expect("only a simulated network has no descriptor")
+    }
+}
+
+/// What binding a listener takes.
+pub(crate) fn listen_options(config: &ListenConfig) -> ListenOptions {
+    ListenOptions {
+        backlog: config.backlog,
+        reuse_port: config.reuse_port,
+        only_v6: Some(config.only_v6),
+    }
+}
+
+/// Events of one poll.
+const EVENTS: usize = 1024;
+/// Buffers that the loop keeps for the next connection that needs one.
+const POOLED: usize = 64;
+/// The largest buffer that is kept.
+const POOLED_CAPACITY: usize = 64 * 1024;

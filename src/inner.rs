@@ -1,0 +1,212 @@
+//! What a callback may reach: the connections, the vhosts' registry, timers, and what waits for
+//! the loop to settle it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::arena::Arena;
+use crate::client::ClientConnectInfo;
+use crate::config::{NamePattern, Page, Settings, VhostConfig};
+use crate::conn::{Conn, Role};
+use crate::dial::{self, Bound as BoundTo};
+use crate::error::{ConnectError, ConnectFailure, ConnectStage};
+use crate::id::{TimerTag, VhostId, WsiId};
+use crate::net::random::Random;
+use crate::pool::BufferPool;
+use crate::timer::{TimerKey, Timers, saturating_add};
+use crate::ws::Side;
+
+/// Everything but sockets, protocols and the connection that is being worked on.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) conns: Arena<Box<Conn>>,
+    pub(crate) vhosts: Arena<Vhost>,
+    pub(crate) out: Out,
+    pub(crate) commands: VecDeque<Command>,
+    pub(crate) per_ip: BTreeMap<IpAddr, u32>,
+    pub(crate) max_connections: usize,
+    pub(crate) shutdown: Option<ShutdownState>,
+    /// The connection that is out of its slot. Still set when a turn begins only if a callback
+    /// panicked.
+    pub(crate) lifted: Option<LiftMark>,
+}
+
+/// What has to be undone for a connection whose callback panicked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LiftMark {
+    pub(crate) id: WsiId,
+    pub(crate) vhost: VhostId,
+    pub(crate) protocol: u32,
+    pub(crate) session: Option<usize>,
+    /// The address it counts for, if it was accepted.
+    pub(crate) ip: Option<IpAddr>,
+}
+
+impl LiftMark {
+    pub(crate) fn of(conn: &Conn) -> Self {
+        let session = match &conn.role {
+            Role::Ws(ws) => Some(ws.session),
+            Role::Client(_) | Role::Http(_) | Role::Linger => None,
+        };
+        let io = conn.io.as_ref().filter(|_| conn.send.side == Side::Server);
+        Self {
+            id: conn.send.id,
+            vhost: conn.send.vhost,
+            protocol: conn.send.protocol,
+            session,
+            ip: io.map(|io| io.peer.ip()),
+        }
+    }
+}
+
+/// What sending needs beside the connection itself.
+#[derive(Debug)]
+pub(crate) struct Out {
+    pub(crate) dirty: Vec<WsiId>,
+    pub(crate) now: Instant,
+    pub(crate) pool: BufferPool,
+    pub(crate) random: Random,
+    pub(crate) timers: Timers<TimerKind>,
+}
+
+/// What a callback asked for and the loop does when no callback runs.
+#[derive(Debug)]
+pub(crate) enum Command {
+    CreateVhost(VhostId, Box<VhostConfig>),
+    DestroyVhost(VhostId),
+    Shutdown(Duration),
+}
+
+/// Whose timer it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TimerKind {
+    /// A connection's deadlines and validity.
+    Deadline(WsiId),
+    /// A free-standing one of the context.
+    Free(TimerTag),
+    /// A listener that rests because the system is out of descriptors.
+    Listener { index: u32, generation: u64 },
+    /// A free-standing one of a protocol.
+    Protocol { index: u32, tag: TimerTag },
+    /// The end of a shutdown's grace.
+    Shutdown,
+    /// A connection's own.
+    Wsi(WsiId, TimerTag),
+}
+
+#[derive(Debug)]
+pub(crate) struct ShutdownState {
+    /// Whether the grace is over.
+    pub(crate) forced: bool,
+}
+
+/// A vhost as the loop keeps it.
+#[derive(Debug)]
+pub(crate) struct Vhost {
+    pub(crate) names: Vec<NamePattern>,
+    pub(crate) protocols: Vec<VhostProtocol>,
+    pub(crate) default_protocol: Option<u32>,
+    pub(crate) pages: Vec<Page>,
+    pub(crate) settings: Arc<Settings>,
+    /// Names of its listeners.
+    pub(crate) listeners: Vec<(u32, u64)>,
+    /// Connections that belong to it.
+    pub(crate) live: usize,
+    pub(crate) state: VhostState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VhostState {
+    Active,
+    /// Asked for in a callback, not made yet.
+    Announced,
+    /// Destroyed; it goes when its last connection has gone.
+    Going,
+}
+
+#[derive(Debug)]
+pub(crate) struct VhostProtocol {
+    pub(crate) name: String,
+    pub(crate) index: u32,
+}
+
+impl Vhost {
+    /// Holds a place for a vhost that is made when no callback runs.
+    pub(crate) fn announced() -> Self {
+        Self {
+            names: Vec::new(),
+            protocols: Vec::new(),
+            default_protocol: None,
+            pages: Vec::new(),
+            settings: Arc::new(Settings::new(
+                Default::default(),
+                Default::default(),
+                Default::default(),
+            )),
+            listeners: Vec::new(),
+            live: 0,
+            state: VhostState::Announced,
+        }
+    }
+
+    /// The protocol of that name, or the default one for no name.
+    pub(crate) fn protocol(&self, name: Option<&str>) -> Option<u32> {
+        match name {
+            None => self.default_protocol,
+            Some(name) => {
+                let found = self.protocols.iter().find(|protocol| protocol.name == name);
+                found.map(|protocol| protocol.index)
+            }
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn conn_mut(&mut self, id: WsiId) -> Option<&mut Conn> {
+        let conn = self.conns.get_mut(id.index, id.generation)?;
+        Some(&mut **conn)
+    }
+
+    pub(crate) fn vhost(&self, id: VhostId) -> Option<&Vhost> {
+        self.vhosts.get(id.index, id.generation)
+    }
+
+    pub(crate) fn vhost_mut(&mut self, id: VhostId) -> Option<&mut Vhost> {
+        self.vhosts.get_mut(id.index, id.generation)
+    }
+
+    /// Begins a client's attempt: checked and named now, dialled when no callback runs.
+    pub(crate) fn client_connect(
+        &mut self,
+        vhost: VhostId,
+        info: ClientConnectInfo,
+    ) -> Result<WsiId, ConnectError> {
+        let target = dial::target(&info);
+        let refuse = |failure| ConnectError::new(ConnectStage::Argument, failure, target.clone());
+        if self.shutdown.is_some() {
+            return Err(refuse(ConnectFailure::Shutdown));
+        }
+        if self.conns.len() >= self.max_connections {
+            return Err(refuse(ConnectFailure::TooManyConnections(self.max_connections)));
+        }
+        let found = self.vhosts.get(vhost.index, vhost.generation);
+        let active = found.filter(|vhost| vhost.state == VhostState::Active);
+        let unknown = || refuse(ConnectFailure::UnknownProtocol);
+        let known = active.ok_or_else(unknown)?;
+        let protocol = known.protocol(info.local_protocol_name()).ok_or_else(unknown)?;
+        let bound = BoundTo {
+            vhost,
+            protocol,
+            settings: Arc::clone(&known.settings),
+        };
+        dial::begin(self, bound, Arc::new(info))
+            .ok_or_else(|| refuse(ConnectFailure::TooManyConnections(self.max_connections)))
+    }
+
+    pub(crate) fn arm(&mut self, after: Duration, kind: TimerKind) -> Option<TimerKey> {
+        let at = saturating_add(self.out.now, after)?;
+        Some(self.out.timers.arm(at, kind))
+    }
+}

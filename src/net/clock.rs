@@ -1,0 +1,28 @@
+//! The one place that reads the clock.
+
+use std::time::Instant;
+
+/// Where `now` comes from: the system's monotonic clock, or a simulated network's.
+#[derive(Debug, Clone)]
+pub(crate) enum Clock {
+    /// The system's monotonic clock; steps of the wall clock do not touch it.
+    Os,
+    /// The virtual clock of a simulated network.
+    #[cfg(feature = "sim")]
+    Sim(super::sim::Net),
+}
+
+impl Clock {
+    /// The time now. The loop asks once a turn and passes the answer on.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one reader of the clock"
+    )]
+    pub(crate) fn now(&self) -> Instant {
+        match self {
+            Self::Os => Instant::now(),
+            #[cfg(feature = "sim")]
+            Self::Sim(net) => net.now(),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Waiting for sockets to become ready.
+
+use std::io;
+#[cfg(unix)]
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitflags::bitflags;
+use mio::event::Event;
+use mio::{Events, Interest, Token};
+
+use super::listen::Listener;
+#[cfg(feature = "sim")]
+use super::sim::{Net, SimPoller, SimWaker};
+use super::stream::Stream;
+
+/// Tells which of the registered sockets are ready.
+///
+/// Events are edge-triggered: an event says that something has changed, once. Sockets are
+/// registered for reading and writing when they are made and never again; dropping a socket
+/// removes it.
+#[derive(Debug)]
+pub(crate) enum Poller {
+    /// The system's epoll, kqueue, event ports or poll(2).
+    Os {
+        /// The selector.
+        poll: mio::Poll,
+        /// Where the selector writes; its capacity bounds the events of one turn.
+        events: Events,
+    },
+    /// A simulated network.
+    #[cfg(feature = "sim")]
+    Sim(SimPoller),
+}
+
+impl Poller {
+    /// A selector that gives at most `capacity` events at a time.
+    pub(crate) fn new(capacity: usize) -> io::Result<Self> {
+        let events = Events::with_capacity(capacity.max(1));
+        Ok(Self::Os {
+            poll: mio::Poll::new()?,
+            events,
+        })
+    }
+
+    /// The same over a simulated network.
+    #[cfg(feature = "sim")]
+    pub(crate) fn simulated(net: &Net, capacity: usize) -> Self {
+        Self::Sim(SimPoller::new(net, capacity.max(1)))
+    }
+
+    /// Waits until something is ready or `timeout` is over (`None` waits for ever) and puts what
+    /// is ready into `out`, in place of its contents. May return early with nothing: after a
+    /// signal, and once a day.
+    ///
+    /// True says that as many events came as fit, so that there may be more: do not sleep next.
+    pub(crate) fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+        out: &mut Vec<Ready>,
+    ) -> io::Result<bool> {
+        out.clear();
+        match self {
+            Self::Os { poll, events } => {
+                match poll.poll(events, timeout.map(|t| t.min(LONGEST_SLEEP))) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+                    Err(error) => return Err(error),
+                }
+                out.extend(events.iter().map(Ready::from));
+                Ok(out.len() >= events.capacity())
+            }
+            #[cfg(feature = "sim")]
+            Self::Sim(sim) => Ok(sim.poll(timeout, out)),
+        }
+    }
+
+    /// Watches `stream` for reading and writing under `token`. What is ready already is reported
+    /// by the next poll.
+    pub(crate) fn register_stream(&self, stream: &mut Stream, token: usize) -> io::Result<()> {
+        match (self, stream) {
+            (Self::Os { poll, .. }, Stream::Tcp(stream)) => {
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                poll.registry().register(stream, Token(token), interest)
+            }
+            #[cfg(feature = "sim")]
+            (Self::Sim(sim), Stream::Sim(stream)) => {
+                sim.register_stream(stream, token);
+                Ok(())
+            }
+            #[cfg(feature = "sim")]
+            _ => Err(other_network()),
+        }
+    }
+
+    /// Watches `listener` for connections under `token`.
+    pub(crate) fn register_listener(
+        &self,
+        listener: &mut Listener,
+        token: usize,
+    ) -> io::Result<()> {
+        match (self, listener) {
+            (Self::Os { poll, .. }, Listener::Tcp(listener)) => {
+                poll.registry()
+                    .register(listener, Token(token), Interest::READABLE)
+            }
+            #[cfg(feature = "sim")]
+            (Self::Sim(sim), Listener::Sim(listener)) => {
+                sim.register_listener(listener, token);
+                Ok(())
+            }
+            #[cfg(feature = "sim")]
+            _ => Err(other_network()),
+        }
+    }
+
+    /// The handle that ends a [`poll`](Self::poll) from any thread; its events carry `token` and
+    /// are readable. To be made once for a poller.
+    pub(crate) fn waker(&self, token: usize) -> io::Result<WakeHandle> {
+        match self {
+            Self::Os { poll, .. } => {
+                let waker = mio::Waker::new(poll.registry(), Token(token))?;
+                Ok(WakeHandle::Os(Arc::new(waker)))
+            }
+            #[cfg(feature = "sim")]
+            Self::Sim(sim) => Ok(WakeHandle::Sim(sim.waker(token))),
+        }
+    }
+
+    /// The selector's own descriptor, readable when a [`poll`](Self::poll) would find something,
+    /// to be watched (level-triggered) by somebody else's loop. A simulated network has none.
+    #[cfg(unix)]
+    pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Os { poll, .. } => Some(poll.registry().as_fd()),
+            #[cfg(feature = "sim")]
+            Self::Sim(_) => None,
+        }
+    }
+}
+
+/// Ends a poll from any thread. Several wakes before the next poll are one.
+#[derive(Debug, Clone)]
+pub(crate) enum WakeHandle {
+    /// The system's eventfd, kqueue event or pipe.
+    Os(Arc<mio::Waker>),
+    /// A simulated network's.
+    #[cfg(feature = "sim")]
+    Sim(SimWaker),
+}
+
+impl WakeHandle {
+    /// Ends the poll that runs now, or else the next one. Harmless after the poller is gone.
+    pub(crate) fn wake(&self) -> io::Result<()> {
+        match self {
+            Self::Os(waker) => waker.wake(),
+            #[cfg(feature = "sim")]
+            Self::Sim(waker) => {
+                waker.wake();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What is ready, and under which token it was registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ready {
+    /// The token given when it was registered.
+    pub(crate) token: usize,
+    /// What may be tried now.
+    pub(crate) flags: ReadyFlags,
+}
+
+bitflags! {
+    /// What may be tried on a socket. A flag is a hint: trying may still give `WouldBlock`.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct ReadyFlags: u8 {
+        /// There is something to read or to accept, the end of the stream included.
+        const READABLE = 1;
+        /// There is room to write, or a connect has ended.
+        const WRITABLE = 1 << 1;
+        /// The peer will send no more. No second event announces the end of the stream, so read
+        /// until it is reached.
+        const READ_CLOSED = 1 << 2;
+        /// Nothing can be written any more.
+        const WRITE_CLOSED = 1 << 3;
+        /// An error waits on the socket.
+        const ERROR = 1 << 4;
+    }
+}
+
+impl From<&Event> for Ready {
+    fn from(event: &Event) -> Self {
+        let mut flags = ReadyFlags::empty();
+        flags.set(ReadyFlags::READABLE, event.is_readable());
+        flags.set(ReadyFlags::WRITABLE, event.is_writable());
+        flags.set(ReadyFlags::READ_CLOSED, event.is_read_closed());
+        flags.set(ReadyFlags::WRITE_CLOSED, event.is_write_closed());
+        flags.set(ReadyFlags::ERROR, event.is_error());
+        Self {
+            token: event.token().0,
+            flags,
+        }
+    }
+}
+
+#[cfg(feature = "sim")]
+fn other_network() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "a socket of the system and a simulated network do not meet",
+    )
+}
+
+/// Some selectors count milliseconds in 32 bits; a loop that wakes once a day is asleep all the
+/// same.
+const LONGEST_SLEEP: Duration = Duration::from_secs(86_400);

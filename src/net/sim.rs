@@ -1,0 +1,700 @@
+//! A simulated network with a virtual clock, for tests of protocols.
+//!
+//! A [`Net`] takes the place of the operating system under one or several contexts: sockets, names,
+//! time and randomness. Everything happens in memory and on one thread, and the same seed gives
+//! the same run, so a test that failed once fails again, and an hour passes in no time.
+//!
+//! The test plays the strangers: [`Net::dial`] reaches a server under test as a raw [`SimPeer`],
+//! [`Net::listen`] waits for a client under test. What one [`SimPeer::write`] sends arrives as one
+//! segment: no read returns bytes of two, so the test decides how a message is cut.
+//!
+//! ```
+//! use std::time::Duration;
+//! use wsloop::sim::Net;
+//!
+//! let net = Net::new(1);
+//! let addr = "192.0.2.1:80".parse()?;
+//! let server = net.listen(addr)?;
+//! let client = net.dial(addr)?;
+//! client.write(b"hel")?;
+//! client.write(b"lo")?;
+//! assert_eq!(server.accept().expect("somebody has dialled").read(), b"hello");
+//! net.advance(Duration::from_secs(3600));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How it behaves
+//!
+//! * Events are those of a strict edge-triggered selector: one when bytes, a connection or an end
+//!   arrive, one when there is room again after a write was refused, and never a second one to
+//!   remind.
+//! * When nothing is ready, a context that waits does not wait: the clock jumps to the end of the
+//!   timeout or to the next thing that was scheduled, whichever is first. Without either,
+//!   service returns at once. With several contexts on one net, serve them with a zero timeout and
+//!   [`advance`](Net::advance) the clock by hand.
+//! * Closing an end whose incoming bytes were not all read resets the connection, and a reset
+//!   destroys what the other side has not read yet. Systems differ in this; the simulation is as
+//!   harsh as the harshest of them.
+//! * Seed 0 reports events in the order in which they came about; any other seed shuffles those of
+//!   each turn.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::listen::ListenOptions;
+use super::poller::{Ready, WakeHandle};
+use super::random::Random;
+use super::resolve::{Resolved, literal};
+use world::{Action, End, ListenSocket, PollerState, SimResolverState, Watch, World};
+
+pub(crate) use world::split_mix;
+
+mod world;
+
+/// A simulated network. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Net {
+    world: Arc<Mutex<World>>,
+}
+
+impl Net {
+    /// An empty network at some point in time.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the virtual clock has to start somewhere"
+    )]
+    pub fn new(seed: u64) -> Self {
+        let world = World::new(seed, Instant::now());
+        Self {
+            world: Arc::new(Mutex::new(world)),
+        }
+    }
+
+    /// The virtual time.
+    pub fn now(&self) -> Instant {
+        self.lock().now
+    }
+
+    /// How much virtual time has passed since the network was made.
+    pub fn elapsed(&self) -> Duration {
+        let world = self.lock();
+        world.now - world.start
+    }
+
+    /// Lets time pass. What is scheduled in between happens, in order.
+    pub fn advance(&self, time: Duration) {
+        let mut world = self.lock();
+        let until = world.now + time;
+        world.advance_to(until);
+    }
+
+    /// Connects to a listener as a stranger.
+    ///
+    /// # Errors
+    ///
+    /// `ConnectionRefused` when nobody listens on `addr`, or its backlog is full.
+    pub fn dial(&self, addr: SocketAddr) -> io::Result<SimPeer> {
+        let mut world = self.lock();
+        let local = world.ephemeral(addr);
+        let id = world.new_end(End::new(local, addr));
+        world.establish(id);
+        if world.end(id).dead {
+            world.ends.remove(&id);
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        drop(world);
+        Ok(SimPeer {
+            net: self.clone(),
+            id,
+        })
+    }
+
+    /// Waits for connections as a stranger. Port 0 takes a free one.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` when somebody listens there already.
+    pub fn listen(&self, addr: SocketAddr) -> io::Result<SimPeerListener> {
+        self.bind(addr, ListenOptions::default())
+            .map(|inner| SimPeerListener { inner })
+    }
+
+    /// Gives `host` these addresses, in the order of the resolver's preference. None at all is an
+    /// answer without addresses; a host never named is not found.
+    pub fn name(&self, host: &str, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.lock().name_mut(host).answer = Ok(addresses.into_iter().collect());
+    }
+
+    /// Lets look-ups of `host` fail.
+    pub fn name_fails(&self, host: &str, error: impl Into<Fault>) {
+        self.lock().name_mut(host).answer = Err(error.into());
+    }
+
+    /// Lets look-ups of `host` take some time; `None` is for ever. Default: none.
+    pub fn name_delay(&self, host: &str, delay: impl Into<Option<Duration>>) {
+        self.lock().name_mut(host).delay = delay.into();
+    }
+
+    /// Lets connects to `addr` take some time; `None` is for ever, like a firewall that drops
+    /// everything. Default: none. Strangers' [`dial`](Self::dial) is not delayed.
+    pub fn connect_delay(&self, addr: SocketAddr, delay: impl Into<Option<Duration>>) {
+        self.lock().routes.insert(addr, delay.into());
+    }
+
+    /// How many bytes a stream holds that the other end has not read, before a write is refused.
+    /// Default 64 KiB. Does not bind a [`SimPeer::write`].
+    pub fn set_capacity(&self, bytes: usize) {
+        self.lock().capacity = bytes.max(1);
+    }
+
+    /// Lets no read or write of a context move more than this many bytes.
+    pub fn limit_io(&self, bytes: usize) {
+        self.lock().io_max = bytes.max(1);
+    }
+
+    /// Lets the `nth` call of this kind, counted from 1 over all sockets of all contexts, fail.
+    /// A `WouldBlock` is followed by a new event; nothing else about the socket changes.
+    pub fn fail(&self, call: Call, nth: u64, error: impl Into<Fault>) {
+        self.lock().faults.push((call, nth, error.into()));
+    }
+
+    /// How many calls of this kind the contexts have made. A run without faults tells how many
+    /// there are to fail.
+    pub fn calls(&self, call: Call) -> u64 {
+        self.lock().calls[call as usize]
+    }
+
+    /// See [`Stream::connect`](super::stream::Stream::connect). A scripted failure is returned
+    /// here; a refusal comes later, as it does on a real network.
+    pub(crate) fn connect(
+        &self,
+        addr: SocketAddr,
+        bind: Option<SocketAddr>,
+    ) -> io::Result<SimStream> {
+        let mut world = self.lock();
+        world.begin_call(Call::Connect)?;
+        let local = match bind {
+            Some(bind) if bind.port() != 0 => bind,
+            Some(bind) => SocketAddr::new(bind.ip(), world.free_port()),
+            None => world.ephemeral(addr),
+        };
+        let id = world.new_end(End::new(local, addr));
+        match world.routes.get(&addr).copied() {
+            None => world.establish(id),
+            Some(Some(delay)) => world.schedule(delay, Action::Connect(id)),
+            Some(None) => {}
+        }
+        drop(world);
+        Ok(SimStream {
+            net: self.clone(),
+            id,
+        })
+    }
+
+    /// See [`Listener::bind`](super::listen::Listener::bind).
+    pub(crate) fn bind(
+        &self,
+        mut addr: SocketAddr,
+        options: ListenOptions,
+    ) -> io::Result<SimListener> {
+        let mut world = self.lock();
+        if addr.port() == 0 {
+            addr.set_port(world.free_port());
+        }
+        let shares = |other: &ListenSocket| options.reuse_port && other.reuse_port;
+        if world
+            .listeners
+            .values()
+            .any(|other| other.addr == addr && !shares(other))
+        {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let id = world.fresh_id();
+        let socket = ListenSocket {
+            addr,
+            backlog: usize::try_from(options.backlog).unwrap_or(0).max(1),
+            reuse_port: options.reuse_port,
+            queue: VecDeque::new(),
+            watch: None,
+        };
+        world.listeners.insert(id, socket);
+        drop(world);
+        Ok(SimListener {
+            net: self.clone(),
+            id,
+            addr,
+        })
+    }
+
+    /// See [`Resolver::new`](super::resolve::Resolver::new).
+    pub(crate) fn resolver(&self, wake: WakeHandle) -> SimResolver {
+        let mut world = self.lock();
+        let id = world.fresh_id();
+        let poller = match wake {
+            WakeHandle::Sim(waker) => Some(waker.poller),
+            WakeHandle::Os(_) => None,
+        };
+        world.resolvers.insert(
+            id,
+            SimResolverState {
+                poller,
+                answers: Vec::new(),
+            },
+        );
+        drop(world);
+        SimResolver {
+            net: self.clone(),
+            id,
+        }
+    }
+
+    /// Randomness that follows from the seed, different at each call.
+    pub(crate) fn random(&self) -> Random {
+        Random::seeded(split_mix(&mut self.lock().rng))
+    }
+
+    /// A panic in a test must not hide behind a second one about the mutex.
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let world = self.lock();
+        f.debug_struct("Net")
+            .field("elapsed", &(world.now - world.start))
+            .field("ends", &world.ends.len())
+            .field("listeners", &world.listeners.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A stranger's end of a connection. Dropping it closes it: with a reset if bytes that it had not
+/// read were waiting.
+#[derive(Debug)]
+pub struct SimPeer {
+    net: Net,
+    id: u64,
+}
+
+impl SimPeer {
+    /// Sends one segment. There is always room.
+    ///
+    /// # Errors
+    ///
+    /// `ConnectionReset` or `BrokenPipe` when nothing can be sent any more.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut world = self.net.lock();
+        world.check_writable(self.id)?;
+        if !bytes.is_empty() {
+            world.deliver(self.id, bytes.to_vec());
+        }
+        Ok(())
+    }
+
+    /// Takes all that has arrived.
+    pub fn read(&self) -> Vec<u8> {
+        self.read_up_to(usize::MAX)
+    }
+
+    /// Takes the first `max` bytes of what has arrived, like somebody slow.
+    pub fn read_up_to(&self, max: usize) -> Vec<u8> {
+        let mut world = self.net.lock();
+        let mut out = Vec::new();
+        while out.len() < max {
+            let taken = world.take_incoming(self.id, max - out.len());
+            if taken.is_empty() {
+                break;
+            }
+            out.extend(taken);
+        }
+        out
+    }
+
+    /// Sends no more, but may still read.
+    pub fn shutdown_write(&self) {
+        self.net.lock().shutdown_write(self.id);
+    }
+
+    /// Closes the connection.
+    pub fn close(self) {}
+
+    /// Breaks the connection off; the other end finds an error.
+    pub fn reset(self) {
+        let mut world = self.net.lock();
+        let peer = world.end(self.id).peer;
+        world.reset(peer);
+    }
+
+    /// The other end has said that it sends no more, and all it sent was read.
+    pub fn ended(&self) -> bool {
+        let world = self.net.lock();
+        let end = world.end(self.id);
+        end.fin && end.incoming.is_empty()
+    }
+
+    /// The other end has broken the connection off.
+    pub fn was_reset(&self) -> bool {
+        self.net.lock().end(self.id).dead
+    }
+
+    /// The address of this end.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.net.lock().end(self.id).local
+    }
+
+    /// The address of the other end.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.net.lock().end(self.id).remote
+    }
+}
+
+impl Drop for SimPeer {
+    fn drop(&mut self) {
+        self.net.lock().close(self.id);
+    }
+}
+
+/// A stranger who listens.
+#[derive(Debug)]
+pub struct SimPeerListener {
+    inner: SimListener,
+}
+
+impl SimPeerListener {
+    /// Takes the connection that has waited longest.
+    pub fn accept(&self) -> Option<SimPeer> {
+        let net = &self.inner.net;
+        let id = net.lock().listener_mut(self.inner.id).queue.pop_front()?;
+        Some(SimPeer {
+            net: net.clone(),
+            id,
+        })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.inner.addr
+    }
+}
+
+/// The calls of a context that can be counted and made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Call {
+    /// Taking a connection from a listener.
+    Accept,
+    /// Beginning to connect.
+    Connect,
+    /// Reading from a stream.
+    Read,
+    /// Writing to a stream.
+    Write,
+}
+
+/// An error of the system, to be returned by a call that is made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// By kind.
+    Kind(io::ErrorKind),
+    /// By the platform's number, for those without a kind.
+    Errno(i32),
+}
+
+impl From<io::ErrorKind> for Fault {
+    fn from(kind: io::ErrorKind) -> Self {
+        Self::Kind(kind)
+    }
+}
+
+impl From<i32> for Fault {
+    fn from(errno: i32) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Kind(kind) => kind.into(),
+            Fault::Errno(errno) => Self::from_raw_os_error(errno),
+        }
+    }
+}
+
+/// A context's end of a connection.
+#[derive(Debug)]
+pub(crate) struct SimStream {
+    net: Net,
+    id: u64,
+}
+
+impl SimStream {
+    pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut world = self.net.lock();
+        world.begin_stream_call(Call::Read, self.id)?;
+        let max = buf.len().min(world.io_max);
+        let taken = world.take_incoming(self.id, max);
+        let end = world.end(self.id);
+        if taken.is_empty() && max > 0 {
+            let over = end.fin || end.dead;
+            return if over {
+                Ok(0)
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            };
+        }
+        if taken.len() < buf.len() && !end.incoming.is_empty() {
+            // A short read says that all was taken, so what is left arrives just now.
+            world.notify_end(self.id);
+        }
+        buf[..taken.len()].copy_from_slice(&taken);
+        Ok(taken.len())
+    }
+
+    pub(crate) fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut world = self.net.lock();
+        world.begin_stream_call(Call::Write, self.id)?;
+        world.check_writable(self.id)?;
+        let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        let room = world.room(self.id);
+        let n = bytes.len().min(room).min(world.io_max);
+        if n < bytes.len() {
+            world.end_mut(self.id).blocked = true;
+        }
+        if n == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if n < bytes.len() && n < room {
+            // Cut short by `limit_io`, not for want of room: nobody else will say so.
+            world.notify_end(self.id);
+        }
+        if n > 0 {
+            world.deliver(self.id, bytes[..n].to_vec());
+        }
+        Ok(n)
+    }
+
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        let mut world = self.net.lock();
+        if !world.end(self.id).is_connected() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        world.shutdown_write(self.id);
+        Ok(())
+    }
+
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        self.net
+            .lock()
+            .end_mut(self.id)
+            .error
+            .take()
+            .map(io::Error::from)
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        let world = self.net.lock();
+        let end = world.end(self.id);
+        if end.is_connected() {
+            Ok(end.remote)
+        } else {
+            Err(io::ErrorKind::NotConnected.into())
+        }
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.net.lock().end(self.id).local
+    }
+}
+
+impl Drop for SimStream {
+    fn drop(&mut self) {
+        self.net.lock().close(self.id);
+    }
+}
+
+/// A context's listener.
+#[derive(Debug)]
+pub(crate) struct SimListener {
+    net: Net,
+    id: u64,
+    addr: SocketAddr,
+}
+
+impl SimListener {
+    pub(crate) fn accept(&self) -> io::Result<(SimStream, SocketAddr)> {
+        let mut world = self.net.lock();
+        if let Err(error) = world.begin_call(Call::Accept) {
+            if error.kind() == io::ErrorKind::WouldBlock {
+                world.notify_listener(self.id);
+            }
+            return Err(error);
+        }
+        let next = world.listener_mut(self.id).queue.pop_front();
+        let id = next.ok_or(io::ErrorKind::WouldBlock)?;
+        let remote = world.end(id).remote;
+        drop(world);
+        Ok((
+            SimStream {
+                net: self.net.clone(),
+                id,
+            },
+            remote,
+        ))
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Drop for SimListener {
+    fn drop(&mut self) {
+        let mut world = self.net.lock();
+        let socket = world.listeners.remove(&self.id);
+        for id in socket.into_iter().flat_map(|socket| socket.queue) {
+            let peer = world.end(id).peer;
+            world.reset(peer);
+            world.ends.remove(&id);
+        }
+    }
+}
+
+/// A context's poller.
+#[derive(Debug)]
+pub(crate) struct SimPoller {
+    net: Net,
+    id: u64,
+    capacity: usize,
+}
+
+impl SimPoller {
+    pub(crate) fn new(net: &Net, capacity: usize) -> Self {
+        let mut world = net.lock();
+        let id = world.fresh_id();
+        world.pollers.insert(id, PollerState::default());
+        drop(world);
+        Self {
+            net: net.clone(),
+            id,
+            capacity,
+        }
+    }
+
+    pub(crate) fn poll(&self, timeout: Option<Duration>, out: &mut Vec<Ready>) -> bool {
+        let mut world = self.net.lock();
+        let until = timeout.and_then(|timeout| world.now.checked_add(timeout));
+        loop {
+            world.take_ready(self.id, self.capacity, out);
+            if !out.is_empty() || until.is_some_and(|until| until <= world.now) {
+                return out.len() >= self.capacity;
+            }
+            let scheduled = world.later.keys().next().map(|key| key.0);
+            let Some(next) = scheduled.into_iter().chain(until).min() else {
+                return false;
+            };
+            world.advance_to(next);
+        }
+    }
+
+    pub(crate) fn register_stream(&self, stream: &SimStream, token: usize) {
+        let mut world = self.net.lock();
+        world.end_mut(stream.id).watch = Some(Watch {
+            poller: self.id,
+            token,
+            queued: false,
+        });
+        world.notify_end(stream.id);
+    }
+
+    pub(crate) fn register_listener(&self, listener: &SimListener, token: usize) {
+        let mut world = self.net.lock();
+        let watch = Watch {
+            poller: self.id,
+            token,
+            queued: false,
+        };
+        world.listener_mut(listener.id).watch = Some(watch);
+        world.notify_listener(listener.id);
+    }
+
+    pub(crate) fn waker(&self, token: usize) -> SimWaker {
+        if let Some(poller) = self.net.lock().pollers.get_mut(&self.id) {
+            poller.waker = Some(token);
+        }
+        SimWaker {
+            net: self.net.clone(),
+            poller: self.id,
+        }
+    }
+}
+
+impl Drop for SimPoller {
+    fn drop(&mut self) {
+        self.net.lock().pollers.remove(&self.id);
+    }
+}
+
+/// Ends a poll.
+#[derive(Debug, Clone)]
+pub(crate) struct SimWaker {
+    net: Net,
+    poller: u64,
+}
+
+impl SimWaker {
+    pub(crate) fn wake(&self) {
+        self.net.lock().wake(self.poller);
+    }
+}
+
+/// Answers from the name table.
+#[derive(Debug)]
+pub(crate) struct SimResolver {
+    net: Net,
+    id: u64,
+}
+
+impl SimResolver {
+    pub(crate) fn start(&self, id: u64, host: &str, port: u16) {
+        let mut world = self.net.lock();
+        let (delay, result) = match (literal(host, port), world.names.get(host)) {
+            (Some(addr), _) => (Some(Duration::ZERO), Ok(vec![addr.ip()])),
+            (None, Some(name)) => (name.delay, name.answer.clone()),
+            (None, None) => (Some(Duration::ZERO), Err(io::ErrorKind::NotFound.into())),
+        };
+        let answer = Action::Answer {
+            resolver: self.id,
+            id,
+            port,
+            result,
+        };
+        match delay {
+            Some(Duration::ZERO) => world.run(answer),
+            Some(delay) => world.schedule(delay, answer),
+            None => {}
+        }
+    }
+
+    pub(crate) fn drain(&self) -> Vec<Resolved> {
+        let mut world = self.net.lock();
+        world
+            .resolvers
+            .get_mut(&self.id)
+            .map(|r| std::mem::take(&mut r.answers))
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for SimResolver {
+    fn drop(&mut self) {
+        self.net.lock().resolvers.remove(&self.id);
+    }
+}

@@ -1,0 +1,581 @@
+//! What an application implements, and the typed box in which the loop keeps it.
+
+use std::any::Any;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::conn::Phase;
+use crate::error::{CloseCause, ConnectError, ServerRefusal, VhostError};
+use crate::http::HeaderList;
+use crate::http::head::{RequestHead, ResponseHead};
+use crate::id::{RequestId, TimerTag, VhostId, WsiId};
+use crate::pool::BufferPool;
+use crate::wsi::{Cx, Wsi};
+use crate::ws::handshake::UpgradeRequest;
+use crate::ws::recv::{Delivery, Item, Recv};
+use crate::ws::{Chunk, Close, CloseFrame, Message};
+
+/// A handler for WebSocket connections: what libwebsockets calls a protocol.
+///
+/// `self` is the data per vhost, [`Protocol::Session`] the data per connection. One object serves
+/// all connections that are bound to it, accepted and dialled, and every callback borrows it, the
+/// session and the connection at the same time.
+///
+/// # Contract
+///
+/// * Callbacks never nest. What a callback does to other connections (send, close, connect, ask
+///   for writable) reaches them after it has returned.
+/// * [`on_established`](Self::on_established) comes before anything else of a connection; exactly
+///   one [`on_closed`](Self::on_closed) comes last, also when the context is dropped. A client's
+///   attempt ends in exactly one of `on_established` and
+///   [`on_connect_error`](Self::on_connect_error). If `on_established` itself refuses with `Err`,
+///   there is no session and no `on_closed`; a client's attempt then ends in `on_connect_error`.
+/// * `Err(Close)` from a callback begins the closing handshake with that code and reason. `?`
+///   works on a [`SendError`](crate::SendError).
+/// * After a close, from whichever side, no more messages are delivered.
+/// * A panic in a callback leaves [`Context::service`](crate::Context::service) as a panic. The
+///   connection it was about is dropped without `on_closed`; everything else goes on with the
+///   next `service`.
+pub trait Protocol: Send + 'static {
+    /// What belongs to one connection.
+    type Session: Send + 'static;
+
+    /// A client asks for the upgrade to WebSocket, and its request is a valid one. Only servers.
+    ///
+    /// Accept it (perhaps with a subprotocol and headers), refuse it with a status, headers and a
+    /// body, or decide later. The default accepts.
+    ///
+    /// # Errors
+    ///
+    /// `Err(Refuse)` answers the request with that response and closes the connection.
+    fn filter_upgrade(
+        &mut self,
+        cx: &mut Cx<'_>,
+        request: &Request<'_>,
+    ) -> Result<Accept, Refuse> {
+        let _ = (cx, request);
+        Ok(Accept::new())
+    }
+
+    /// The opening handshake is complete; messages can be sent from here on.
+    ///
+    /// # Errors
+    ///
+    /// `Err(Close)` closes the connection at once; there is no `on_closed` then.
+    fn on_established(
+        &mut self,
+        wsi: &mut Wsi<'_>,
+        how: &Established<'_>,
+    ) -> Result<Self::Session, Close>;
+
+    /// A whole message, whose text is valid UTF-8. The default ignores it.
+    ///
+    /// # Errors
+    ///
+    /// `Err(Close)` begins the closing handshake.
+    fn on_message(
+        &mut self,
+        wsi: &mut Wsi<'_>,
+        session: &mut Self::Session,
+        message: Message<'_>,
+    ) -> Result<(), Close> {
+        let _ = (wsi, session, message);
+        Ok(())
+    }
+
+    /// A piece of a message, for a protocol that was added with
+    /// [`add_chunk_protocol`](crate::VhostConfig::add_chunk_protocol); there it comes instead of
+    /// `on_message`. The default ignores it.
+    ///
+    /// # Errors
+    ///
+    /// `Err(Close)` begins the closing handshake.
+    fn on_chunk(
+        &mut self,
+        wsi: &mut Wsi<'_>,
+        session: &mut Self::Session,
+        chunk: Chunk<'_>,
+    ) -> Result<(), Close> {
+        let _ = (wsi, session, chunk);
+        Ok(())
+    }
+
+    /// The answer to [`Wsi::request_writable`]: few enough bytes wait
+    /// ([`Limits::output_low_water`](crate::Limits::output_low_water)) that more may be sent.
+    /// Comes once per request.
+    ///
+    /// # Errors
+    ///
+    /// `Err(Close)` begins the closing handshake.
+    fn on_writable(
+        &mut self,
+        wsi: &mut Wsi<'_>,
+        session: &mut Self::Session,
+    ) -> Result<(), Close> {
+        let _ = (wsi, session);
+        Ok(())
+    }
+
+    /// A pong came. With `round_trip` it answers the latest ping of this side, the application's
+    /// or the library's; without, it is unsolicited or an old one.
+    ///
+    /// # Errors
+    ///
+    /// `Err(Close)` begins the closing handshake.
+    fn on_pong(
+        &mut self,
+        wsi: &mut Wsi<'_>,
+        session: &mut Self::Session,
+        payload: &[u8],
+        round_trip: Option<Duration>,
+    ) -> Result<(), Close> {
+        let _ = (wsi, session, payload, round_trip);
+        Ok(())
+    }
+
+    /// The peer began the closing handshake, with this code and reason if it gave any. The answer
+    /// is queued already; nothing can be sent any more. `on_closed` follows.
+    fn on_peer_close(
+        &mut self,
+        wsi: &mut Wsi<'_>,
+        session: &mut Self::Session,
+        frame: Option<CloseFrame<'_>>,
+    ) {
+        let _ = (wsi, session, frame);
+    }
+
+    /// A timer of this connection, set with [`Wsi::set_timer`], is due.
+    ///
+    /// # Errors
+    ///
+    /// `Err(Close)` begins the closing handshake.
+    fn on_timer(
+        &mut self,
+        wsi: &mut Wsi<'_>,
+        session: &mut Self::Session,
+        tag: TimerTag,
+    ) -> Result<(), Close> {
+        let _ = (wsi, session, tag);
+        Ok(())
+    }
+
+    /// A timer that belongs to no connection, set with [`Cx::set_timer`], is due.
+    fn on_free_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag) {
+        let _ = (cx, tag);
+    }
+
+    /// The connection has ended: the last callback about it, with its session back.
+    fn on_closed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: WsiId,
+        session: Self::Session,
+        cause: &CloseCause,
+    ) {
+        let _ = (cx, id, session, cause);
+    }
+
+    /// A client's attempt has ended without a connection: the last callback about it.
+    fn on_connect_error(&mut self, cx: &mut Cx<'_>, id: WsiId, error: &ConnectError) {
+        let _ = (cx, id, error);
+    }
+
+    /// Somebody called [`CancelService::cancel_service`](crate::CancelService::cancel_service).
+    /// Calls may have been merged; at least one `on_wake` begins after the last of them.
+    fn on_wake(&mut self, cx: &mut Cx<'_>) {
+        let _ = cx;
+    }
+}
+
+/// Told about what no protocol owns. Every method has a default that does nothing.
+pub trait ContextObserver: Send + 'static {
+    /// A server connection ended before a protocol owned it.
+    fn on_refused(&mut self, cx: &mut Cx<'_>, refusal: &ServerRefusal) {
+        let _ = (cx, refusal);
+    }
+
+    /// A listener cannot accept for want of descriptors or memory, or cannot at all. Comes once
+    /// when it begins to rest, not once per connection.
+    fn on_listener_trouble(&mut self, cx: &mut Cx<'_>, trouble: &ListenerTrouble) {
+        let _ = (cx, trouble);
+    }
+
+    /// A vhost that was asked for in a callback could not be made; its id is stale now.
+    fn on_vhost_error(&mut self, cx: &mut Cx<'_>, id: VhostId, error: &VhostError) {
+        let _ = (cx, id, error);
+    }
+
+    /// A timer of [`Context::set_timer`](crate::Context::set_timer) is due.
+    fn on_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag) {
+        let _ = (cx, tag);
+    }
+}
+
+impl ContextObserver for () {}
+
+impl fmt::Debug for dyn ContextObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ContextObserver")
+    }
+}
+
+/// A listener in trouble.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ListenerTrouble {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The system's reason.
+    pub error: std::io::Error,
+    /// After how long it accepts again; `None` if it never does.
+    pub resumes_after: Option<Duration>,
+}
+
+impl ListenerTrouble {
+    pub(crate) const fn new(
+        address: SocketAddr,
+        error: std::io::Error,
+        resumes_after: Option<Duration>,
+    ) -> Self {
+        Self {
+            address,
+            error,
+            resumes_after,
+        }
+    }
+}
+
+/// An upgrade request, as [`Protocol::filter_upgrade`] sees it.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub(crate) id: RequestId,
+    pub(crate) vhost: VhostId,
+    pub(crate) peer: SocketAddr,
+    pub(crate) head: &'a RequestHead<'a>,
+    pub(crate) upgrade: &'a UpgradeRequest<'a>,
+    pub(crate) selected: Option<&'a str>,
+}
+
+impl<'a> Request<'a> {
+    /// Names the request, for a verdict that comes later.
+    pub const fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// The vhost that its `Host` chose.
+    pub const fn vhost(&self) -> VhostId {
+        self.vhost
+    }
+
+    /// Where it came from.
+    pub const fn peer_addr(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The whole head: target, headers.
+    pub const fn head(&self) -> &'a RequestHead<'a> {
+        self.head
+    }
+
+    /// The path of the target, without the query.
+    pub fn path(&self) -> &'a str {
+        self.head.path()
+    }
+
+    /// The query of the target, without its `?`.
+    pub fn query(&self) -> Option<&'a str> {
+        self.head.query()
+    }
+
+    /// The first header of that name, case-insensitively.
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.head.header(name)
+    }
+
+    /// The subprotocols that the client offers, in its order of preference.
+    pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.upgrade.offered()
+    }
+
+    /// The subprotocol that this vhost chose among them: the protocol's name.
+    pub const fn selected_subprotocol(&self) -> Option<&'a str> {
+        self.selected
+    }
+}
+
+/// The verdict that lets an upgrade happen.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Accept {
+    pub(crate) subprotocol: Subprotocol,
+    pub(crate) headers: HeaderList,
+    pub(crate) later: Option<Option<Duration>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) enum Subprotocol {
+    Named(String),
+    None,
+    /// What the vhost selected by its protocols' names.
+    #[default]
+    Selected,
+}
+
+impl Accept {
+    /// Accepts, with the subprotocol that the vhost selected and no headers of one's own.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Does not decide yet: [`Cx::decide`] does, with the request's id. Until then nothing is
+    /// read from the connection. After the deadline
+    /// ([`Timeouts::verdict`](crate::Timeouts::verdict)) the request is answered with 503.
+    pub fn later() -> Self {
+        Self {
+            later: Some(None),
+            ..Self::default()
+        }
+    }
+
+    /// As [`Accept::later`], with a deadline of its own.
+    pub fn later_within(deadline: Duration) -> Self {
+        Self {
+            later: Some(Some(deadline)),
+            ..Self::default()
+        }
+    }
+
+    /// Answers with this subprotocol instead of the one that the vhost selected. It must be one
+    /// that the client offered, or the upgrade is refused with 500.
+    pub fn subprotocol(mut self, name: impl Into<String>) -> Self {
+        self.subprotocol = Subprotocol::Named(name.into());
+        self
+    }
+
+    /// Answers without a subprotocol.
+    pub fn no_subprotocol(mut self) -> Self {
+        self.subprotocol = Subprotocol::None;
+        self
+    }
+
+    /// Adds headers to the 101 response.
+    pub fn headers(mut self, headers: HeaderList) -> Self {
+        self.headers = headers;
+        self
+    }
+}
+
+/// The verdict that refuses an upgrade with an HTTP response.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Refuse {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderList,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Refuse {
+    /// Refuses with this status. One that is not of the 3xx, 4xx or 5xx kind is sent as 403.
+    pub const fn new(status: u16) -> Self {
+        Self {
+            status: if matches!(status, 300..=599) { status } else { 403 },
+            headers: HeaderList::new(),
+            body: Vec::new(),
+        }
+    }
+
+    /// Adds headers to the response.
+    pub fn headers(mut self, headers: HeaderList) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// The body of the response; give its type in the headers. At most 64 KiB are sent.
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self.body.truncate(64 * 1024);
+        self
+    }
+}
+
+/// What the opening handshake brought.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Established<'a> {
+    /// The head that came from the other side.
+    pub head: Handshake<'a>,
+    /// The subprotocol that both sides agreed on.
+    pub subprotocol: Option<&'a str>,
+}
+
+/// The other side's part of the opening handshake.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Handshake<'a> {
+    /// We are the server: the request.
+    Request(&'a RequestHead<'a>),
+    /// We are the client: the response.
+    Response(&'a ResponseHead<'a>),
+}
+
+/// A protocol whose types the loop does not know.
+pub(crate) trait Dispatch: Any + Send {
+    fn filter(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Result<Accept, Refuse>;
+    /// Gives the place of the new session.
+    fn established(&mut self, wsi: &mut Wsi<'_>, how: &Established<'_>) -> Result<usize, Close>;
+    /// Processes received bytes; how many of them are done.
+    fn drive(
+        &mut self,
+        recv: &mut Recv,
+        pool: &mut BufferPool,
+        input: &mut [u8],
+        wsi: &mut Wsi<'_>,
+        session: usize,
+    ) -> usize;
+    fn writable(&mut self, wsi: &mut Wsi<'_>, session: usize);
+    fn timer(&mut self, wsi: &mut Wsi<'_>, session: usize, tag: TimerTag);
+    fn free_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag);
+    fn closed(&mut self, cx: &mut Cx<'_>, id: WsiId, session: usize, cause: &CloseCause);
+    fn connect_error(&mut self, cx: &mut Cx<'_>, id: WsiId, error: &ConnectError);
+    fn wake(&mut self, cx: &mut Cx<'_>);
+    /// Drops a session without telling anybody: its callback panicked.
+    fn forget(&mut self, session: usize);
+    fn as_any(&mut self) -> &mut dyn Any;
+}
+
+impl fmt::Debug for dyn Dispatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Protocol")
+    }
+}
+
+/// A protocol with the sessions of its connections.
+pub(crate) struct Bound<P: Protocol> {
+    pub(crate) protocol: P,
+    sessions: Slab<P::Session>,
+    delivery: Delivery,
+}
+
+impl<P: Protocol> Bound<P> {
+    pub(crate) const fn new(protocol: P, delivery: Delivery) -> Self {
+        Self {
+            protocol,
+            sessions: Slab::new(),
+            delivery,
+        }
+    }
+}
+
+impl<P: Protocol> Dispatch for Bound<P> {
+    fn filter(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Result<Accept, Refuse> {
+        self.protocol.filter_upgrade(cx, request)
+    }
+
+    fn established(&mut self, wsi: &mut Wsi<'_>, how: &Established<'_>) -> Result<usize, Close> {
+        let session = self.protocol.on_established(wsi, how)?;
+        Ok(self.sessions.insert(session))
+    }
+
+    fn drive(
+        &mut self,
+        recv: &mut Recv,
+        pool: &mut BufferPool,
+        input: &mut [u8],
+        wsi: &mut Wsi<'_>,
+        session: usize,
+    ) -> usize {
+        let Self { protocol, sessions, delivery } = self;
+        let Some(session) = sessions.get_mut(session) else {
+            return input.len();
+        };
+        let limits = wsi.recv_limits();
+        let mut feed = recv.feed(wsi.side(), *delivery, &limits, pool, input);
+        while wsi.send_half().is_reading() {
+            let open = wsi.send_half().phase == Phase::Open;
+            let done = match feed.next() {
+                Ok(None) => break,
+                Ok(Some(Item::Message(message))) if open => {
+                    wsi.message_ended();
+                    protocol.on_message(wsi, session, message)
+                }
+                Ok(Some(Item::Chunk(chunk))) if open => {
+                    if chunk.last {
+                        wsi.message_ended();
+                    }
+                    protocol.on_chunk(wsi, session, chunk)
+                }
+                Ok(Some(Item::Ping(payload))) => {
+                    wsi.answer_ping(payload);
+                    Ok(())
+                }
+                Ok(Some(Item::Pong(payload))) if open => {
+                    let round_trip = wsi.match_pong(payload);
+                    protocol.on_pong(wsi, session, payload, round_trip)
+                }
+                Ok(Some(Item::Close(frame))) => {
+                    if wsi.peer_closed(frame) {
+                        protocol.on_peer_close(wsi, session, frame);
+                    }
+                    Ok(())
+                }
+                Ok(Some(_)) => Ok(()),
+                Err(error) => {
+                    wsi.fail(error);
+                    break;
+                }
+            };
+            if let Err(close) = done {
+                wsi.close(close);
+            }
+            if open && wsi.send_half().phase != Phase::Open {
+                feed.discard_data();
+            }
+        }
+        feed.finish()
+    }
+
+    fn writable(&mut self, wsi: &mut Wsi<'_>, session: usize) {
+        if let Some(session) = self.sessions.get_mut(session) {
+            if let Err(close) = self.protocol.on_writable(wsi, session) {
+                wsi.close(close);
+            }
+        }
+    }
+
+    fn timer(&mut self, wsi: &mut Wsi<'_>, session: usize, tag: TimerTag) {
+        if let Some(session) = self.sessions.get_mut(session) {
+            if let Err(close) = self.protocol.on_timer(wsi, session, tag) {
+                wsi.close(close);
+            }
+        }
+    }
+
+    fn free_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag) {
+        self.protocol.on_free_timer(cx, tag);
+    }
+
+    fn closed(&mut self, cx: &mut Cx<'_>, id: WsiId, session: usize, cause: &CloseCause) {
+        if let Some(session) = self.sessions.try_remove(session) {
+            self.protocol.on_closed(cx, id, session, cause);
+        }
+    }
+
+    fn connect_error(&mut self, cx: &mut Cx<'_>, id: WsiId, error: &ConnectError) {
+        self.protocol.on_connect_error(cx, id, error);
+    }
+
+    fn wake(&mut self, cx: &mut Cx<'_>) {
+        self.protocol.on_wake(cx);
+    }
+
+    fn forget(&mut self, session: usize) {
+        drop(self.sessions.try_remove(session));
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}

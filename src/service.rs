@@ -1,0 +1,611 @@
+//! The turn: the only caller of the clock, and the only place that lifts connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::conn::{Conn, Flags, Phase, Role, SendHalf, Stash};
+use crate::context::{Context, ListenerState};
+use crate::error::{CloseKind, ConnectFailure};
+use crate::id::{Token, VhostId, WsiId, same_generation};
+use crate::inner::{Command, LiftMark, ShutdownState, TimerKind, VhostState};
+use crate::lift::{Fate, Lift};
+use crate::net::transport::Io;
+use crate::net::listen::AcceptError;
+use crate::net::poller::{Ready, ReadyFlags};
+use crate::net::stream::Stream;
+use crate::protocol::ListenerTrouble;
+use crate::timer::saturating_add;
+use crate::upgrade::HttpRole;
+use crate::vhost;
+use crate::ws::{Close, CloseCode, Side};
+use crate::wsi::Cx;
+
+/// How far the current turn is. It is kept between calls, so that a turn that a panic interrupted
+/// goes on with the next one.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    events: Vec<Ready>,
+    next_event: usize,
+    /// The poller had more events than fitted.
+    more_events: bool,
+    /// Connections whose budget was spent.
+    ready: Vec<WsiId>,
+    going_on: Vec<WsiId>,
+    settling: Vec<WsiId>,
+    /// Listeners that have more to accept.
+    accepting: Vec<(u32, u64)>,
+    /// Protocols that wait for their `on_wake`.
+    waking: Vec<usize>,
+    /// Some listener waits for connections to end.
+    full: bool,
+    max_per_ip: Option<u32>,
+}
+
+impl Turn {
+    pub(crate) const fn new(max_per_ip: Option<u32>) -> Self {
+        Self {
+            events: Vec::new(),
+            next_event: 0,
+            more_events: false,
+            ready: Vec::new(),
+            going_on: Vec::new(),
+            settling: Vec::new(),
+            accepting: Vec::new(),
+            waking: Vec::new(),
+            full: false,
+            max_per_ip,
+        }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.next_event < self.events.len()
+            || !self.going_on.is_empty()
+            || !self.settling.is_empty()
+            || !self.waking.is_empty()
+    }
+}
+
+impl Context {
+    /// One turn of the loop: waits until something happens, at most `timeout` (`None`: as long as
+    /// it takes), and deals with it. Callbacks run inside this call only.
+    ///
+    /// # Errors
+    ///
+    /// The poller's, which no peer can cause.
+    ///
+    /// # Panics
+    ///
+    /// When a callback does. The connection that it was about is dropped without `on_closed`; the
+    /// next call goes on with the rest.
+    pub fn service(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.recover();
+        if !self.turn.is_interrupted() {
+            self.wait(timeout)?;
+        }
+        self.on_events();
+        self.on_answers();
+        self.on_left_over();
+        self.on_timers();
+        self.on_wake();
+        self.on_commands();
+        self.settle();
+        Ok(())
+    }
+
+    /// Turns until a [`shutdown`](Context::shutdown) has come to its end.
+    ///
+    /// # Errors
+    ///
+    /// The poller's, which no peer can cause.
+    ///
+    /// # Panics
+    ///
+    /// As [`Context::service`].
+    pub fn run(&mut self) -> io::Result<()> {
+        while !self.is_shut_down() {
+            self.service(None)?;
+        }
+        Ok(())
+    }
+
+    /// Begins a graceful shutdown: listeners close, every WebSocket gets a Close frame with 1001,
+    /// requests are answered with 503, client attempts end. What is left after `grace` is
+    /// aborted. Every connection gets its final event from the turns that follow;
+    /// [`Context::run`] then returns.
+    pub fn shutdown(&mut self, grace: Duration) {
+        self.read_clock();
+        self.begin_shutdown(grace);
+    }
+
+    /// Whether a shutdown has come to its end: no connection is left.
+    pub fn is_shut_down(&self) -> bool {
+        self.inner.shutdown.is_some() && self.inner.conns.len() == 0
+    }
+
+    pub(crate) fn read_clock(&mut self) {
+        self.inner.out.now = self.clock.now();
+    }
+
+    /// Whether there is something to do that no event announces.
+    pub(crate) fn has_work(&self) -> bool {
+        let turn = &self.turn;
+        turn.more_events
+            || turn.is_interrupted()
+            || !turn.ready.is_empty()
+            || !turn.accepting.is_empty()
+            || !self.inner.out.dirty.is_empty()
+            || !self.inner.commands.is_empty()
+            || self.inner.lifted.is_some()
+            || self.cancel.is_called()
+    }
+
+    /// Cleans up after a callback that panicked: its connection went with the unwinding, its slot
+    /// and its session did not.
+    fn recover(&mut self) {
+        let Some(mark) = self.inner.lifted.take() else {
+            return;
+        };
+        if let (Some(session), Some(slot)) =
+            (mark.session, self.parts.protocols.get_mut(mark.protocol as usize))
+        {
+            slot.dispatch.forget(session);
+        }
+        self.release(&mark);
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.inner.conns.recycle();
+        self.inner.vhosts.recycle();
+        self.parts.listeners.recycle();
+        let timeout = if self.has_work() {
+            Some(Duration::ZERO)
+        } else {
+            self.until_deadline(timeout)
+        };
+        self.turn.next_event = 0;
+        self.turn.more_events = self.parts.poller.poll(timeout, &mut self.turn.events)?;
+        self.read_clock();
+        Ok(())
+    }
+
+    fn until_deadline(&mut self, timeout: Option<Duration>) -> Option<Duration> {
+        let Some(deadline) = self.inner.out.timers.next_deadline() else {
+            return timeout;
+        };
+        if timeout == Some(Duration::ZERO) {
+            return timeout;
+        }
+        self.read_clock();
+        let left = deadline.saturating_duration_since(self.inner.out.now);
+        Some(timeout.map_or(left, |timeout| timeout.min(left)))
+    }
+
+    fn on_events(&mut self) {
+        while let Some(event) = self.turn.events.get(self.turn.next_event).copied() {
+            self.turn.next_event += 1;
+            match Token::unpack(event.token) {
+                Token::Wsi { index, generation } => self.on_transport(index, generation, event.flags),
+                Token::Listener { index, generation } => {
+                    let known = self.parts.listeners.generation(index);
+                    if let Some(known) = known.filter(|known| same_generation(generation, *known)) {
+                        self.accept(index, known);
+                    }
+                }
+                // What it woke us for is asked for in every turn.
+                Token::Waker => {}
+            }
+        }
+    }
+
+    fn on_transport(&mut self, index: u32, generation: u64, flags: ReadyFlags) {
+        // An event of a transport that ended earlier in this batch is about nobody.
+        let known = self.inner.conns.generation(index);
+        if let Some(generation) = known.filter(|known| same_generation(generation, *known)) {
+            self.lift(WsiId { index, generation }, |lift| {
+                if let Some(io) = &mut lift.conn.io {
+                    io.note(flags);
+                }
+                lift.pump()
+            });
+        }
+    }
+
+    /// What the resolver found out.
+    fn on_answers(&mut self) {
+        if self.parts.lookups.is_empty() {
+            return;
+        }
+        for answer in self.parts.resolver.drain() {
+            if let Some(id) = self.parts.lookups.remove(&answer.id) {
+                self.lift(id, |lift| {
+                    lift.on_resolved(answer.id, answer.result);
+                    lift.pump()
+                });
+            }
+        }
+    }
+
+    /// Connections whose budget was spent last turn, and listeners likewise.
+    fn on_left_over(&mut self) {
+        if self.turn.going_on.is_empty() {
+            std::mem::swap(&mut self.turn.going_on, &mut self.turn.ready);
+        }
+        while let Some(id) = self.turn.going_on.pop() {
+            self.lift(id, |lift| {
+                lift.conn.send.flags -= Flags::READY;
+                lift.pump()
+            });
+        }
+        if self.turn.full && self.inner.conns.len() < self.inner.max_connections {
+            self.reopen();
+        }
+        for (index, generation) in std::mem::take(&mut self.turn.accepting) {
+            self.accept(index, generation);
+        }
+    }
+
+    fn on_timers(&mut self) {
+        let round = self.inner.out.timers.begin_round(self.inner.out.now);
+        while let Some((key, kind)) = self.inner.out.timers.pop_due(round) {
+            match kind {
+                TimerKind::Deadline(id) => self.lift(id, |lift| {
+                    lift.on_deadline();
+                    lift.pump()
+                }),
+                TimerKind::Wsi(id, tag) => self.lift(id, |lift| {
+                    lift.on_timer(key, tag);
+                    lift.pump()
+                }),
+                TimerKind::Free(tag) => {
+                    let mut cx = Self::bare_cx(&mut self.inner);
+                    self.parts.observer.on_timer(&mut cx, tag);
+                }
+                TimerKind::Protocol { index, tag } => {
+                    if let Some(slot) = self.parts.protocols.get_mut(index as usize) {
+                        let mut cx = Cx::new(&mut self.inner, index);
+                        slot.dispatch.free_timer(&mut cx, tag);
+                    }
+                }
+                TimerKind::Listener { index, generation } => {
+                    if let Some(slot) = self.parts.listeners.get_mut(index, generation) {
+                        slot.state = ListenerState::Active;
+                        self.accept(index, generation);
+                    }
+                }
+                TimerKind::Shutdown => self.force_shutdown(),
+            }
+        }
+    }
+
+    fn on_wake(&mut self) {
+        if self.cancel.take() {
+            let all = self.parts.protocols.iter().map(|(index, _)| index);
+            self.turn.waking = all.collect();
+        }
+        while let Some(index) = self.turn.waking.pop() {
+            if let Some(slot) = self.parts.protocols.get_mut(index) {
+                let mut cx = Cx::new(&mut self.inner, index as u32);
+                slot.dispatch.wake(&mut cx);
+            }
+        }
+    }
+
+    fn on_commands(&mut self) {
+        while let Some(command) = self.inner.commands.pop_front() {
+            match command {
+                Command::CreateVhost(id, config) => {
+                    let made = vhost::create(&mut self.inner, &mut self.parts, id, *config);
+                    if let Err(error) = made {
+                        self.inner.vhosts.remove(id.index, id.generation);
+                        let mut cx = Self::bare_cx(&mut self.inner);
+                        self.parts.observer.on_vhost_error(&mut cx, id, &error);
+                    }
+                }
+                Command::DestroyVhost(id) => self.destroy(id),
+                Command::Shutdown(grace) => self.begin_shutdown(grace),
+            }
+        }
+    }
+
+    /// Delivers what callbacks did to connections. Only what is in the list now: what this causes
+    /// in turn waits for the next turn, so that no ring of callbacks keeps the loop from polling.
+    fn settle(&mut self) {
+        if self.turn.settling.is_empty() {
+            std::mem::swap(&mut self.turn.settling, &mut self.inner.out.dirty);
+            // They are taken from the end, and belong in the order in which they came.
+            self.turn.settling.reverse();
+        }
+        while let Some(id) = self.turn.settling.pop() {
+            self.lift(id, |lift| {
+                lift.conn.send.flags -= Flags::DIRTY;
+                lift.pump()
+            });
+        }
+    }
+
+    /// Takes a connection out of its slot, works on it, and puts it back or ends it. Nothing else
+    /// does that.
+    fn lift(&mut self, id: WsiId, work: impl FnOnce(&mut Lift<'_>) -> Fate) {
+        let Some(mut conn) = self.inner.conns.lift(id.index, id.generation) else {
+            return;
+        };
+        conn.send.flags |= Flags::LIFTED;
+        let mut lift = Lift {
+            conn: &mut conn,
+            inner: &mut self.inner,
+            parts: &mut self.parts,
+        };
+        lift.mark_lifted();
+        let fate = work(&mut lift);
+        self.inner.lifted = None;
+        if fate == Fate::Drop {
+            return self.end(conn);
+        }
+        let send = &mut conn.send;
+        send.flags -= Flags::LIFTED;
+        if fate == Fate::KeepReady && !send.flags.contains(Flags::READY) {
+            send.flags |= Flags::READY;
+            self.turn.ready.push(id);
+        }
+        if send.wants_visit() {
+            send.mark(&mut self.inner.out);
+        }
+        self.inner.conns.restore(id.index, id.generation, conn);
+    }
+
+    fn end(&mut self, mut conn: Box<Conn>) {
+        if let Some((_, key)) = conn.send.deadlines.armed.take() {
+            self.inner.out.timers.cancel(key);
+        }
+        let mark = LiftMark::of(&conn);
+        conn.send.tx.clear(&mut self.inner.out.pool);
+        drop(conn);
+        self.release(&mark);
+    }
+
+    /// Frees the slot of a connection and takes it off all accounts.
+    fn release(&mut self, mark: &LiftMark) {
+        self.inner.conns.remove(mark.id.index, mark.id.generation);
+        if let Some(count) = mark.ip.and_then(|ip| self.inner.per_ip.get_mut(&ip)) {
+            *count -= 1;
+            if *count == 0 {
+                if let Some(ip) = mark.ip {
+                    self.inner.per_ip.remove(&ip);
+                }
+            }
+        }
+        if let Some(vhost) = self.inner.vhost_mut(mark.vhost) {
+            vhost.live -= 1;
+        }
+        vhost::bury(&mut self.inner, &mut self.parts, mark.vhost);
+    }
+
+    fn accept(&mut self, index: u32, generation: u64) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(slot) = self.parts.listeners.get_mut(index, generation) else {
+                return;
+            };
+            if slot.state == ListenerState::Resting {
+                return;
+            }
+            if self.inner.conns.len() >= self.inner.max_connections {
+                slot.state = ListenerState::Full;
+                self.turn.full = true;
+                return;
+            }
+            match slot.listener.accept() {
+                Ok((stream, peer)) => {
+                    let vhost = slot.default;
+                    self.adopt((index, generation), vhost, stream, peer);
+                }
+                Err(AcceptError::WouldBlock) => return,
+                Err(AcceptError::Retry(_)) => {}
+                Err(AcceptError::Exhausted(error)) => return self.rest(index, generation, error),
+                Err(AcceptError::Fatal(error)) => return self.lose(index, generation, error),
+            }
+        }
+        self.turn.accepting.push((index, generation));
+    }
+
+    /// A new server connection.
+    fn adopt(&mut self, listener: (u32, u64), vhost: VhostId, stream: Stream, peer: SocketAddr) {
+        if let Some(limit) = self.turn.max_per_ip {
+            let count = self.inner.per_ip.entry(peer.ip()).or_default();
+            if *count >= limit {
+                return;
+            }
+            *count += 1;
+        }
+        let now = self.inner.out.now;
+        let Some(owner) = self.inner.vhost_mut(vhost) else {
+            return;
+        };
+        owner.live += 1;
+        let settings = std::sync::Arc::clone(&owner.settings);
+        let head = settings.timeouts.head;
+        let mut io = Io::accepted(stream, peer);
+        let poller = &self.parts.poller;
+        let mut registered = Ok(());
+        let made = self.inner.conns.insert(|index, generation| {
+            let token = Token::Wsi { index, generation }.pack();
+            registered = poller.register_stream(&mut io.stream, token);
+            let id = WsiId { index, generation };
+            let mut send = SendHalf::new(id, vhost, Side::Server, settings, now);
+            send.deadlines.stage = saturating_add(now, head);
+            Box::new(Conn {
+                io: Some(io),
+                role: Role::Http(Box::new(HttpRole::new(listener))),
+                send,
+                stash: Stash::Empty,
+            })
+        });
+        let Some((index, generation)) = made else {
+            return self.disown(vhost, peer);
+        };
+        let id = WsiId { index, generation };
+        if registered.is_err() {
+            self.lift(id, |_| Fate::Drop);
+        } else if let Some(conn) = self.inner.conns.get_mut(index, generation) {
+            conn.send.mark(&mut self.inner.out);
+        }
+    }
+
+    /// Takes back the accounts of a connection that found no slot.
+    fn disown(&mut self, vhost: VhostId, peer: SocketAddr) {
+        if let Some(owner) = self.inner.vhost_mut(vhost) {
+            owner.live -= 1;
+        }
+        if let Some(count) = self.inner.per_ip.get_mut(&peer.ip()) {
+            *count -= 1;
+        }
+    }
+
+    /// The system has no descriptor left: those who wait are turned away with the spare one, and
+    /// the listener rests, since no event would tell when it is worth trying again.
+    fn rest(&mut self, index: u32, generation: u64, error: io::Error) {
+        let Some(slot) = self.parts.listeners.get_mut(index, generation) else {
+            return;
+        };
+        self.parts.spare.shed(&slot.listener, SHED_AT_ONCE);
+        slot.state = ListenerState::Resting;
+        let address = slot.address;
+        self.inner.arm(REST, TimerKind::Listener { index, generation });
+        self.report(&ListenerTrouble::new(address, error, Some(REST)));
+    }
+
+    /// The listener itself is broken: nothing can be done but to say so.
+    fn lose(&mut self, index: u32, generation: u64, error: io::Error) {
+        if let Some(slot) = self.parts.listeners.remove(index, generation) {
+            self.report(&ListenerTrouble::new(slot.address, error, None));
+        }
+    }
+
+    fn report(&mut self, trouble: &ListenerTrouble) {
+        #[cfg(feature = "log")]
+        log::warn!("listener {}: {}", trouble.address, trouble.error);
+        let mut cx = Self::bare_cx(&mut self.inner);
+        self.parts.observer.on_listener_trouble(&mut cx, trouble);
+    }
+
+    /// Connections have ended: listeners that waited for that go on.
+    fn reopen(&mut self) {
+        self.turn.full = false;
+        for (index, generation, slot) in self.parts.listeners.iter_mut() {
+            if slot.state == ListenerState::Full {
+                slot.state = ListenerState::Active;
+                self.turn.accepting.push((index, generation));
+            }
+        }
+    }
+
+    pub(crate) fn destroy(&mut self, id: VhostId) {
+        let Some(vhost) = self.inner.vhost_mut(id) else {
+            return;
+        };
+        if vhost.state == VhostState::Going {
+            return;
+        }
+        vhost.state = VhostState::Going;
+        let listeners = std::mem::take(&mut vhost.listeners);
+        vhost::detach(&mut self.parts, id, &listeners);
+        for conn in self.ids(|conn| conn.send.vhost == id) {
+            self.lift(conn, |lift| {
+                lift.wind_down(|| CloseKind::VhostDestroyed, ConnectFailure::VhostDestroyed);
+                lift.pump()
+            });
+        }
+        vhost::bury(&mut self.inner, &mut self.parts, id);
+    }
+
+    fn begin_shutdown(&mut self, grace: Duration) {
+        if self.inner.shutdown.is_some() {
+            return;
+        }
+        self.inner.shutdown = Some(ShutdownState { forced: false });
+        self.close_listeners();
+        for id in self.ids(|_| true) {
+            self.lift(id, |lift| {
+                lift.wind_down(|| CloseKind::Shutdown, ConnectFailure::Shutdown);
+                lift.pump()
+            });
+        }
+        self.inner.arm(grace, TimerKind::Shutdown);
+    }
+
+    fn close_listeners(&mut self) {
+        let listeners = self.parts.listeners.iter();
+        let names: Vec<_> = listeners.map(|(index, generation, _)| (index, generation)).collect();
+        for (index, generation) in names {
+            self.parts.listeners.remove(index, generation);
+        }
+    }
+
+    fn force_shutdown(&mut self) {
+        self.inner.shutdown = Some(ShutdownState { forced: true });
+        for id in self.ids(|_| true) {
+            self.lift(id, |lift| {
+                lift.conn.send.abort(&mut lift.inner.out, CloseKind::Shutdown);
+                lift.end_now();
+                lift.pump()
+            });
+        }
+    }
+
+    fn ids(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<WsiId> {
+        let all = self.inner.conns.iter().filter(|(_, _, conn)| wanted(conn));
+        all.map(|(index, generation, _)| WsiId { index, generation }).collect()
+    }
+}
+
+impl Drop for Context {
+    /// Gives every connection its final event, unless this is part of a panic.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        self.recover();
+        self.read_clock();
+        self.inner.shutdown = Some(ShutdownState { forced: true });
+        self.close_listeners();
+        for id in self.ids(|_| true) {
+            self.lift(id, |lift| {
+                lift.conn.send.abort(&mut lift.inner.out, CloseKind::ContextDropped);
+                lift.end_now();
+                lift.pump()
+            });
+        }
+    }
+}
+
+impl Lift<'_> {
+    /// The vhost or the whole context goes: says so to the peer, as the role allows.
+    fn wind_down(&mut self, kind: impl FnOnce() -> CloseKind, failure: ConnectFailure) {
+        match &self.conn.role {
+            Role::Client(_) => self.stop_dialling(failure),
+            Role::Http(_) => self.turn_away(),
+            Role::Linger => {}
+            Role::Ws(_) => {
+                let close = Close::from(CloseCode::GOING_AWAY);
+                self.conn.send.close(&mut self.inner.out, &close, kind());
+            }
+        }
+    }
+}
+
+impl SendHalf {
+    /// Whether there is more to do that no event announces: `on_writable` was asked for again.
+    fn wants_visit(&self) -> bool {
+        let low = self.settings.limits.output_low_water;
+        self.flags.contains(Flags::WANT_WRITABLE)
+            && self.phase == Phase::Open
+            && self.tx.len() <= low
+    }
+}
+
+/// Connections that one listener accepts before others have their turn.
+const ACCEPTS_PER_TURN: usize = 64;
+/// How long a listener rests when the system is out of descriptors.
+const REST: Duration = Duration::from_millis(100);
+/// How many of those that wait are turned away then.
+const SHED_AT_ONCE: usize = 16;

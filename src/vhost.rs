@@ -1,0 +1,245 @@
+//! Making and unmaking vhosts.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::config::{NamePattern, Page, Settings, VhostConfig};
+use crate::context::{ListenerSlot, ListenerState, Parts, ProtocolSlot, listen_options};
+use crate::error::VhostError;
+use crate::http::{is_field_value, is_token};
+use crate::id::{Token, VhostId};
+use crate::inner::{Inner, TimerKind, Vhost, VhostProtocol, VhostState};
+use crate::net::listen::Listener;
+use std::net::SocketAddr;
+
+/// Fills the announced vhost `id`. On an error nothing has changed.
+pub(crate) fn create(
+    inner: &mut Inner,
+    parts: &mut Parts,
+    id: VhostId,
+    config: VhostConfig,
+) -> Result<(), VhostError> {
+    if inner.shutdown.is_some() {
+        return Err(VhostError::Shutdown);
+    }
+    let names = config.names.iter().map(|name| NamePattern::parse(name));
+    let names = names.collect::<Result<Vec<_>, _>>()?;
+    check_protocols(&config)?;
+    check_pages(&config.pages)?;
+    let mut bound = Vec::new();
+    let mut shared = Vec::new();
+    for listen in &config.listen {
+        let address = listen.address;
+        match existing(parts, address) {
+            Some(name) => {
+                check_shared(inner, parts, name, &names, config.default_vhost)?;
+                shared.push(name);
+            }
+            None => {
+                let opened = parts.system.bind(address, listen_options(listen));
+                let failed = |source| VhostError::Bind { address, source };
+                let listener = opened.map_err(failed)?;
+                let address = listener.local_addr().map_err(failed)?;
+                bound.push((listener, address));
+            }
+        }
+    }
+    let mut listeners = attach(parts, id, &shared, config.default_vhost);
+    open(parts, id, bound, config.default_vhost, &mut listeners)?;
+    let (protocols, default_protocol) = take_protocols(parts, config.protocols, config.default_protocol);
+    if let Some(vhost) = inner.vhost_mut(id) {
+        *vhost = Vhost {
+            names,
+            protocols,
+            default_protocol,
+            pages: config.pages,
+            settings: Arc::new(Settings::new(config.limits, config.timeouts, config.retry)),
+            listeners,
+            live: 0,
+            state: VhostState::Active,
+        };
+    }
+    Ok(())
+}
+
+fn check_protocols(config: &VhostConfig) -> Result<(), VhostError> {
+    let mut seen = BTreeSet::new();
+    for protocol in &config.protocols {
+        if !is_token(protocol.name.as_bytes()) {
+            return Err(VhostError::ProtocolName(protocol.name.clone()));
+        }
+        if !seen.insert(protocol.name.as_str()) {
+            return Err(VhostError::DuplicateProtocol(protocol.name.clone()));
+        }
+    }
+    match &config.default_protocol {
+        Some(name) if !seen.contains(name.as_str()) => {
+            Err(VhostError::DefaultProtocol(name.clone()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_pages(pages: &[Page]) -> Result<(), VhostError> {
+    for page in pages {
+        let problem = if !page.path.starts_with('/') {
+            "the path must begin with a slash"
+        } else if page.path.contains(['?', '#']) {
+            "the path must have no query and no fragment"
+        } else if !is_field_value(page.content_type.as_bytes()) || page.content_type.is_empty() {
+            "the content type is not fit for a header"
+        } else {
+            continue;
+        };
+        let path = page.path.clone();
+        return Err(VhostError::Page { path, problem });
+    }
+    Ok(())
+}
+
+/// The listener that is there already; one of an unknown port never is.
+fn existing(parts: &Parts, address: SocketAddr) -> Option<(u32, u64)> {
+    let mut slots = parts.listeners.iter();
+    let same = |slot: &ListenerSlot| address.port() != 0 && slot.address == address;
+    let found = slots.find(|(_, _, slot)| same(slot))?;
+    Some((found.0, found.1))
+}
+
+fn check_shared(
+    inner: &Inner,
+    parts: &Parts,
+    (index, generation): (u32, u64),
+    names: &[NamePattern],
+    default: bool,
+) -> Result<(), VhostError> {
+    let Some(slot) = parts.listeners.get(index, generation) else {
+        return Ok(());
+    };
+    let address = slot.address;
+    if default && slot.explicit_default {
+        return Err(VhostError::TwoDefaults { address });
+    }
+    for vhost in slot.vhosts.iter().filter_map(|id| inner.vhost(*id)) {
+        if let Some(name) = names.iter().find(|name| vhost.names.contains(name)) {
+            let name = name.to_string();
+            return Err(VhostError::NameTaken { name, address });
+        }
+    }
+    Ok(())
+}
+
+fn attach(parts: &mut Parts, id: VhostId, shared: &[(u32, u64)], default: bool) -> Vec<(u32, u64)> {
+    for &(index, generation) in shared {
+        if let Some(slot) = parts.listeners.get_mut(index, generation) {
+            slot.vhosts.push(id);
+            if default {
+                slot.default = id;
+                slot.explicit_default = true;
+            }
+        }
+    }
+    shared.to_vec()
+}
+
+fn open(
+    parts: &mut Parts,
+    id: VhostId,
+    bound: Vec<(Listener, SocketAddr)>,
+    explicit_default: bool,
+    listeners: &mut Vec<(u32, u64)>,
+) -> Result<(), VhostError> {
+    for (listener, address) in bound {
+        let name = parts.listeners.insert(|_, _| ListenerSlot {
+            listener,
+            address,
+            vhosts: vec![id],
+            default: id,
+            explicit_default,
+            state: ListenerState::Active,
+        });
+        let Some((index, generation)) = name else {
+            detach(parts, id, listeners);
+            return Err(VhostError::TooMany);
+        };
+        listeners.push((index, generation));
+        let Some(slot) = parts.listeners.get_mut(index, generation) else {
+            continue;
+        };
+        let token = Token::Listener { index, generation }.pack();
+        if let Err(source) = parts.poller.register_listener(&mut slot.listener, token) {
+            detach(parts, id, listeners);
+            return Err(VhostError::Bind { address, source });
+        }
+    }
+    Ok(())
+}
+
+fn take_protocols(
+    parts: &mut Parts,
+    configs: Vec<crate::config::ProtocolConfig>,
+    default: Option<String>,
+) -> (Vec<VhostProtocol>, Option<u32>) {
+    let mut protocols = Vec::with_capacity(configs.len());
+    for config in configs {
+        let index = parts.protocols.insert(ProtocolSlot {
+            key: config.key,
+            dispatch: config.dispatch,
+        });
+        // As many protocols as a u32 counts do not fit into memory.
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        protocols.push(VhostProtocol { name: config.name, index });
+    }
+    let named = |name: &String| protocols.iter().find(|protocol| protocol.name == *name);
+    let chosen = match &default {
+        Some(name) => named(name),
+        None => protocols.first(),
+    };
+    let chosen = chosen.map(|protocol| protocol.index);
+    (protocols, chosen)
+}
+
+/// Takes a vhost off its listeners; one that nobody is left on closes.
+pub(crate) fn detach(parts: &mut Parts, id: VhostId, listeners: &[(u32, u64)]) {
+    for &(index, generation) in listeners {
+        let Some(slot) = parts.listeners.get_mut(index, generation) else {
+            continue;
+        };
+        slot.vhosts.retain(|other| *other != id);
+        match slot.vhosts.first() {
+            Some(first) if slot.default == id => {
+                slot.default = *first;
+                slot.explicit_default = false;
+            }
+            Some(_) => {}
+            None => drop(parts.listeners.remove(index, generation)),
+        }
+    }
+}
+
+/// Forgets a destroyed vhost whose last connection has gone, and drops its protocols.
+pub(crate) fn bury(inner: &mut Inner, parts: &mut Parts, id: VhostId) {
+    let done = inner.vhost(id).is_some_and(|vhost| vhost.live == 0 && vhost.state == VhostState::Going);
+    if !done {
+        return;
+    }
+    let Some(vhost) = inner.vhosts.remove(id.index, id.generation) else {
+        return;
+    };
+    let gone: Vec<u32> = vhost.protocols.iter().map(|protocol| protocol.index).collect();
+    inner.out.timers.cancel_matching(|kind| match kind {
+        TimerKind::Protocol { index, .. } => gone.contains(&index),
+        _ => false,
+    });
+    for index in gone {
+        drop(parts.protocols.try_remove(index as usize));
+    }
+}
+
+impl std::fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Under(dotted) => write!(f, "*{dotted}"),
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The sending half: frames into a queue of bytes, and the queue to whoever writes it.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+use crate::pool::BufferPool;
+use crate::ws::frame::{FrameHeader, Opcode};
+use crate::ws::mask;
+
+/// Bytes that wait for the socket, in order.
+///
+/// Small payloads are copied behind each other and leave together; a large shared payload keeps
+/// its place by reference. An empty queue owns no memory.
+#[derive(Debug, Default)]
+pub(crate) struct TxQueue {
+    /// What goes first; its first `written` bytes are gone already.
+    flat: Vec<u8>,
+    written: usize,
+    /// What follows, once a payload was queued by reference.
+    rest: Option<Box<VecDeque<Segment>>>,
+    /// Bytes in `rest`.
+    rest_len: usize,
+}
+
+#[derive(Debug)]
+enum Segment {
+    Flat(Vec<u8>),
+    Shared(Bytes),
+}
+
+impl TxQueue {
+    /// Bytes that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.flat.len() - self.written + self.rest_len
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Heap bytes held.
+    pub(crate) fn memory(&self) -> usize {
+        let rest = self.rest.as_deref().map_or(0, |rest| {
+            let held: usize = rest.iter().map(Segment::capacity).sum();
+            held + rest.capacity() * size_of::<Segment>() + size_of::<VecDeque<Segment>>()
+        });
+        self.flat.capacity() + rest
+    }
+
+    /// Appends bytes through `write`.
+    pub(crate) fn append(&mut self, pool: &mut BufferPool, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(rest) = &mut self.rest else {
+            if self.flat.capacity() == 0 {
+                self.flat = pool.take();
+            } else if self.written >= COMPACT_AT && self.written * 2 >= self.flat.len() {
+                self.flat.drain(..self.written);
+                self.written = 0;
+            }
+            write(&mut self.flat);
+            return;
+        };
+        if !matches!(rest.back(), Some(Segment::Flat(_))) {
+            rest.push_back(Segment::Flat(pool.take()));
+        }
+        if let Some(Segment::Flat(tail)) = rest.back_mut() {
+            let before = tail.len();
+            write(tail);
+            self.rest_len += tail.len() - before;
+        }
+    }
+
+    /// Appends bytes that are owned elsewhere: by reference if that is worth it.
+    pub(crate) fn append_shared(&mut self, pool: &mut BufferPool, bytes: Bytes) {
+        if bytes.len() < SHARE_FROM {
+            return self.append(pool, |tail| tail.extend_from_slice(&bytes));
+        }
+        self.rest_len += bytes.len();
+        let rest = self.rest.get_or_insert_default();
+        rest.push_back(Segment::Shared(bytes));
+    }
+
+    /// The front of the queue as slices for one write; how many were filled in.
+    pub(crate) fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        let flat = self.flat.get(self.written..).unwrap_or_default();
+        let rest = self.rest.iter().flat_map(|rest| rest.iter());
+        let parts = std::iter::once(flat).chain(rest.map(Segment::as_slice));
+        let mut filled = 0;
+        for (slot, part) in out.iter_mut().zip(parts.filter(|part| !part.is_empty())) {
+            *slot = IoSlice::new(part);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// Whether everything lies in one slice.
+    pub(crate) fn as_single(&self) -> Option<&[u8]> {
+        match self.rest {
+            None => self.flat.get(self.written..),
+            Some(_) => None,
+        }
+    }
+
+    /// Drops `n` bytes that were written; an emptied queue gives its memory back.
+    pub(crate) fn advance(&mut self, mut n: usize, pool: &mut BufferPool) {
+        debug_assert!(n <= self.len(), "cannot write more than there is");
+        loop {
+            let here = n.min(self.flat.len() - self.written);
+            self.written += here;
+            n -= here;
+            if self.written < self.flat.len() {
+                return;
+            }
+            pool.put(std::mem::take(&mut self.flat));
+            self.written = 0;
+            if !self.pull_rest(&mut n) {
+                return;
+            }
+        }
+    }
+
+    /// Moves the front of `rest` to where it is written from; `false` when there is none.
+    fn pull_rest(&mut self, n: &mut usize) -> bool {
+        let Some(rest) = &mut self.rest else {
+            return false;
+        };
+        match rest.pop_front() {
+            Some(Segment::Flat(flat)) => {
+                self.rest_len -= flat.len();
+                self.flat = flat;
+            }
+            Some(Segment::Shared(mut bytes)) => {
+                let here = bytes.len().min(*n);
+                self.rest_len -= here;
+                *n -= here;
+                if here < bytes.len() {
+                    bytes::Buf::advance(&mut bytes, here);
+                    rest.push_front(Segment::Shared(bytes));
+                    return false;
+                }
+            }
+            None => {
+                self.rest = None;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Drops everything; how many bytes that were.
+    pub(crate) fn clear(&mut self, pool: &mut BufferPool) -> usize {
+        let dropped = self.len();
+        pool.put(std::mem::take(&mut self.flat));
+        *self = Self::default();
+        dropped
+    }
+}
+
+impl Segment {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Flat(flat) => flat,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        match self {
+            Self::Flat(flat) => flat.capacity(),
+            Self::Shared(_) => 0,
+        }
+    }
+}
+
+/// Appends a whole frame. With a `mask` (a client's) the payload is masked on its way.
+pub(crate) fn append_frame(
+    tail: &mut Vec<u8>,
+    fin: Fin,
+    opcode: Opcode,
+    mask: Option<[u8; 4]>,
+    payload: &[u8],
+) {
+    let mut header = [0; FrameHeader::MAX_LEN];
+    let len = encode_header(&mut header, fin, opcode, mask, payload.len());
+    tail.extend_from_slice(header.get(..len).unwrap_or_default());
+    match mask {
+        Some(key) => mask::copy(key, payload, tail),
+        None => tail.extend_from_slice(payload),
+    }
+}
+
+/// Writes a frame header; how long it is.
+pub(crate) fn encode_header(
+    out: &mut [u8; FrameHeader::MAX_LEN],
+    fin: Fin,
+    opcode: Opcode,
+    mask: Option<[u8; 4]>,
+    len: usize,
+) -> usize {
+    FrameHeader {
+        fin: matches!(fin, Fin::Last),
+        rsv1: false,
+        opcode,
+        mask,
+        len: len as u64,
+    }
+    .encode(out)
+}
+
+/// Whether a fragment ends its message: the FIN bit of RFC 6455 section 5.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "one bit")]
+pub enum Fin {
+    /// The message ends with this fragment.
+    Last,
+    /// More fragments follow.
+    More,
+}
+
+/// From this size on a shared payload is queued by reference: below, a copy is cheaper than
+/// another slice of a vectored write.
+const SHARE_FROM: usize = 4096;
+/// Written bytes in front of the queue are moved away from this size on.
+const COMPACT_AT: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(queue: &mut TxQueue, pool: &mut BufferPool, step: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        while !queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let filled = queue.slices(&mut slices);
+            let bytes: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).collect();
+            let n = step.min(bytes.len());
+            out.extend_from_slice(&bytes[..n]);
+            queue.advance(n, pool);
+        }
+        out
+    }
+
+    #[test]
+    fn io_02_every_write_size_gives_the_same_bytes() {
+        let shared = Bytes::from(vec![7_u8; 10_000]);
+        let mut want = b"head".to_vec();
+        want.extend_from_slice(&shared);
+        want.extend_from_slice(b"middle");
+        want.extend_from_slice(&shared);
+        want.extend_from_slice(&shared);
+        want.extend_from_slice(b"tail");
+        for step in [1, 2, 3, 4, 5, 1_000, 9_999, 10_000, 10_001, 1 << 20] {
+            let mut pool = BufferPool::new(4, 1 << 16);
+            let mut queue = TxQueue::default();
+            queue.append(&mut pool, |tail| tail.extend_from_slice(b"head"));
+            queue.append_shared(&mut pool, shared.clone());
+            queue.append(&mut pool, |tail| tail.extend_from_slice(b"middle"));
+            queue.append_shared(&mut pool, shared.clone());
+            queue.append_shared(&mut pool, shared.clone());
+            queue.append_shared(&mut pool, Bytes::from_static(b"tail"));
+            assert_eq!(queue.len(), want.len());
+            assert_eq!(drain(&mut queue, &mut pool, step), want, "step {step}");
+            assert_eq!(queue.memory(), 0, "an empty queue owns nothing");
+        }
+    }
+
+    #[test]
+    fn bytes_appended_between_partial_writes_keep_their_order() {
+        let mut pool = BufferPool::new(4, 1 << 16);
+        let mut queue = TxQueue::default();
+        let mut want = Vec::new();
+        let mut got = Vec::new();
+        for round in 0..2_000_u32 {
+            let piece = round.to_be_bytes().repeat(1 + round as usize % 20);
+            want.extend_from_slice(&piece);
+            queue.append(&mut pool, |tail| tail.extend_from_slice(&piece));
+            let front = queue.as_single().unwrap();
+            let n = front.len() * 2 / 3;
+            got.extend_from_slice(&front[..n]);
+            queue.advance(n, &mut pool);
+        }
+        got.extend(drain(&mut queue, &mut pool, usize::MAX));
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn fr_18_lengths_are_encoded_in_the_fewest_bytes() {
+        for (len, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
+            let mut frame = Vec::new();
+            append_frame(&mut frame, Fin::Last, Opcode::Binary, None, &vec![1; len]);
+            assert_eq!(frame.len(), header + len, "payload of {len}");
+            let (decoded, used) = FrameHeader::decode(&frame).unwrap().unwrap();
+            assert_eq!((decoded.len, used), (len as u64, header));
+        }
+    }
+
+    #[test]
+    fn a_cleared_queue_says_what_it_dropped() {
+        let mut pool = BufferPool::new(4, 1 << 16);
+        let mut queue = TxQueue::default();
+        queue.append(&mut pool, |tail| tail.extend_from_slice(b"abc"));
+        queue.append_shared(&mut pool, Bytes::from(vec![0; 5_000]));
+        queue.advance(1, &mut pool);
+        assert_eq!(queue.clear(&mut pool), 5_002);
+        assert!(queue.is_empty());
+    }
+}

@@ -1,0 +1,33 @@
+# What both directions share. Source it.
+# shellcheck shell=bash
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+top=$(cd "$here/../.." && pwd)
+suite=${AUTOBAHN_SUITE:-$top/../shared/tools/autobahn}
+out=${AUTOBAHN_OUT:-$top/target/autobahn}
+cases=${AUTOBAHN_CASES:-'*,-12.*,-13.*'}
+
+if [ ! -x "$suite/install.sh" ]; then
+    echo "autobahn: no suite at $suite; say where with AUTOBAHN_SUITE" >&2
+    exit 2
+fi
+
+# need_program WORDS...: the first word has to be a program.
+need_program() {
+    command -v "$1" >/dev/null && return
+    echo "autobahn: no $1: cargo build --release --examples" >&2
+    exit 2
+}
+
+# Bound and let go: nothing else on the machine is likely to take it in the next second.
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# The judge's own summary is for reading; the checked-in expectation decides.
+compare() {
+    local flags=()
+    [ "${AUTOBAHN_WRITE:-}" = 1 ] && flags=(--write)
+    python3 "$here/compare.py" "$out/$1/index.json" "$here/expected-$1.json" "${flags[@]}"
+}

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Judges our client: the fuzzing server gets one echo_client per case, then the result is compared with
+# expected-client.json.
+#
+#   ECHO_CLIENT      command line of the client, which gets a URL, echoes until the connection ends, and
+#                    exits with 0 after a clean close (default: the release example)
+#   AUTOBAHN_SUITE, AUTOBAHN_CASES, AUTOBAHN_OUT, AUTOBAHN_WRITE: as for run-server.sh
+# shellcheck source=tests/autobahn/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+read -ra echo_client <<<"${ECHO_CLIENT:-$top/target/release/examples/echo_client}"
+need_program "${echo_client[@]}"
+
+# Many cases end unclean on purpose, so only death by a signal or by the budget is the client's fault.
+drive() {
+    local count status case bad=0
+    count=$(python3 -c 'import json, sys; print(len(json.load(open(sys.argv[1]))))' "$out/client/cases.json")
+    for case in $(seq "$count"); do
+        status=0
+        timeout 30 "${echo_client[@]}" "$AUTOBAHN_URL/runCase?case=$case&agent=wsloop" 2>>"$out/client.log" || status=$?
+        if [ "$status" -gt 1 ]; then
+            echo "autobahn: the client ended with status $status in the run's case $case" >&2
+            bad=1
+        fi
+    done
+    timeout 30 "${echo_client[@]}" "$AUTOBAHN_URL/updateReports?agent=wsloop"
+    return "$bad"
+}
+
+if [ "${1:-}" = --drive ]; then
+    drive
+    exit
+fi
+
+rm -rf "$out/client"
+mkdir -p "$out/client"
+: >"$out/client.log"
+status=0
+AUTOBAHN_TIMEOUT=${AUTOBAHN_TIMEOUT:-150} \
+    "$suite/run-client-suite.sh" "$(free_port)" "$out/client" "$cases" -- bash "$here/run-client.sh" --drive \
+    2> >(tee "$out/client-suite.log" >&2) || status=$?
+# Status 1 is the judge's verdict on a case, or ours on the client; the expectation decides about the first.
+if grep -q '^suite: the client ended' "$out/client-suite.log"; then exit 1; fi
+if [ "$status" -gt 1 ]; then exit "$status"; fi
+compare client

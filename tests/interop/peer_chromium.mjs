@@ -1,0 +1,77 @@
+// Conversations of a headless Chromium with our echo_server. Serves page.html, which talks to the server and
+// posts each result back here; nothing drives the browser from outside.
+//
+//   SERVER_URL=ws://127.0.0.1:PORT [CHROMIUM=chromium] node peer_chromium.mjs
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+// Whole browser, cold start included; a single conversation is bounded by the page.
+const SECONDS_MAX = 120;
+const FLAGS = [
+  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync', '--disable-extensions', '--disable-dev-shm-usage', '--no-proxy-server',
+];
+
+const page = readFileSync(new URL('page.html', import.meta.url));
+const profile = mkdtempSync(join(tmpdir(), 'wsloop-chromium-'));
+let passed = 0;
+let failed = 0;
+let said = '';
+
+function notOk(title, problem) {
+  failed += 1;
+  console.log(`not ok - chromium ${title}\n  # ${problem.replaceAll('\n', '\n  # ')}`);
+}
+
+function result({ title, problem }) {
+  if (problem !== null) return notOk(title, problem);
+  passed += 1;
+  return console.log(`ok - chromium ${title}`);
+}
+
+const server = createServer(async (request, response) => {
+  if (request.method === 'GET') {
+    const found = request.url.startsWith('/page.html');
+    response.writeHead(found ? 200 : 404, { 'Content-Type': 'text/html; charset=utf-8' });
+    return response.end(found ? page : '');
+  }
+  let body = '';
+  for await (const chunk of request) body += chunk;
+  response.end();
+  if (request.url === '/result') return result(JSON.parse(body));
+  const { browser, total } = JSON.parse(body);
+  if (passed + failed !== total) notOk('all conversations', `${passed + failed} reported of ${total}`);
+  return end(browser.match(/Chrome\/[\d.]+/)?.[0] ?? browser);
+});
+server.listen(0, '127.0.0.1');
+await once(server, 'listening');
+
+const address = `http://127.0.0.1:${server.address().port}/page.html?url=${encodeURIComponent(process.env.SERVER_URL)}`;
+// A process group of its own: the browser's helpers end with it.
+const browser = spawn(process.env.CHROMIUM ?? 'chromium', [...FLAGS, `--user-data-dir=${profile}`, address], { detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
+browser.stderr.on('data', (chunk) => { said = (said + chunk).slice(-2000); });
+browser.on('error', (error) => give_up(`the browser does not start: ${error.message}`));
+browser.on('exit', (status) => give_up(`the browser ended early, status ${status}\n${said}`));
+setTimeout(() => give_up(`nothing more after ${SECONDS_MAX} s\n${said}`), SECONDS_MAX * 1000);
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => give_up(signal));
+
+function give_up(why) {
+  notOk('the whole page', why);
+  end('?');
+}
+
+function end(version) {
+  browser.removeAllListeners('exit');
+  const exit = () => {
+    rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+    console.log(`# chromium ${version}: ${passed} passed, ${failed} failed`);
+    process.exit(failed > 0 || passed === 0 ? 1 : 0);
+  };
+  if (!browser.pid || browser.exitCode !== null) return exit();
+  browser.on('exit', exit);
+  return process.kill(-browser.pid, 'SIGKILL');
+}

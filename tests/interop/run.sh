@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Judged peers talk with our examples: Python's `websockets`, npm's `ws`, headless Chromium.
+#
+#   run.sh [PEER...]              websockets ws chromium; all by default
+#   run.sh --self-test [PEER...]  with a correct stand-in in the place of our examples
+#
+#   ECHO_SERVER  command line of the server, which gets HOST:PORT   (default: the release example)
+#   ECHO_CLIENT  command line of the client, which gets a URL, echoes until the connection ends, and exits
+#                with 0 after a clean close, else with 1 and a line on stderr (default: the release example)
+#   CHROMIUM     the browser's program (default: chromium)
+#
+# A further kind of conversation (wss, deflate, HTTP) is a row in a peer's file, and its server one more
+# `start` here.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+top=$(cd "$here/../.." && pwd)
+cd "$here"
+
+# Their versions are pinned here; both installations do nothing when they are there already.
+venv=$here/.venv
+if ! cmp -s requirements.txt "$venv/.installed"; then
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    timeout 120 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+    cp requirements.txt "$venv/.installed"
+fi
+if ! cmp -s package.json node_modules/.installed; then
+    timeout 120 npm install --no-package-lock --no-audit --no-fund --loglevel=error
+    cp package.json node_modules/.installed
+fi
+
+if [ "${1:-}" = --self-test ]; then
+    shift
+    ECHO_SERVER="$venv/bin/python $here/stand_in.py server"
+    ECHO_CLIENT="$venv/bin/python $here/stand_in.py client"
+fi
+read -ra echo_server <<<"${ECHO_SERVER:-$top/target/release/examples/echo_server}"
+export ECHO_CLIENT=${ECHO_CLIENT:-$top/target/release/examples/echo_client}
+for program in "${echo_server[0]}" "${ECHO_CLIENT%% *}"; do
+    command -v "$program" >/dev/null && continue
+    echo "interop: no $program: cargo build --release --examples" >&2
+    exit 2
+done
+
+log=$(mktemp)
+servers=()
+stop() {
+    local pid
+    for pid in "${servers[@]}"; do kill "$pid" 2>/dev/null || true; done
+    rm -f "$log"
+}
+trap stop EXIT
+trap 'exit 143' TERM INT
+
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+accepting() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# start PORT COMMAND...: waits at most 10 s until the port accepts.
+start() {
+    local port=$1 pid
+    shift
+    "$@" >>"$log" 2>&1 &
+    pid=$!
+    servers+=("$pid")
+    for _ in $(seq 100); do
+        if accepting "$port"; then return; fi
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "interop: $1 does not accept on port $port:" >&2
+    tail -n 5 "$log" >&2
+    exit 2
+}
+
+port=$(free_port)
+start "$port" "${echo_server[@]}" "127.0.0.1:$port"
+export SERVER_URL=ws://127.0.0.1:$port/
+
+passed=0 failed=()
+judge() {
+    local peer=$1
+    shift
+    if timeout --kill-after=10 150 "$@"; then passed=$((passed + 1)); else failed+=("$peer"); fi
+}
+
+[ $# -gt 0 ] || set -- websockets ws chromium
+for peer in "$@"; do
+    case $peer in
+        websockets) judge "$peer" "$venv/bin/python" peer_websockets.py ;;
+        ws) judge "$peer" node peer_ws.mjs ;;
+        chromium) judge "$peer" node peer_chromium.mjs ;;
+        *)
+            echo "interop: no peer $peer" >&2
+            exit 2
+            ;;
+    esac
+    if ! kill -0 "${servers[0]}" 2>/dev/null; then
+        echo "not ok - our server did not survive $peer:"
+        tail -n 5 "$log"
+        failed+=("server")
+        break
+    fi
+done
+
+for peer in "${failed[@]}"; do echo "interop: failed peer: $peer"; done
+echo "interop: $passed peers passed, ${#failed[@]} failed"
+[ "${#failed[@]}" -eq 0 ]
