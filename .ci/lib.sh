@@ -1,5 +1,5 @@
 # Steps, budgets and installations, shared by the scripts beside this file. Source it.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -54,7 +54,7 @@ summary() {
     [ "$skipped_n" -eq 0 ] || say "$skipped_n skipped"
     say "steps: $passed_n passed, $failed_n failed, $SECONDS s"
     say "$passed_n passed, $failed_n failed"
-    [ "$failed_n" -eq 0 ]
+    [ "$failed_n" -eq 0 ] && [ $((passed_n + skipped_n)) -gt 0 ]
 }
 
 # apt_need PROGRAM PACKAGE...: installs the packages unless the program is there.

@@ -72,7 +72,7 @@ def comment_end(text, start):
 
 
 def string_end(text, m):
-    if "r" in m.group().rstrip('"#'):
+    if "r" in m.group():
         close = text.find('"' + m.group("raw"), m.end())
         return len(text) if close < 0 else close + 1 + len(m.group("raw"))
     end = re.compile(r'(?:[^"\\]|\\.)*"', re.S).match(text, m.end())
@@ -89,7 +89,7 @@ def code_only(text):
         end = m.end()
         if m.group() == "/*":
             end = comment_end(text, m.start())
-        elif m.group().endswith('"'):
+        elif m.group("raw") is not None:
             end = string_end(text, m)
         out.append(text[at:m.start()])
         out.append(blank(text[m.start():end]))
@@ -242,6 +242,7 @@ LONG = "fn long() {\n" + "    x();\n" * 70 + "}\n"
 SAMPLES = [  # path, text, what must be found (None: nothing)
     ("src/ws/a.rs", "use mio::Token;\n", "names mio"),
     ("src/ws/a.rs", "// use mio::Token;\n/* mio /* mio */ mio */ fn f() { g(\"mio\", r#\"\"mio\"#, 'm', b\"\\\"mio\") }\n", None),
+    ("src/ws/a.rs", "// a \"\nuse mio::Token; // \"r\"\n", "names mio"),
     ("src/ws/a.rs", "fn f<'a>(x: &'a str) { mio::x(); }\n", "names mio"),
     ("src/http/a.rs", "fn f() { std::thread::spawn(g); }\n", "names threads"),
     ("src/http/a.rs", "use std::net::TcpStream;\n", "names sockets"),

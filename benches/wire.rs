@@ -67,8 +67,8 @@ fn text(c: &mut Criterion) {
         ("greek", "\u{3ba}\u{1f79}\u{3c3}\u{3bc}\u{3b5} "),
     ] {
         for len in SIZES {
-            let long: String = sample.chars().cycle().take(len).collect();
-            let data = &long.as_bytes()[..long.floor_boundary(len)];
+            let text = repeated(sample, len);
+            let data = text.as_bytes();
             group.throughput(Throughput::Bytes(data.len() as u64));
             group.bench_function(BenchmarkId::new(format!("validate/{name}"), len), |b| {
                 b.iter(|| utf8::validate(black_box(data)).is_ok());
@@ -85,18 +85,13 @@ fn text(c: &mut Criterion) {
     group.finish();
 }
 
-trait FloorBoundary {
-    fn floor_boundary(&self, at: usize) -> usize;
-}
-
-impl FloorBoundary for String {
-    /// The last end of a character that is not behind `at`.
-    fn floor_boundary(&self, at: usize) -> usize {
-        (0..=at)
-            .rev()
-            .find(|&at| self.is_char_boundary(at))
-            .unwrap_or(0)
+/// As many characters of `sample`, over and over, as fit in `len` bytes.
+fn repeated(sample: &str, len: usize) -> String {
+    let mut text = sample.repeat(len / sample.len() + 1);
+    while text.len() > len {
+        text.pop();
     }
+    text
 }
 
 /// Receiving as a server: the frames are masked. Each turn decodes a copy of the input, since

@@ -27,6 +27,7 @@ use crate::ws::handshake::{ClientRequest, reserved_in_request};
 /// # Ok::<(), ArgumentError>(())
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct ClientConnectInfo {
     security: Security,
     name: Address,
@@ -424,7 +425,7 @@ pub struct ClientTimeouts {
 pub struct ArgumentError {
     /// The argument or the setter that it was given to.
     pub field: &'static str,
-    /// What was given: printable, cut to a readable length, without a password.
+    /// What was given: printable, cut to a readable length, without a password or a query.
     pub value: String,
     /// What is wrong with it.
     pub problem: ArgumentProblem,
@@ -432,10 +433,7 @@ pub struct ArgumentError {
 
 impl ArgumentError {
     fn new(field: &'static str, value: &str, problem: ArgumentProblem) -> Self {
-        let value = match problem {
-            ArgumentProblem::HasUserinfo => excerpt(without_userinfo(value).as_bytes()),
-            _ => excerpt(value.as_bytes()),
-        };
+        let value = excerpt(without_secrets(value).as_bytes());
         Self {
             field,
             value,
@@ -777,8 +775,21 @@ fn without_root(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-fn without_userinfo(value: &str) -> &str {
-    value.rsplit_once('@').map_or(value, |(_, host)| host)
+/// What was given, without the password and the query of a URL, which may be secrets.
+fn without_secrets(value: &str) -> String {
+    let (scheme, rest) = match value.find("://") {
+        Some(colon) => value.split_at(colon + 3),
+        None => ("", value),
+    };
+    let (rest, query) = match rest.split_once('?') {
+        Some((rest, _)) => (rest, "?..."),
+        None => (rest, ""),
+    };
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => ("...@", rest),
+        None => ("", rest),
+    };
+    format!("{scheme}{user}{rest}{query}")
 }
 
 fn bracketed(ip: &IpAddr) -> String {
@@ -796,3 +807,461 @@ pub const MAX_ADDRESSES: usize = 64;
 
 /// The most subprotocols that can be offered.
 pub const MAX_SUBPROTOCOLS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use ArgumentProblem as Problem;
+
+    fn url(url: &str) -> Result<ClientConnectInfo, Problem> {
+        ClientConnectInfo::from_url(url).map_err(|error| {
+            assert_eq!(error.field, "url");
+            error.problem
+        })
+    }
+
+    fn address(address: &str) -> Result<Address, Problem> {
+        let new = ClientConnectInfo::new(address, 80);
+        let set = ClientConnectInfo::new("h", 80).unwrap().address(address);
+        match (new, set) {
+            (Ok(new), Ok(set)) => {
+                assert_eq!(new.name(), set.dial_address());
+                Ok(new.name().clone())
+            }
+            (Err(new), Err(set)) => {
+                assert_eq!((new.field, &new), ("address", &set));
+                Err(new.problem)
+            }
+            (new, set) => panic!("{address:?}: {new:?} {set:?}"),
+        }
+    }
+
+    fn info() -> ClientConnectInfo {
+        ClientConnectInfo::new("h", 80).unwrap()
+    }
+
+    fn ip(text: &str) -> Address {
+        Address::Ip(text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_url_says_what_to_dial_and_what_to_say() {
+        for (text, tls, name, port, host, target) in [
+            ("ws://h", false, "h", 80, "h", "/"),
+            (
+                "WSS://Example.com/chat?x=/?",
+                true,
+                "Example.com",
+                443,
+                "Example.com",
+                "/chat?x=/?",
+            ),
+            ("ws://h:443?x", false, "h", 443, "h:443", "/?x"),
+            ("wss://h:443/", true, "h", 443, "h", "/"),
+            ("wss://h:80/", true, "h", 80, "h:80", "/"),
+            ("ws://h:/", false, "h", 80, "h", "/"),
+            ("ws://[::1]/", false, "::1", 80, "[::1]", "/"),
+            (
+                "ws://[2001:DB8::1]:81",
+                false,
+                "2001:db8::1",
+                81,
+                "[2001:db8::1]:81",
+                "/",
+            ),
+            (
+                "ws://1.2.3.4:8080",
+                false,
+                "1.2.3.4",
+                8080,
+                "1.2.3.4:8080",
+                "/",
+            ),
+            (
+                "ws://xn--bcher-kva.example/%C3%A9",
+                false,
+                "xn--bcher-kva.example",
+                80,
+                "xn--bcher-kva.example",
+                "/%C3%A9",
+            ),
+            (
+                "ws://h.example.:81/",
+                false,
+                "h.example.",
+                81,
+                "h.example:81",
+                "/",
+            ),
+            (
+                "ws://my_service/a@b",
+                false,
+                "my_service",
+                80,
+                "my_service",
+                "/a@b",
+            ),
+        ] {
+            let info = url(text).unwrap();
+            assert_eq!(info.is_tls(), tls, "{text}");
+            assert_eq!(info.dial_address().to_string(), name, "{text}");
+            assert_eq!(info.name(), info.dial_address(), "{text}");
+            assert_eq!((info.dial_port(), info.target()), (port, target), "{text}");
+            assert_eq!(info.host_header(), host, "{text}");
+        }
+    }
+
+    #[test]
+    fn hc_15_urls_that_cannot_be_dialled_are_refused() {
+        for (text, problem) in [
+            ("", Problem::Empty),
+            ("h/p", Problem::MissingScheme),
+            ("ws:/h", Problem::MissingScheme),
+            ("http://h/", Problem::HttpScheme),
+            ("HTTPS://h/", Problem::HttpScheme),
+            ("ftp://h/", Problem::Scheme),
+            ("://h/", Problem::Scheme),
+            (" ws://h/", Problem::Scheme),
+            ("ws://", Problem::Empty),
+            ("ws:///p", Problem::Empty),
+            ("ws://:80/", Problem::Empty),
+            ("ws://u:p@h/", Problem::HasUserinfo),
+            ("ws://u@h/", Problem::HasUserinfo),
+            ("ws://@h/", Problem::HasUserinfo),
+            ("ws://h/#f", Problem::Fragment),
+            ("ws://h#f", Problem::Fragment),
+            ("ws://h?x#", Problem::Fragment),
+            ("ws://h/a b", Problem::UnencodedTarget),
+            ("ws://h/\r\nX: y", Problem::UnencodedTarget),
+            ("ws://h/\u{e9}", Problem::UnencodedTarget),
+            ("ws://h:0/", Problem::PortZero),
+            ("ws://h:65536/", Problem::BadPort),
+            ("ws://h:+80/", Problem::BadPort),
+            ("ws://h:8 0/", Problem::BadPort),
+            ("ws://h:80:80/", Problem::BadPort),
+            ("ws://[::1/", Problem::NotIpv6),
+            ("ws://[::1]x/", Problem::NotIpv6),
+            ("ws://[h]/", Problem::NotIpv6),
+            ("ws://[]/", Problem::NotIpv6),
+            ("ws://[1.2.3.4]/", Problem::NotIpv6),
+            ("ws://[fe80::1%25eth0]/", Problem::Zone),
+            ("ws://::1/", Problem::Empty),
+            ("ws://h\\@evil/", Problem::HasUserinfo),
+            ("ws://h\\evil/", Problem::BadHost),
+            ("ws://b\u{fc}cher.example/", Problem::NotAscii),
+            ("ws://1.2.3.4.5/", Problem::LooksLikeIpv4),
+        ] {
+            assert_eq!(url(text).map(drop), Err(problem), "{text:?}");
+        }
+        let long = format!("ws://h/{}", "x".repeat(MAX_TARGET));
+        assert_eq!(url(&long).map(drop), Err(Problem::TargetTooLong));
+    }
+
+    #[test]
+    fn hc_15_addresses_that_are_something_else_are_refused() {
+        for (text, problem) in [
+            ("wss://h/p", Problem::IsUrl),
+            ("h/p", Problem::HasPath),
+            ("h?x", Problem::HasPath),
+            ("user@h", Problem::HasUserinfo),
+            ("h:443", Problem::HasPort),
+            ("h:", Problem::HasPort),
+            ("1.2.3.4:80", Problem::HasPort),
+            ("[::1]:80", Problem::HasPort),
+            ("[::1", Problem::NotIpv6),
+            ("[::1]x", Problem::NotIpv6),
+            ("fe80::1%eth0", Problem::Zone),
+            ("[fe80::1%eth0]", Problem::Zone),
+            ("", Problem::Empty),
+            (".", Problem::EmptyLabel),
+            ("..", Problem::EmptyLabel),
+            ("a..b", Problem::EmptyLabel),
+            (".a", Problem::EmptyLabel),
+            ("a b", Problem::BadHost),
+            (" h", Problem::BadHost),
+            ("h ", Problem::BadHost),
+            ("h\0", Problem::BadHost),
+            ("h\r\n", Problem::BadHost),
+            ("h%41", Problem::BadHost),
+            ("b\u{fc}cher.example", Problem::NotAscii),
+            ("\u{ff11}.2.3.4", Problem::NotAscii),
+        ] {
+            assert_eq!(address(text), Err(problem), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn hc_15_old_forms_of_ipv4_never_reach_a_resolver() {
+        for text in [
+            "1.2.3.4.5",
+            "0x7f.1",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0X7F.0.0.1",
+            "01.2.3.4",
+            "1.2.3.256",
+            "1.2.3.4.",
+            "h.example.0x1",
+            "h.1",
+        ] {
+            assert_eq!(address(text), Err(Problem::LooksLikeIpv4), "{text:?}");
+        }
+        assert_eq!(address("1.2.3.4"), Ok(ip("1.2.3.4")));
+        assert_eq!(
+            address("1.example"),
+            Ok(Address::Name("1.example".to_owned()))
+        );
+        assert_eq!(address("0xg"), Ok(Address::Name("0xg".to_owned())));
+    }
+
+    #[test]
+    fn hc_15_names_are_as_long_as_dns_allows() {
+        let label = |length: usize| "a".repeat(length);
+        assert_eq!(address(&label(300)), Err(Problem::LabelTooLong));
+        assert_eq!(address(&label(64)), Err(Problem::LabelTooLong));
+        assert!(address(&label(63)).is_ok());
+        let name = format!("{0}.{0}.{0}.{1}", label(63), label(61));
+        assert_eq!(name.len(), 253);
+        assert!(address(&name).is_ok());
+        assert!(address(&format!("{name}.")).is_ok());
+        assert_eq!(address(&format!("{name}a")), Err(Problem::NameTooLong));
+    }
+
+    #[test]
+    fn ipv6_addresses_are_taken_with_and_without_brackets() {
+        assert_eq!(address("::1"), Ok(ip("::1")));
+        assert_eq!(address("[::1]"), Ok(ip("::1")));
+        assert_eq!(
+            ClientConnectInfo::new("::1", 81).unwrap().host_header(),
+            "[::1]:81"
+        );
+    }
+
+    #[test]
+    fn hc_15_port_0_is_refused_everywhere() {
+        let error = ClientConnectInfo::new("h", 0).unwrap_err();
+        assert_eq!((error.field, error.problem), ("port", Problem::PortZero));
+        assert_eq!(info().port(0).unwrap_err().problem, Problem::PortZero);
+        let addresses = vec!["1.2.3.4:80".parse().unwrap(), "1.2.3.4:0".parse().unwrap()];
+        assert_eq!(
+            info().addresses(addresses).unwrap_err().problem,
+            Problem::PortZero
+        );
+    }
+
+    #[test]
+    fn hc_15_an_argument_error_reads_as_advice() {
+        let error = ClientConnectInfo::new("wss://h/p", 80).unwrap_err();
+        let expected = "address \"wss://h/p\": is a URL; call ClientConnectInfo::from_url instead";
+        assert_eq!(error.to_string(), expected);
+        let error = info().header("Host", "x").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "header \"Host\": is sent by the library: call host(..) instead"
+        );
+        let long = ClientConnectInfo::new(&"a\n".repeat(1000), 80).unwrap_err();
+        assert!(long.to_string().len() < 400, "{long}");
+        assert!(!long.to_string().contains('\n'));
+    }
+
+    #[test]
+    fn errors_and_debug_keep_secrets() {
+        for text in [
+            "ws://user:secret@h/",
+            "http://user:secret@h/",
+            "ws://user:sec/secret@h/",
+            "ws://h/?token=secret#x",
+            "user:secret@h",
+        ] {
+            let error = ClientConnectInfo::from_url(text).unwrap_err();
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        let info = url("ws://h/p?token=secret")
+            .unwrap()
+            .header("Authorization", "secret")
+            .unwrap();
+        let shown = format!("{info:?}");
+        assert!(shown.contains("/p") && !shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_dialled_is_apart_from_what_is_said() {
+        let info = url("ws://h:8080/")
+            .unwrap()
+            .address("10.0.0.1")
+            .unwrap()
+            .port(9000)
+            .unwrap();
+        assert_eq!(
+            (info.dial_address(), info.dial_port()),
+            (&ip("10.0.0.1"), 9000)
+        );
+        assert_eq!(info.host_header(), "h:8080");
+        assert_eq!(info.name(), &Address::Name("h".to_owned()));
+        let list: Vec<SocketAddr> = vec!["[::1]:1".parse().unwrap(), "1.2.3.4:2".parse().unwrap()];
+        let info = info
+            .addresses(list.clone())
+            .unwrap()
+            .host("other:1")
+            .unwrap();
+        assert_eq!(info.dial_addresses(), list);
+        assert_eq!(info.host_header(), "other:1");
+        assert_eq!(
+            info.clone().addresses(vec![]).unwrap_err().problem,
+            Problem::Empty
+        );
+        assert_eq!(
+            info.addresses(vec![list[0]; 65]).unwrap_err().problem,
+            Problem::TooMany
+        );
+    }
+
+    #[test]
+    fn hosts_origins_and_paths_are_checked() {
+        for (host, problem) in [
+            ("", Problem::Empty),
+            ("ws://h", Problem::IsUrl),
+            ("u@h", Problem::HasUserinfo),
+            ("h/p", Problem::HasPath),
+            ("h\r\nX: y", Problem::Header(HeaderProblem::Value)),
+            ("h:0", Problem::PortZero),
+            ("h:x", Problem::BadPort),
+            ("h h", Problem::BadHost),
+        ] {
+            assert_eq!(info().host(host).unwrap_err().problem, problem, "{host:?}");
+        }
+        assert_eq!(info().host("[::1]:80").unwrap().host_header(), "[::1]:80");
+        for origin in [
+            "",
+            "h",
+            "http://",
+            "http://h/",
+            "http://a b",
+            "http://h\r\n",
+            "http://u@h",
+            "a:b",
+        ] {
+            assert_eq!(
+                info().origin(origin).unwrap_err().problem,
+                Problem::NotAnOrigin,
+                "{origin:?}"
+            );
+        }
+        for origin in ["null", "https://h:8080", "chrome-extension://abc"] {
+            assert_eq!(info().origin(origin).unwrap().origin_header(), Some(origin));
+        }
+        for (path, problem) in [
+            ("", Problem::MissingSlash),
+            ("chat", Problem::MissingSlash),
+            ("/#x", Problem::Fragment),
+            ("/ x", Problem::UnencodedTarget),
+            ("/\0", Problem::UnencodedTarget),
+        ] {
+            assert_eq!(info().path(path).unwrap_err().problem, problem, "{path:?}");
+        }
+        assert_eq!(info().path("/a?b").unwrap().target(), "/a?b");
+    }
+
+    #[test]
+    fn subprotocols_are_distinct_tokens() {
+        let offer = |names: &[&str]| {
+            let offered = info().subprotocols(names.iter().copied());
+            offered
+                .map(|info| info.offered_subprotocols().to_vec())
+                .map_err(|error| error.problem)
+        };
+        assert_eq!(offer(&["b", "a"]), Ok(vec!["b".to_owned(), "a".to_owned()]));
+        assert_eq!(offer(&["a", "a"]), Err(Problem::Duplicate));
+        assert_eq!(offer(&["a, b"]), Err(Problem::NotAToken));
+        assert_eq!(offer(&["a\r\n"]), Err(Problem::NotAToken));
+        assert_eq!(offer(&[""]), Err(Problem::Empty));
+        let many = (0..65).map(|n| format!("p{n}"));
+        assert_eq!(
+            info().subprotocols(many).unwrap_err().problem,
+            Problem::TooMany
+        );
+    }
+
+    #[test]
+    fn hc_14_header_fields_are_checked_before_anything_is_dialled() {
+        for (name, value, problem) in [
+            ("X-A", "a\r\nb", HeaderProblem::Value),
+            ("X-A", "a\0", HeaderProblem::Value),
+            ("X A", "a", HeaderProblem::Name),
+            ("", "a", HeaderProblem::EmptyName),
+        ] {
+            let error = info().header(name, value).unwrap_err();
+            assert_eq!(
+                (error.field, error.problem),
+                ("header", Problem::Header(problem))
+            );
+        }
+        for name in [
+            "host",
+            "Upgrade",
+            "CONNECTION",
+            "Sec-WebSocket-Key",
+            "sec-websocket-version",
+            "Sec-WebSocket-Protocol",
+            "Sec-WebSocket-Extensions",
+            "Content-Length",
+            "Transfer-Encoding",
+            "Origin",
+        ] {
+            let error = info().header(name, "x").unwrap_err();
+            assert!(
+                matches!(error.problem, Problem::ReservedHeader(_)),
+                "{name}"
+            );
+        }
+        let info = info().header("X-Latin", b"\xe9".as_slice()).unwrap();
+        assert_eq!(
+            info.extra_headers().get("x-latin"),
+            Some(b"\xe9".as_slice())
+        );
+    }
+
+    #[test]
+    fn a_timeout_of_zero_is_refused() {
+        let second = Some(Duration::from_secs(1));
+        let good = ClientTimeouts {
+            tcp: second,
+            ..ClientTimeouts::default()
+        };
+        assert_eq!(
+            info().timeouts(good).unwrap().timeout_overrides().tcp,
+            second
+        );
+        let bad = ClientTimeouts {
+            total: Some(Duration::ZERO),
+            ..good
+        };
+        let error = info().timeouts(bad).unwrap_err();
+        assert_eq!(
+            (error.field, error.problem),
+            ("total", Problem::ZeroTimeout)
+        );
+    }
+
+    #[test]
+    fn the_request_says_what_was_set() {
+        let info = url("ws://[::1]:81/chat?x=1")
+            .unwrap()
+            .origin("http://h")
+            .and_then(|info| info.subprotocols(["a", "b"]))
+            .and_then(|info| info.header("X-A", "y"))
+            .and_then(|info| info.local_protocol("chat"))
+            .unwrap();
+        assert_eq!(info.local_protocol_name(), Some("chat"));
+        let mut out = Vec::new();
+        let key = info.write_request(&mut out, *b"the sample nonce");
+        assert_eq!(&key, b"dGhlIHNhbXBsZSBub25jZQ==");
+        let expected = "GET /chat?x=1 HTTP/1.1\r\nHost: [::1]:81\r\nUpgrade: websocket\r\n\
+            Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+            Sec-WebSocket-Version: 13\r\nOrigin: http://h\r\nSec-WebSocket-Protocol: a, b\r\n\
+            X-A: y\r\n\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}

@@ -411,3 +411,399 @@ const MAX_EXCESS: u64 = 16 * 1024;
 
 /// Bytes of all trailers together.
 const MAX_TRAILER_BYTES: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::head::HeadLimits;
+    use crate::http::test_support::Rng;
+
+    /// The body, the bytes it took, and whether it was complete; or the error.
+    type Outcome = Result<(Vec<u8>, usize, bool), BodyError>;
+
+    /// Decodes pieces that end at the cuts.
+    fn decode_cut(
+        framing: Framing,
+        input: &[u8],
+        cuts: impl IntoIterator<Item = usize>,
+    ) -> Outcome {
+        let mut decoder = BodyDecoder::new(framing);
+        let (mut body, mut at) = (Vec::new(), 0);
+        for cut in cuts.into_iter().chain([input.len()]) {
+            while at < cut && !decoder.is_done() {
+                let decoded = decoder.decode(&input[at..cut])?;
+                assert!(decoded.consumed > 0, "no progress");
+                body.extend_from_slice(decoded.data);
+                at += decoded.consumed;
+                assert_eq!(decoded.done, decoder.is_done());
+            }
+        }
+        Ok((body, at, decoder.is_done()))
+    }
+
+    fn decode(framing: Framing, input: &[u8]) -> Outcome {
+        let whole = decode_cut(framing, input, []);
+        let single = decode_cut(framing, input, 0..input.len());
+        assert_eq!(whole, single, "{}", input.escape_ascii());
+        for cut in 0..input.len().min(200) {
+            assert_eq!(
+                whole,
+                decode_cut(framing, input, [cut]),
+                "{}",
+                input.escape_ascii()
+            );
+        }
+        whole
+    }
+
+    fn chunked(input: &[u8]) -> Outcome {
+        decode(Framing::Chunked, input)
+    }
+
+    fn of_request(version: &str, fields: &str) -> Result<Framing, BodyError> {
+        let text = format!("POST / HTTP/{version}\r\nHost: h\r\n{fields}\r\n");
+        let head = RequestHead::parse(text.as_bytes(), &HeadLimits::default()).unwrap();
+        Framing::of_request(&head)
+    }
+
+    fn of_response(status: u16, fields: &str) -> Result<Framing, BodyError> {
+        let text = format!("HTTP/1.1 {status} x\r\n{fields}\r\n");
+        let head = ResponseHead::parse(text.as_bytes(), &HeadLimits::default()).unwrap();
+        Framing::of_response(&head)
+    }
+
+    #[test]
+    fn ht_01_length_and_coding_together_are_refused() {
+        for fields in [
+            "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+            "transfer-encoding: CHUNKED\r\ncontent-length: 0\r\n",
+            "Transfer-Encoding: chunked\r\nX: y\r\nContent-Length: 3\r\n",
+        ] {
+            assert_eq!(
+                of_request("1.1", fields),
+                Err(BodyError::LengthAndCoding),
+                "{fields:?}"
+            );
+            assert_eq!(
+                of_response(200, fields),
+                Err(BodyError::LengthAndCoding),
+                "{fields:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn ht_02_two_lengths_are_refused_even_when_equal() {
+        for (fields, error) in [
+            (
+                "Content-Length: 3\r\nContent-Length: 4\r\n",
+                BodyError::SeveralLengths,
+            ),
+            (
+                "Content-Length: 3\r\ncontent-length: 3\r\n",
+                BodyError::SeveralLengths,
+            ),
+            ("Content-Length: 3, 3\r\n", BodyError::Length),
+            ("Content-Length: 3,4\r\n", BodyError::Length),
+        ] {
+            assert_eq!(of_request("1.1", fields), Err(error), "{fields:?}");
+            assert_eq!(of_response(200, fields), Err(error), "{fields:?}");
+            assert_eq!(error.status(), 400);
+        }
+    }
+
+    #[test]
+    fn ht_03_only_plain_decimal_lengths_are_read() {
+        for value in [
+            "",
+            "+3",
+            "-1",
+            "0x3",
+            "3 3",
+            "1_0",
+            "18446744073709551616",
+            "\u{663}",
+            "3;",
+            "1e3",
+        ] {
+            let fields = format!("Content-Length: {value}\r\n");
+            assert_eq!(
+                of_request("1.1", &fields),
+                Err(BodyError::Length),
+                "{value:?}"
+            );
+        }
+        for (value, length) in [
+            ("3", 3),
+            ("  3", 3),
+            ("3\t ", 3),
+            ("0", 0),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            let fields = format!("Content-Length:{value}\r\n");
+            assert_eq!(
+                of_request("1.1", &fields),
+                Ok(Framing::Length(length)),
+                "{value:?}"
+            );
+        }
+        assert_eq!(of_request("1.1", ""), Ok(Framing::Length(0)));
+        assert_eq!(of_response(200, ""), Ok(Framing::UntilClose));
+    }
+
+    #[test]
+    fn ht_04_codings_other_than_chunked_alone_are_refused() {
+        for fields in [
+            "Transfer-Encoding: xchunked\r\n",
+            "Transfer-Encoding: chunked, chunked\r\n",
+            "Transfer-Encoding: chunked, gzip\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: identity\r\n",
+            "Transfer-Encoding: \"chunked\"\r\n",
+            "Transfer-Encoding: chunked;q=1\r\n",
+            "Transfer-Encoding: \u{e9}chunked\r\n",
+            "Transfer-Encoding:\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        ] {
+            let error = of_request("1.1", fields).unwrap_err();
+            assert_eq!(
+                (error, error.status()),
+                (BodyError::Coding, 501),
+                "{fields:?}"
+            );
+        }
+        assert_eq!(
+            of_request("1.1", "Transfer-Encoding:\tChunked \r\n"),
+            Ok(Framing::Chunked)
+        );
+    }
+
+    #[test]
+    fn ht_05_a_coding_in_http_1_0_is_refused() {
+        let found = of_request("1.0", "Transfer-Encoding: chunked\r\n");
+        assert_eq!(found, Err(BodyError::CodingOnHttp10));
+    }
+
+    #[test]
+    fn some_statuses_never_have_a_body() {
+        for status in [103, 204, 304] {
+            assert_eq!(
+                of_response(status, "Content-Length: 5\r\n"),
+                Ok(Framing::Length(0))
+            );
+        }
+    }
+
+    #[test]
+    fn chunks_are_joined_and_what_follows_is_left() {
+        let input = b"3\r\nabc\r\n00A;x=\"y\\\"\"\r\n0123456789\r\n0\r\n\r\nGET /";
+        let end = input.len() - 5;
+        assert_eq!(chunked(input), Ok((b"abc0123456789".to_vec(), end, true)));
+        assert_eq!(chunked(b"0\r\n\r\n"), Ok((vec![], 5, true)));
+    }
+
+    #[test]
+    fn ht_06_chunk_sizes_are_hexadecimal_digits_and_nothing_else() {
+        for size in [
+            "0x5\r\n",
+            "5 \r\n",
+            "5 ;x\r\n",
+            " 5\r\n",
+            "+5\r\n",
+            "-5\r\n",
+            "5_0\r\n",
+            "FFFFFFFFFFFFFFFFF\r\n",
+            "00000000000000005\r\n",
+            "\r\n",
+            ";x\r\n",
+            "5\n",
+            "5\rx",
+            "5\r\r\n",
+            "g\r\n",
+        ] {
+            let input = format!("{size}hello\r\n0\r\n\r\n");
+            assert_eq!(
+                chunked(input.as_bytes()),
+                Err(BodyError::ChunkSize),
+                "{size:?}"
+            );
+        }
+        assert_eq!(chunked(b"3\r\nabc\r\n\r\n\r\n"), Err(BodyError::ChunkSize));
+        for input in [
+            b"3\r\nabcd\r\n".as_slice(),
+            b"3\r\nabc\n0\r\n\r\n",
+            b"3\r\nabc\rx",
+        ] {
+            assert_eq!(chunked(input), Err(BodyError::ChunkEnd));
+        }
+        let (_, _, done) = chunked(b"FFFFFFFFFFFFFFFF\r\nabc").unwrap();
+        assert!(!done);
+    }
+
+    #[test]
+    fn ht_07_chunk_extensions_are_capped_and_have_no_control_character() {
+        for extension in [
+            "a\nb", "a\0b", "a\tb", "a=\"\n\"", "a=\"b", "a=\"b\\", "a\u{7f}", "\u{e9}",
+        ] {
+            let input = format!("1;{extension}\r\nx\r\n0\r\n\r\n");
+            assert_eq!(
+                chunked(input.as_bytes()),
+                Err(BodyError::ChunkExtension),
+                "{extension:?}"
+            );
+        }
+        assert_eq!(
+            chunked(b"1;a\rb\r\nx\r\n0\r\n\r\n"),
+            Err(BodyError::ChunkSize)
+        );
+        let huge = format!("1;{}\r\n", "a".repeat(1 << 20));
+        assert_eq!(
+            decode_cut(Framing::Chunked, huge.as_bytes(), []),
+            Err(BodyError::Overhead)
+        );
+        let fits = format!("1;{}\r\nx\r\n0\r\n\r\n", "a".repeat(500));
+        assert!(chunked(fits.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn ht_07_many_small_extensions_are_capped_together() {
+        let chunk = format!("1;{}\r\nx\r\n", "a".repeat(400));
+        let input = chunk.repeat(100);
+        assert_eq!(
+            decode_cut(Framing::Chunked, input.as_bytes(), []),
+            Err(BodyError::Overhead)
+        );
+        let plain = "1\r\nx\r\n".repeat(100_000);
+        assert!(decode_cut(Framing::Chunked, plain.as_bytes(), []).is_ok());
+        let signed = format!(
+            "400;chunk-signature={}\r\n{}\r\n",
+            "0".repeat(64),
+            "x".repeat(1024)
+        );
+        let input = signed.repeat(1000);
+        assert!(decode_cut(Framing::Chunked, input.as_bytes(), []).is_ok());
+    }
+
+    #[test]
+    fn ht_09_trailers_are_dropped_and_capped() {
+        let input = b"1\r\nx\r\n0\r\nContent-Length: 5\r\nHost: evil\r\nA:\xff\t\r\n\r\nmore";
+        assert_eq!(chunked(input), Ok((b"x".to_vec(), input.len() - 4, true)));
+        let many = format!("0\r\n{}\r\n", "A: b\r\n".repeat(10_000));
+        let found = decode_cut(Framing::Chunked, many.as_bytes(), []);
+        assert_eq!(found, Err(BodyError::TrailersTooLong));
+        for trailer in [
+            " A: b\r\n",
+            "A : b\r\n",
+            ": b\r\n",
+            "A\r\n",
+            "A: b\n\r\n",
+            "A: b\rc\r\n",
+            "A: \0\r\n",
+            "\n",
+        ] {
+            let input = format!("0\r\n{trailer}\r\n");
+            assert_eq!(
+                chunked(input.as_bytes()),
+                Err(BodyError::Trailer),
+                "{trailer:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn ht_22_a_body_that_ends_early_is_an_error() {
+        let end = |framing, input: &[u8]| {
+            let mut decoder = BodyDecoder::new(framing);
+            let mut rest = input;
+            while !rest.is_empty() && !decoder.is_done() {
+                rest = &rest[decoder
+                    .decode(rest)
+                    .map_or(rest.len(), |decoded| decoded.consumed)..];
+            }
+            decoder.end()
+        };
+        assert_eq!(end(Framing::Length(4), b"abc"), Err(BodyError::CutShort));
+        assert_eq!(end(Framing::Length(3), b"abc"), Ok(()));
+        assert_eq!(
+            end(Framing::Chunked, b"3\r\nabc\r\n"),
+            Err(BodyError::CutShort)
+        );
+        assert_eq!(
+            end(Framing::Chunked, b"3\r\nabc\r\n0\r\n\r"),
+            Err(BodyError::CutShort)
+        );
+        assert_eq!(end(Framing::Chunked, b"0\r\n\r\n"), Ok(()));
+        assert_eq!(end(Framing::Chunked, b"x"), Err(BodyError::ChunkSize));
+        assert_eq!(end(Framing::UntilClose, b"abc"), Ok(()));
+    }
+
+    #[test]
+    fn a_failed_decoder_stays_failed() {
+        let mut decoder = BodyDecoder::new(Framing::Chunked);
+        assert_eq!(decoder.decode(b"x"), Err(BodyError::ChunkSize));
+        assert_eq!(decoder.decode(b"0\r\n\r\n"), Err(BodyError::ChunkSize));
+    }
+
+    #[test]
+    fn a_length_takes_its_bytes_and_no_more() {
+        assert_eq!(
+            decode(Framing::Length(3), b"abcdef"),
+            Ok((b"abc".to_vec(), 3, true))
+        );
+        assert_eq!(decode(Framing::Length(0), b"abc"), Ok((vec![], 0, true)));
+        assert_eq!(
+            decode(Framing::UntilClose, b"abc"),
+            Ok((b"abc".to_vec(), 3, false))
+        );
+    }
+
+    /// Reads complete chunked bodies with one regular grammar, all at once.
+    fn naive(mut input: &[u8]) -> Option<(Vec<u8>, usize)> {
+        let (all, mut body) = (input.len(), Vec::new());
+        loop {
+            let end = input.windows(2).position(|pair| pair == b"\r\n")?;
+            let size = usize::from_str_radix(std::str::from_utf8(&input[..end]).ok()?, 16).ok()?;
+            input = &input[end + 2..];
+            if size == 0 {
+                let rest = input.strip_prefix(b"\r\n")?;
+                return Some((body, all - rest.len()));
+            }
+            body.extend_from_slice(input.get(..size)?);
+            input = input.get(size..)?.strip_prefix(b"\r\n")?;
+        }
+    }
+
+    #[test]
+    fn mangled_bodies_give_the_naive_answer_in_random_splits() {
+        let mut rng = Rng::new(0x5eed_0002);
+        for _ in 0..4000 {
+            let mut input = b"3\r\nabc\r\n0b\r\nhello world\r\n0\r\n\r\nrest".to_vec();
+            for _ in 0..rng.below(3) {
+                let at = rng.below(input.len());
+                match rng.below(3) {
+                    0 => input[at] = b"\r\n0123abx"[rng.below(9)],
+                    1 => drop(input.remove(at)),
+                    _ => input.insert(at, b"\r\n0123abx"[rng.below(9)]),
+                }
+            }
+            let mut cuts: Vec<_> = (0..4).map(|_| rng.below(input.len() + 1)).collect();
+            cuts.sort_unstable();
+            let whole = decode(Framing::Chunked, &input);
+            assert_eq!(whole, decode_cut(Framing::Chunked, &input, cuts), "{rng:?}");
+            if let Some((body, length)) = naive(&input) {
+                assert_eq!(
+                    whole,
+                    Ok((body, length, true)),
+                    "{rng:?} {}",
+                    input.escape_ascii()
+                );
+            } else {
+                assert!(
+                    !matches!(whole, Ok((_, _, true))),
+                    "{rng:?} {}",
+                    input.escape_ascii()
+                );
+            }
+        }
+    }
+}

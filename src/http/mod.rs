@@ -14,6 +14,7 @@
 
 pub mod body;
 pub mod head;
+mod start_line;
 
 use std::fmt;
 
@@ -160,7 +161,7 @@ pub fn check_header(name: &str, value: &[u8]) -> Result<(), HeaderError> {
 /// `Content-Length` and `Connection: close` are written here.
 ///
 /// A field that [`check_header`] refuses is left out, so that no caller can be made to split the
-/// response.
+/// response. A status outside 200..=599 becomes 500: only a final response can end a connection.
 pub fn write_response<N, V>(
     out: &mut Vec<u8>,
     status: u16,
@@ -170,7 +171,11 @@ pub fn write_response<N, V>(
     N: AsRef<str>,
     V: AsRef<[u8]>,
 {
-    let status = status.clamp(200, 599);
+    let status = if (200..600).contains(&status) {
+        status
+    } else {
+        500
+    };
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.to_string().as_bytes());
     out.push(b' ');
@@ -305,3 +310,102 @@ pub(crate) fn trim_blanks(mut bytes: &[u8]) -> &[u8] {
 
 /// Bytes of foreign input that an error text shows.
 const EXCERPT_BYTES: usize = 64;
+
+#[cfg(test)]
+pub(crate) mod test_support {
+    /// A xorshift generator; its `Debug` form is the seed to replay from.
+    #[derive(Debug)]
+    pub(crate) struct Rng(u64);
+
+    impl Rng {
+        pub(crate) fn new(seed: u64) -> Self {
+            Self(seed)
+        }
+
+        /// A number below `bound`, which is not 0.
+        pub(crate) fn below(&mut self, bound: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            usize::try_from(self.0 % bound as u64).unwrap()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(name: &str, value: &[u8]) -> Option<HeaderProblem> {
+        HeaderList::new()
+            .push(name, value)
+            .err()
+            .map(|error| error.problem)
+    }
+
+    #[test]
+    fn hc_14_ht_25_fields_that_would_split_a_message_are_refused() {
+        assert_eq!(problem("X-A", b"a\r\nb: c"), Some(HeaderProblem::Value));
+        assert_eq!(problem("X-A", b"a\nb"), Some(HeaderProblem::Value));
+        assert_eq!(problem("X-A", b"a\0b"), Some(HeaderProblem::Value));
+        assert_eq!(problem("X-A", b"a\x7fb"), Some(HeaderProblem::Value));
+        assert_eq!(problem("X A", b"a"), Some(HeaderProblem::Name));
+        assert_eq!(problem("X:", b"a"), Some(HeaderProblem::Name));
+        assert_eq!(problem("X\r\n", b"a"), Some(HeaderProblem::Name));
+        assert_eq!(problem("N\u{e4}me", b"a"), Some(HeaderProblem::Name));
+        assert_eq!(problem("", b"a"), Some(HeaderProblem::EmptyName));
+        assert_eq!(problem("X-A", b" a"), Some(HeaderProblem::OuterBlank));
+        assert_eq!(problem("X-A", b"a\t"), Some(HeaderProblem::OuterBlank));
+        assert_eq!(problem("X-A", b"a \t b \xe9\xff"), None);
+        assert_eq!(problem("X-A", b""), None);
+    }
+
+    #[test]
+    fn a_header_error_names_the_field_and_what_to_do() {
+        let error = HeaderList::new().push("X-A", "a\r\n").unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("\"X-A\"") && text.contains("remove or encode"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_response_is_written_with_its_length_and_its_end() {
+        let mut out = Vec::new();
+        write_response(&mut out, 403, [("X-Why", "no")], b"go away\n");
+        let expected = "HTTP/1.1 403 Forbidden\r\nX-Why: no\r\nContent-Length: 8\r\n\
+            Connection: close\r\n\r\ngo away\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_response_never_carries_a_split_field_or_an_interim_status() {
+        let mut out = Vec::new();
+        write_response(
+            &mut out,
+            101,
+            [("X", "a\r\nSet-Cookie: b"), ("Y Z", "c")],
+            b"",
+        );
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("HTTP/1.1 500 "), "{text}");
+        assert!(
+            !text.contains("Set-Cookie") && !text.contains("Y Z"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_response_that_has_no_body_declares_none() {
+        let mut out = Vec::new();
+        write_response(&mut out, 204, [("", ""); 0], b"x");
+        assert!(!String::from_utf8(out).unwrap().contains("Content-Length"));
+    }
+
+    #[test]
+    fn an_excerpt_is_short_and_printable() {
+        assert_eq!(excerpt(b"a\r\n\xff\"\x1b"), "a\\r\\n\\xff\\\"\\x1b");
+        assert_eq!(excerpt(&[b'x'; 100]), format!("{}...", "x".repeat(64)));
+    }
+}

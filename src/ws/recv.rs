@@ -1,8 +1,11 @@
 //! The receiving state machine: bytes in, messages and control frames out.
 
+mod assembly;
+
 use std::fmt;
 use std::mem;
 
+use self::assembly::Assembly;
 use super::close::{CloseFrame, MAX_PAYLOAD_LEN};
 use super::error::ProtocolError;
 use super::frame::{FrameHeader, Opcode};
@@ -143,11 +146,6 @@ struct More {
     /// The part of a control frame that came before this read.
     control: Vec<u8>,
     error: Option<ProtocolError>,
-}
-
-enum Assembly {
-    Binary(Vec<u8>),
-    Text(String),
 }
 
 impl Recv {
@@ -321,68 +319,6 @@ impl Recv {
 
     fn kept_control(&self) -> &[u8] {
         self.more.as_ref().map_or(&[], |more| &more.control)
-    }
-}
-
-impl Assembly {
-    fn new(kind: MessageKind, buffer: Vec<u8>) -> Self {
-        match kind {
-            MessageKind::Binary => Self::Binary(buffer),
-            // The buffer is empty, hence valid UTF-8.
-            MessageKind::Text => Self::Text(String::from_utf8(buffer).unwrap_or_default()),
-        }
-    }
-
-    fn capacity(&self) -> usize {
-        match self {
-            Self::Binary(data) => data.capacity(),
-            Self::Text(text) => text.capacity(),
-        }
-    }
-
-    fn into_buffer(self) -> Vec<u8> {
-        match self {
-            Self::Binary(data) => data,
-            Self::Text(text) => text.into_bytes(),
-        }
-    }
-
-    /// Makes room for `len` bytes that are here. The capacity at least doubles, so that many
-    /// small pieces cost little, but never passes `bound`, the most that can come, for nothing.
-    fn make_room(&mut self, len: usize, bound: usize) {
-        let have = match self {
-            Self::Binary(data) => data.len(),
-            Self::Text(text) => text.len(),
-        };
-        let need = have.saturating_add(len);
-        if need <= self.capacity() {
-            return;
-        }
-        let capacity = need
-            .saturating_mul(2)
-            .max(MIN_ASSEMBLY)
-            .min(bound)
-            .max(need);
-        match self {
-            Self::Binary(data) => data.reserve_exact(capacity - have),
-            Self::Text(text) => text.reserve_exact(capacity - have),
-        }
-    }
-}
-
-impl Default for Assembly {
-    fn default() -> Self {
-        Self::Binary(Vec::new())
-    }
-}
-
-impl fmt::Debug for Assembly {
-    /// Shows how much there is, not what.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Binary(data) => write!(f, "Binary({} bytes)", data.len()),
-            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
-        }
     }
 }
 
@@ -604,17 +540,14 @@ impl Feed<'_> {
             // Nothing is here, or the fragment is empty.
             return Ok((!frame_ends).then_some(Step::Starve));
         }
+        self.unmask(start, end);
         let first = mem::take(&mut self.recv.untouched);
         match self.delivery {
             Delivery::Chunks => {
-                self.unmask(start, end);
                 self.check_text(kind, start, end, last)?;
                 Ok(Some(Step::Chunk(kind, start, end, first, last)))
             }
-            Delivery::Messages if first && last => {
-                self.unmask(start, end);
-                Ok(Some(Step::Whole(kind, start, end)))
-            }
+            Delivery::Messages if first && last => Ok(Some(Step::Whole(kind, start, end))),
             Delivery::Messages => {
                 self.assemble(kind, start, end, first)?;
                 if !last {
@@ -687,11 +620,6 @@ impl Feed<'_> {
         end: usize,
         first: bool,
     ) -> Result<(), ProtocolError> {
-        // Binary is copied and unmasked in one pass; text must be unmasked to be validated.
-        let copies_masked = kind == MessageKind::Binary && self.side == Side::Server;
-        if !copies_masked {
-            self.unmask(start, end);
-        }
         let piece = self.input.get(start..end).unwrap_or_default();
         let bound = match usize::try_from(self.recv.announced) {
             Ok(announced) if self.recv.fin => announced,
@@ -701,16 +629,7 @@ impl Feed<'_> {
         if first {
             more.assembly = Assembly::new(kind, self.pool.take());
         }
-        more.assembly.make_room(piece.len(), bound);
-        match &mut more.assembly {
-            Assembly::Text(text) => self.recv.utf8.push(piece, text)?,
-            Assembly::Binary(data) if copies_masked => {
-                mask::copy(self.recv.key, piece, data);
-                self.recv.key = mask::rotate(self.recv.key, piece.len());
-            }
-            Assembly::Binary(data) => data.extend_from_slice(piece),
-        }
-        Ok(())
+        more.assembly.append(piece, bound, &mut self.recv.utf8)
     }
 
     /// Turns a place into the item that lies there.
@@ -825,9 +744,6 @@ fn give_control(control: Control, payload: &[u8]) -> Result<Item<'_>, ProtocolEr
         Control::Pong => Item::Pong(payload),
     })
 }
-
-/// The least capacity an assembly buffer gets, unless the message is known to be shorter.
-const MIN_ASSEMBLY: usize = 4096;
 
 #[cfg(test)]
 mod tests;

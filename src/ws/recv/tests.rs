@@ -142,7 +142,7 @@ fn run<'p>(
     limits: &RecvLimits,
     pieces: impl IntoIterator<Item = &'p [u8]>,
 ) -> Outcome {
-    let mut peer = Peer::limited(side, delivery, limits.clone());
+    let mut peer = Peer::limited(side, delivery, *limits);
     for piece in pieces {
         peer.receive(piece);
     }
@@ -413,7 +413,7 @@ fn fr_04_exactly_the_limit_is_accepted() {
         let frame_over = header(side, 0x82, 6);
         let error = ProtocolError::FrameTooLarge { len: 6, limit: 5 };
         expect_everywhere(side, &limits, &frame_over, &[], Some(error));
-        let narrow = limits.clone().with_message_bytes(4);
+        let narrow = limits.with_message_bytes(4);
         let error = ProtocolError::MessageTooLarge { limit: 4 };
         expect_everywhere(side, &narrow, &header(side, 0x81, 5), &[], Some(error));
     }
@@ -558,7 +558,7 @@ fn fr_10_exactly_the_cap_of_fragments_is_accepted() {
         expect_everywhere(side, &limits, &bytes, &[binary(b"ab"), binary(b"ab")], None);
         expect_everywhere(side, &limits, &frames(side, three), &[], error);
         // With no fragments allowed, a message in one frame still is.
-        let none = limits.clone().with_fragments(0);
+        let none = limits.with_fragments(0);
         let bytes = frames(side, &[(0x82, b"a"), (0x02, b"b")]);
         let error = Some(ProtocolError::TooManyFragments { limit: 0 });
         expect_everywhere(side, &none, &bytes, &[binary(b"a")], error);
