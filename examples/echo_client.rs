@@ -35,7 +35,11 @@ impl Protocol for Echo {
     }
 
     fn on_closed(&mut self, _: &mut Cx<'_>, _: WsiId, _: (), cause: &CloseCause) {
-        let outcome = if cause.is_clean() { Ok(()) } else { Err(format!("websocket: {cause}")) };
+        let outcome = if cause.is_clean() {
+            Ok(())
+        } else {
+            Err(format!("websocket: {cause}"))
+        };
         self.outcome = Some(outcome);
     }
 
@@ -57,7 +61,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let url = std::env::args().nth(1).ok_or("usage: echo_client ws://HOST[:PORT]/PATH")?;
+    let url = std::env::args()
+        .nth(1)
+        .ok_or("usage: echo_client ws://HOST[:PORT]/PATH")?;
     let info = ClientConnectInfo::from_url(&url)?;
 
     let limits = Limits::default()

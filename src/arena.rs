@@ -83,12 +83,6 @@ impl<T> Arena<T> {
         }
     }
 
-    /// Whether the name is that of an entry, lifted or not.
-    pub(crate) fn contains(&self, index: u32, generation: u64) -> bool {
-        self.slot(index, generation)
-            .is_some_and(|slot| !matches!(slot.entry, Entry::Vacant))
-    }
-
     /// The whole generation of the entry now at `index`, if there is one.
     pub(crate) fn generation(&self, index: u32) -> Option<u64> {
         let slot = self.slots.get(index as usize)?;
@@ -110,7 +104,10 @@ impl<T> Arena<T> {
     /// Puts back what [`Arena::lift`] took.
     pub(crate) fn restore(&mut self, index: u32, generation: u64, value: T) {
         if let Some(slot) = self.slot_mut(index, generation) {
-            debug_assert!(matches!(slot.entry, Entry::Lifted), "only a lifted entry returns");
+            debug_assert!(
+                matches!(slot.entry, Entry::Lifted),
+                "only a lifted entry returns"
+            );
             slot.entry = Entry::Here(value);
         }
     }
@@ -196,7 +193,7 @@ mod tests {
         let mut arena = Arena::new();
         let (index, generation) = arena.insert(|_, _| 1).unwrap();
         let value = arena.lift(index, generation).unwrap();
-        assert!(arena.contains(index, generation));
+        assert_eq!(arena.generation(index), Some(generation));
         assert_eq!(arena.get(index, generation), None);
         assert_eq!(arena.lift(index, generation), None);
         arena.restore(index, generation, value + 1);
@@ -215,7 +212,7 @@ mod tests {
             assert_eq!((again, generation), (index, round));
             arena.remove(again, generation);
         }
-        assert!(!arena.contains(index, first));
+        assert_eq!(arena.get(index, first), None);
         assert_eq!(arena.len(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! What can be set, with its defaults; checked once, when the thing it configures is made.
 
 use std::marker::PhantomData;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -255,6 +255,7 @@ pub struct VhostConfig {
     pub(crate) names: Vec<String>,
     pub(crate) default_vhost: bool,
     pub(crate) listen: Vec<ListenConfig>,
+    pub(crate) inherited: Vec<TcpListener>,
     pub(crate) protocols: Vec<ProtocolConfig>,
     pub(crate) default_protocol: Option<String>,
     pub(crate) pages: Vec<Page>,
@@ -272,6 +273,7 @@ impl VhostConfig {
             names: vec![name.into()],
             default_vhost: false,
             listen: Vec::new(),
+            inherited: Vec::new(),
             protocols: Vec::new(),
             default_protocol: None,
             pages: Vec::new(),
@@ -296,6 +298,12 @@ impl VhostConfig {
     /// Listens on one more address.
     pub fn listen(mut self, listen: impl Into<ListenConfig>) -> Self {
         self.listen.push(listen.into());
+        self
+    }
+
+    /// Accepts from a socket that listens already: one inherited from a supervisor, say.
+    pub fn listener(mut self, listener: TcpListener) -> Self {
+        self.inherited.push(listener);
         self
     }
 
@@ -473,7 +481,9 @@ fn is_host(host: &str, wild: bool) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     host.len() <= 253 && host.split('.').all(label)
 }
@@ -504,13 +514,30 @@ mod tests {
 
     #[test]
     fn what_is_no_host_name_is_refused() {
-        for name in ["", "*", "*.", "a..b", "a.test:80", "http://a", "a b", "[::1]", "*a.test"] {
+        for name in [
+            "",
+            "*",
+            "*.",
+            "a..b",
+            "a.test:80",
+            "http://a",
+            "a b",
+            "[::1]",
+            "*a.test",
+        ] {
             assert!(
                 matches!(NamePattern::parse(name), Err(VhostError::Name(given)) if given == name),
                 "{name:?}"
             );
         }
-        for name in ["localhost", "127.0.0.1", "::1", "xn--bcher-kva.example", "_sip.a", "a."] {
+        for name in [
+            "localhost",
+            "127.0.0.1",
+            "::1",
+            "xn--bcher-kva.example",
+            "_sip.a",
+            "a.",
+        ] {
             assert!(NamePattern::parse(name).is_ok(), "{name:?}");
         }
     }

@@ -9,9 +9,7 @@ use bytes::Bytes;
 
 use crate::config::Settings;
 use crate::dial::ClientRole;
-use crate::error::{
-    ABNORMAL, CloseCause, CloseKind, CloseSide, Deadline, NO_STATUS, SendError,
-};
+use crate::error::{ABNORMAL, CloseCause, CloseKind, CloseSide, Deadline, NO_STATUS, SendError};
 use crate::id::{VhostId, WsiId};
 use crate::inner::Out;
 use crate::net::transport::Io;
@@ -78,7 +76,10 @@ pub(crate) enum Stash {
     #[default]
     Empty,
     /// Short of a frame header: kept in place, put in front of what is read next.
-    Header { len: u8, bytes: [u8; STASHED_HEADER] },
+    Header {
+        len: u8,
+        bytes: [u8; STASHED_HEADER],
+    },
     /// Anything longer.
     Heap(Vec<u8>),
 }
@@ -94,7 +95,10 @@ impl Stash {
             Some([]) => Self::Empty,
             Some(place) => {
                 place.copy_from_slice(input);
-                Self::Header { len: input.len() as u8, bytes }
+                Self::Header {
+                    len: input.len() as u8,
+                    bytes,
+                }
             }
             None => Self::Heap(input.to_vec()),
         };
@@ -102,14 +106,6 @@ impl Stash {
 
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
-    }
-
-    pub(crate) fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Empty => &[],
-            Self::Header { len, bytes } => bytes.get(..*len as usize).unwrap_or_default(),
-            Self::Heap(bytes) => bytes,
-        }
     }
 
     pub(crate) fn memory(&self) -> usize {
@@ -312,13 +308,8 @@ impl SendHalf {
             let len = payload.len();
             self.tx.append(&mut out.pool, |tail| {
                 let mut header = [0; 14];
-                let used = crate::ws::send::encode_header(
-                    &mut header,
-                    Fin::Last,
-                    opcode(kind),
-                    None,
-                    len,
-                );
+                let used =
+                    crate::ws::send::encode_header(&mut header, Fin::Last, opcode(kind), None, len);
                 tail.extend_from_slice(header.get(..used).unwrap_or_default());
             });
             self.tx.append_shared(&mut out.pool, payload);
@@ -360,7 +351,10 @@ impl SendHalf {
     /// The library's own ping, which no cap holds back: there is one at a time.
     pub(crate) fn push_ping(&mut self, out: &mut Out, payload: &[u8]) {
         let at = out.now;
-        self.rare().ping = Some(SentPing { payload: payload.into(), at });
+        self.rare().ping = Some(SentPing {
+            payload: payload.into(),
+            at,
+        });
         self.push_frame(out, Fin::Last, Opcode::Ping, payload);
     }
 
@@ -373,7 +367,10 @@ impl SendHalf {
         if self.tx.is_empty() {
             self.pong_bytes = 0;
         }
-        let held = self.rare.as_ref().is_some_and(|rare| rare.held_pong.is_some());
+        let held = self
+            .rare
+            .as_ref()
+            .is_some_and(|rare| rare.held_pong.is_some());
         let limit = self.settings.limits.pong_bytes;
         if held || self.pong_bytes as usize + payload.len() > limit {
             self.rare().held_pong = Some(payload.to_vec());
@@ -394,11 +391,13 @@ impl SendHalf {
     /// The round trip time if this answers our last ping.
     pub(crate) fn match_pong(&mut self, now: Instant, payload: &[u8]) -> Option<Duration> {
         let rare = self.rare.as_mut()?;
-        rare.ping.take_if(|ping| *ping.payload == *payload).map(|ping| {
-            let rtt = now.saturating_duration_since(ping.at);
-            rare.rtt = Some(rtt);
-            rtt
-        })
+        rare.ping
+            .take_if(|ping| *ping.payload == *payload)
+            .map(|ping| {
+                let rtt = now.saturating_duration_since(ping.at);
+                rare.rtt = Some(rtt);
+                rtt
+            })
     }
 
     /// Begins the closing handshake. Later calls change nothing.
@@ -406,7 +405,12 @@ impl SendHalf {
         match self.phase {
             Phase::Open => {
                 let code = close.code().value();
-                self.set_cause(CloseCause::new(CloseSide::Local, code, close.reason(), kind));
+                self.set_cause(CloseCause::new(
+                    CloseSide::Local,
+                    code,
+                    close.reason(),
+                    kind,
+                ));
                 self.push_close(out, close);
                 self.phase = Phase::CloseSent;
                 self.begin_close(out);
@@ -433,7 +437,12 @@ impl SendHalf {
         match self.phase {
             Phase::Open => {
                 let kind = CloseKind::Protocol(error);
-                self.set_cause(CloseCause::new(CloseSide::Local, code, close.reason(), kind));
+                self.set_cause(CloseCause::new(
+                    CloseSide::Local,
+                    code,
+                    close.reason(),
+                    kind,
+                ));
                 self.push_close(out, &close);
             }
             // Our Close is on its way already; the peer's bad frame ends the wait for its own.
@@ -452,7 +461,12 @@ impl SendHalf {
                     Some(frame) => (frame.code().value(), frame.reason()),
                     None => (NO_STATUS, ""),
                 };
-                self.set_cause(CloseCause::new(CloseSide::Peer, code, reason, CloseKind::Peer));
+                self.set_cause(CloseCause::new(
+                    CloseSide::Peer,
+                    code,
+                    reason,
+                    CloseKind::Peer,
+                ));
                 match frame {
                     Some(frame) => self.push_close(out, &Close::from(frame.code())),
                     None => self.push_frame(out, Fin::Last, Opcode::Close, &[]),
@@ -480,13 +494,11 @@ impl SendHalf {
     /// The final cause, with what was left in the queue.
     pub(crate) fn take_cause(&mut self) -> CloseCause {
         let cause = self.cause.take().map(|cause| *cause);
-        let mut cause = cause.unwrap_or_else(|| {
-            CloseCause::abnormal(CloseSide::Peer, CloseKind::EndOfStream)
-        });
+        let mut cause =
+            cause.unwrap_or_else(|| CloseCause::abnormal(CloseSide::Peer, CloseKind::EndOfStream));
         cause.undelivered = self.tx.len() as u64;
-        cause.clean = self.phase == Phase::CloseDone
-            && cause.undelivered == 0
-            && cause.code != ABNORMAL;
+        cause.clean =
+            self.phase == Phase::CloseDone && cause.undelivered == 0 && cause.code != ABNORMAL;
         cause
     }
 
@@ -525,17 +537,25 @@ impl SendHalf {
         }
         let limits = &self.settings.limits;
         if len > limits.message_bytes {
-            return Err(SendError::TooLarge { len, limit: limits.message_bytes });
+            return Err(SendError::TooLarge {
+                len,
+                limit: limits.message_bytes,
+            });
         }
         let buffered = self.tx.len();
         if buffered > 0 && buffered.saturating_add(len) > limits.output_bytes {
-            return Err(SendError::Full { buffered, limit: limits.output_bytes });
+            return Err(SendError::Full {
+                buffered,
+                limit: limits.output_bytes,
+            });
         }
         Ok(())
     }
 
     fn queued(&self) -> Queued {
-        Queued { buffered: self.tx.len() }
+        Queued {
+            buffered: self.tx.len(),
+        }
     }
 
     fn push_close(&mut self, out: &mut Out, close: &Close) {
@@ -550,7 +570,9 @@ impl SendHalf {
             Side::Client => Some(out.random.mask()),
             Side::Server => None,
         };
-        self.tx.append(&mut out.pool, |tail| append_frame(tail, fin, opcode, mask, payload));
+        self.tx.append(&mut out.pool, |tail| {
+            append_frame(tail, fin, opcode, mask, payload)
+        });
         self.mark(out);
     }
 }

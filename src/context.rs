@@ -15,11 +15,11 @@ use crate::conn::{NO_PROTOCOL, STASHED_HEADER};
 use crate::error::{ConnectError, ContextError, Gone, VhostError};
 use crate::id::{ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId};
 use crate::inner::{Inner, Out, TimerKind, Vhost};
+use crate::net::System;
 use crate::net::clock::Clock;
 use crate::net::listen::{ListenOptions, Listener, SpareDescriptor};
 use crate::net::poller::Poller;
 use crate::net::resolve::Resolver;
-use crate::net::System;
 use crate::pool::BufferPool;
 use crate::protocol::{Bound, ContextObserver, Dispatch, Protocol};
 use crate::service::Turn;
@@ -178,7 +178,7 @@ impl Context {
             commands: Default::default(),
             per_ip: BTreeMap::new(),
             max_connections: config.max_connections,
-            shutdown: None,
+            shutting_down: false,
             lifted: None,
         };
         let parts = Parts {
@@ -270,7 +270,9 @@ impl Context {
 
     fn protocol_index<P>(&self, handle: ProtocolHandle<P>) -> Option<usize> {
         let mut slots = self.parts.protocols.iter();
-        slots.find(|(_, slot)| slot.key == handle.key).map(|(index, _)| index)
+        slots
+            .find(|(_, slot)| slot.key == handle.key)
+            .map(|(index, _)| index)
     }
 
     /// Begins a client connection on a vhost; see [`Cx::client_connect`]. The next
@@ -324,7 +326,11 @@ impl Context {
 
     /// Bytes of memory that the library holds for its connections, sessions not counted.
     pub fn memory(&self) -> usize {
-        self.inner.conns.iter().map(|(_, _, conn)| conn.memory()).sum()
+        self.inner
+            .conns
+            .iter()
+            .map(|(_, _, conn)| conn.memory())
+            .sum()
     }
 
     /// The view of the loop without a protocol.
@@ -342,7 +348,10 @@ impl AsFd for Context {
     ///
     /// On a simulated network, which has none.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.parts.poller.as_fd().expect("only a simulated network has no descriptor")
+        self.parts
+            .poller
+            .as_fd()
+            .expect("only a simulated network has no descriptor")
     }
 }
 

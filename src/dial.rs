@@ -19,14 +19,14 @@ use crate::id::{Token, VhostId, WsiId};
 use crate::inner::Inner;
 use crate::lift::Lift;
 use crate::net::connect::Race;
-use crate::net::transport::{Io, ReadEnd};
 use crate::net::resolve::ResolveRefused;
 use crate::net::stream::Stream;
+use crate::net::transport::{Io, ReadEnd};
 use crate::protocol::Handshake;
 use crate::retry::RetryState;
 use crate::timer::saturating_add;
-use crate::ws::handshake::{RefusalCollector, ResponseError, ResponseScanner, check_response};
 use crate::ws::Side;
+use crate::ws::handshake::{RefusalCollector, ResponseError, ResponseScanner, check_response};
 
 /// Where a client belongs: decided by the call, fixed for the connection.
 #[derive(Clone, Debug)]
@@ -93,7 +93,11 @@ pub(crate) struct Redial {
 }
 
 /// Makes the connection of a new attempt, to be dialled when the loop comes by.
-pub(crate) fn begin(inner: &mut Inner, bound: Bound, info: Arc<ClientConnectInfo>) -> Option<WsiId> {
+pub(crate) fn begin(
+    inner: &mut Inner,
+    bound: Bound,
+    info: Arc<ClientConnectInfo>,
+) -> Option<WsiId> {
     let id = insert(inner, bound, info, RetryState::new(), Stage::Start)?;
     let Inner { conns, out, .. } = inner;
     conns.get_mut(id.index, id.generation)?.send.mark(out);
@@ -110,7 +114,11 @@ fn insert(
     let now = inner.out.now;
     let timeouts = timeouts(&bound.settings, &info);
     let total = saturating_add(now, timeouts.connect);
-    let Bound { vhost, protocol, settings } = bound;
+    let Bound {
+        vhost,
+        protocol,
+        settings,
+    } = bound;
     let (index, generation) = inner.conns.insert(|index, generation| {
         let id = WsiId { index, generation };
         let mut send = SendHalf::new(id, vhost, Side::Client, settings, now);
@@ -290,11 +298,20 @@ impl Lift<'_> {
         }
         while let Some(address) = race.next_start(now) {
             let id = self.conn.send.id;
-            let token = Token::Wsi { index: id.index, generation: id.generation };
-            let started = self.parts.system.connect(address, None).and_then(|mut stream| {
-                self.parts.poller.register_stream(&mut stream, token.pack())?;
-                Ok(stream)
-            });
+            let token = Token::Wsi {
+                index: id.index,
+                generation: id.generation,
+            };
+            let started = self
+                .parts
+                .system
+                .connect(address, None)
+                .and_then(|mut stream| {
+                    self.parts
+                        .poller
+                        .register_stream(&mut stream, token.pack())?;
+                    Ok(stream)
+                });
             match started {
                 Ok(stream) => flights.push((address, stream)),
                 Err(error) => race.failed(address, error, now),
@@ -399,7 +416,7 @@ impl Lift<'_> {
         if client.info.retry_policy().is_some() {
             let redial = Redial {
                 info: Arc::clone(&client.info),
-                retry: client.retry.clone(),
+                retry: client.retry,
                 established: self.inner.out.now,
             };
             self.conn.send.rare().redial = Some(Box::new(redial));
@@ -514,7 +531,7 @@ impl Lift<'_> {
     fn retry_dial(&mut self) -> bool {
         let random = self.inner.out.random.u64();
         let now = self.inner.out.now;
-        let stopping = self.inner.shutdown.is_some();
+        let stopping = self.inner.shutting_down;
         let Role::Client(client) = &mut self.conn.role else {
             return false;
         };
@@ -570,10 +587,14 @@ impl Lift<'_> {
                 | CloseKind::Shutdown
                 | CloseKind::VhostDestroyed
         );
-        if !wanted || self.inner.shutdown.is_some() {
+        if !wanted || self.inner.shutting_down {
             return None;
         }
-        let Redial { info, mut retry, established } = *redial;
+        let Redial {
+            info,
+            mut retry,
+            established,
+        } = *redial;
         let policy = info.retry_policy()?.clone();
         let now = self.inner.out.now;
         retry.succeeded(&policy, now.saturating_duration_since(established));

@@ -290,7 +290,8 @@ impl CloseCause {
 impl fmt::Display for CloseCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, code {}", self.kind, self.code)?;
-        if !self.reason.is_empty() {
+        // The reason that goes with a protocol error is the error's own text.
+        if !self.reason.is_empty() && !matches!(self.kind, CloseKind::Protocol(_)) {
             write!(f, " {:?}", self.reason)?;
         }
         f.write_str(if self.clean { ", clean" } else { ", not clean" })?;
@@ -493,7 +494,14 @@ impl ConnectError {
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ConnectDetails { stage, failure, target, tried, attempts, .. } = &*self.details;
+        let ConnectDetails {
+            stage,
+            failure,
+            target,
+            tried,
+            attempts,
+            ..
+        } = &*self.details;
         write!(f, "{target}: {stage} stage: {failure}")?;
         if let ([_, _, ..], ConnectFailure::NoneConnected(_)) = (tried.as_slice(), failure) {
             for (address, error) in tried {
@@ -645,7 +653,10 @@ mod tests {
     fn a_cause_reads_as_one_line() {
         let mut cause = CloseCause::new(CloseSide::Peer, 1001, "bye", CloseKind::Peer);
         cause.clean = true;
-        assert_eq!(cause.to_string(), "closed by the peer, code 1001 \"bye\", clean");
+        assert_eq!(
+            cause.to_string(),
+            "closed by the peer, code 1001 \"bye\", clean"
+        );
         let timeout = Deadline::new(DeadlineStage::Close, Duration::from_secs(5));
         let mut cause = CloseCause::abnormal(CloseSide::Local, CloseKind::Timeout(timeout));
         cause.undelivered = 7;

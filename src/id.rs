@@ -153,8 +153,15 @@ mod tests {
     #[test]
     fn a_generation_that_does_not_fit_still_matches_its_own_token() {
         let generation = u64::MAX - 3;
-        let Token::Wsi { generation: seen, .. } =
-            Token::unpack(Token::Wsi { index: 1, generation }.pack())
+        let Token::Wsi {
+            generation: seen, ..
+        } = Token::unpack(
+            Token::Wsi {
+                index: 1,
+                generation,
+            }
+            .pack(),
+        )
         else {
             panic!("a wsi token unpacks as one");
         };

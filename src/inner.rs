@@ -27,7 +27,8 @@ pub(crate) struct Inner {
     pub(crate) commands: VecDeque<Command>,
     pub(crate) per_ip: BTreeMap<IpAddr, u32>,
     pub(crate) max_connections: usize,
-    pub(crate) shutdown: Option<ShutdownState>,
+    /// Nothing new begins any more.
+    pub(crate) shutting_down: bool,
     /// The connection that is out of its slot. Still set when a turn begins only if a callback
     /// panicked.
     pub(crate) lifted: Option<LiftMark>,
@@ -96,12 +97,6 @@ pub(crate) enum TimerKind {
     Wsi(WsiId, TimerTag),
 }
 
-#[derive(Debug)]
-pub(crate) struct ShutdownState {
-    /// Whether the grace is over.
-    pub(crate) forced: bool,
-}
-
 /// A vhost as the loop keeps it.
 #[derive(Debug)]
 pub(crate) struct Vhost {
@@ -164,11 +159,6 @@ impl Vhost {
 }
 
 impl Inner {
-    pub(crate) fn conn_mut(&mut self, id: WsiId) -> Option<&mut Conn> {
-        let conn = self.conns.get_mut(id.index, id.generation)?;
-        Some(&mut **conn)
-    }
-
     pub(crate) fn vhost(&self, id: VhostId) -> Option<&Vhost> {
         self.vhosts.get(id.index, id.generation)
     }
@@ -185,17 +175,21 @@ impl Inner {
     ) -> Result<WsiId, ConnectError> {
         let target = dial::target(&info);
         let refuse = |failure| ConnectError::new(ConnectStage::Argument, failure, target.clone());
-        if self.shutdown.is_some() {
+        if self.shutting_down {
             return Err(refuse(ConnectFailure::Shutdown));
         }
         if self.conns.len() >= self.max_connections {
-            return Err(refuse(ConnectFailure::TooManyConnections(self.max_connections)));
+            return Err(refuse(ConnectFailure::TooManyConnections(
+                self.max_connections,
+            )));
         }
         let found = self.vhosts.get(vhost.index, vhost.generation);
         let active = found.filter(|vhost| vhost.state == VhostState::Active);
         let unknown = || refuse(ConnectFailure::UnknownProtocol);
         let known = active.ok_or_else(unknown)?;
-        let protocol = known.protocol(info.local_protocol_name()).ok_or_else(unknown)?;
+        let protocol = known
+            .protocol(info.local_protocol_name())
+            .ok_or_else(unknown)?;
         let bound = BoundTo {
             vhost,
             protocol,

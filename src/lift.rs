@@ -50,7 +50,11 @@ impl Lift<'_> {
             return Fate::Drop;
         }
         self.refile();
-        if left_over { Fate::KeepReady } else { Fate::Keep }
+        if left_over {
+            Fate::KeepReady
+        } else {
+            Fate::Keep
+        }
     }
 
     /// Remembers who is in the air, so that a panic of a callback leaves nothing behind.
@@ -169,7 +173,9 @@ impl Lift<'_> {
         };
         let mut wsi = Wsi::new(self.inner, send, io.as_ref());
         let pool = &mut self.parts.pool;
-        let used = bound.dispatch.drive(&mut ws.recv, pool, input, &mut wsi, ws.session);
+        let used = bound
+            .dispatch
+            .drive(&mut ws.recv, pool, input, &mut wsi, ws.session);
         let deadline = &mut send.deadlines.message;
         if !ws.recv.is_inside_message() {
             *deadline = None;
@@ -365,7 +371,9 @@ impl Lift<'_> {
         let mut cause = self.conn.send.take_cause();
         self.conn.send.phase = Phase::Ended;
         let (protocol, id) = (self.conn.send.protocol, self.conn.send.id);
-        let Role::Ws(ws) = &self.conn.role else { return };
+        let Role::Ws(ws) = &self.conn.role else {
+            return;
+        };
         let session = ws.session;
         self.cancel_timers();
         cause.reconnect = self.redial(&cause);
@@ -441,7 +449,9 @@ impl Lift<'_> {
             Role::Linger => self.end_now(),
             Role::Ws(_) => {
                 let limit = self.conn.send.settings.timeouts.close;
-                self.conn.send.time_out(Deadline::new(DeadlineStage::Close, limit));
+                self.conn
+                    .send
+                    .time_out(Deadline::new(DeadlineStage::Close, limit));
                 self.end_now();
             }
         }

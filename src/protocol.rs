@@ -13,10 +13,10 @@ use crate::http::HeaderList;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::id::{RequestId, TimerTag, VhostId, WsiId};
 use crate::pool::BufferPool;
-use crate::wsi::{Cx, Wsi};
 use crate::ws::handshake::UpgradeRequest;
 use crate::ws::recv::{Delivery, Item, Recv};
 use crate::ws::{Chunk, Close, CloseFrame, Message};
+use crate::wsi::{Cx, Wsi};
 
 /// A handler for WebSocket connections: what libwebsockets calls a protocol.
 ///
@@ -51,11 +51,7 @@ pub trait Protocol: Send + 'static {
     /// # Errors
     ///
     /// `Err(Refuse)` answers the request with that response and closes the connection.
-    fn filter_upgrade(
-        &mut self,
-        cx: &mut Cx<'_>,
-        request: &Request<'_>,
-    ) -> Result<Accept, Refuse> {
+    fn filter_upgrade(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Result<Accept, Refuse> {
         let _ = (cx, request);
         Ok(Accept::new())
     }
@@ -110,11 +106,7 @@ pub trait Protocol: Send + 'static {
     /// # Errors
     ///
     /// `Err(Close)` begins the closing handshake.
-    fn on_writable(
-        &mut self,
-        wsi: &mut Wsi<'_>,
-        session: &mut Self::Session,
-    ) -> Result<(), Close> {
+    fn on_writable(&mut self, wsi: &mut Wsi<'_>, session: &mut Self::Session) -> Result<(), Close> {
         let _ = (wsi, session);
         Ok(())
     }
@@ -381,7 +373,11 @@ impl Refuse {
     /// Refuses with this status. One that is not of the 3xx, 4xx or 5xx kind is sent as 403.
     pub const fn new(status: u16) -> Self {
         Self {
-            status: if matches!(status, 300..=599) { status } else { 403 },
+            status: if matches!(status, 300..=599) {
+                status
+            } else {
+                403
+            },
             headers: HeaderList::new(),
             body: Vec::new(),
         }
@@ -487,7 +483,11 @@ impl<P: Protocol> Dispatch for Bound<P> {
         wsi: &mut Wsi<'_>,
         session: usize,
     ) -> usize {
-        let Self { protocol, sessions, delivery } = self;
+        let Self {
+            protocol,
+            sessions,
+            delivery,
+        } = self;
         let Some(session) = sessions.get_mut(session) else {
             return input.len();
         };

@@ -232,19 +232,19 @@ pub enum RetryPolicyError {
 
 /// Where one client stands in its [`RetryPolicy`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RetryState {
+pub(crate) struct RetryState {
     attempts: u32,
 }
 
 impl RetryState {
     /// Nothing has failed yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// How long to wait before the next attempt, or `None` when it is time to give up. Each call
     /// counts as an attempt. `random` is any 64 bits that differ from client to client.
-    pub fn next_delay(&mut self, policy: &RetryPolicy, random: u64) -> Option<Duration> {
+    pub(crate) fn next_delay(&mut self, policy: &RetryPolicy, random: u64) -> Option<Duration> {
         let forever = policy.conceal_count == u32::MAX;
         if !forever && self.attempts >= policy.conceal_count {
             return None;
@@ -257,19 +257,19 @@ impl RetryState {
 
     /// Tells that a connection was established and stayed up for `lasted`. Only one that lasted
     /// [`RetryPolicy::stable_after`] lets the back-off begin anew.
-    pub fn succeeded(&mut self, policy: &RetryPolicy, lasted: Duration) {
+    pub(crate) fn succeeded(&mut self, policy: &RetryPolicy, lasted: Duration) {
         if lasted >= policy.stable_after {
             self.reset();
         }
     }
 
     /// Begins anew: the next delay is the first of the table.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.attempts = 0;
     }
 
     /// How many delays were given out since the beginning or the last reset.
-    pub fn attempts(&self) -> u32 {
+    pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }
 }

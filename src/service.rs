@@ -8,12 +8,12 @@ use crate::conn::{Conn, Flags, Phase, Role, SendHalf, Stash};
 use crate::context::{Context, ListenerState};
 use crate::error::{CloseKind, ConnectFailure};
 use crate::id::{Token, VhostId, WsiId, same_generation};
-use crate::inner::{Command, LiftMark, ShutdownState, TimerKind, VhostState};
+use crate::inner::{Command, LiftMark, TimerKind, VhostState};
 use crate::lift::{Fate, Lift};
-use crate::net::transport::Io;
 use crate::net::listen::AcceptError;
 use crate::net::poller::{Ready, ReadyFlags};
 use crate::net::stream::Stream;
+use crate::net::transport::Io;
 use crate::protocol::ListenerTrouble;
 use crate::timer::saturating_add;
 use crate::upgrade::HttpRole;
@@ -120,7 +120,7 @@ impl Context {
 
     /// Whether a shutdown has come to its end: no connection is left.
     pub fn is_shut_down(&self) -> bool {
-        self.inner.shutdown.is_some() && self.inner.conns.len() == 0
+        self.inner.shutting_down && self.inner.conns.len() == 0
     }
 
     pub(crate) fn read_clock(&mut self) {
@@ -146,9 +146,10 @@ impl Context {
         let Some(mark) = self.inner.lifted.take() else {
             return;
         };
-        if let (Some(session), Some(slot)) =
-            (mark.session, self.parts.protocols.get_mut(mark.protocol as usize))
-        {
+        if let (Some(session), Some(slot)) = (
+            mark.session,
+            self.parts.protocols.get_mut(mark.protocol as usize),
+        ) {
             slot.dispatch.forget(session);
         }
         self.release(&mark);
@@ -185,7 +186,9 @@ impl Context {
         while let Some(event) = self.turn.events.get(self.turn.next_event).copied() {
             self.turn.next_event += 1;
             match Token::unpack(event.token) {
-                Token::Wsi { index, generation } => self.on_transport(index, generation, event.flags),
+                Token::Wsi { index, generation } => {
+                    self.on_transport(index, generation, event.flags)
+                }
                 Token::Listener { index, generation } => {
                     let known = self.parts.listeners.generation(index);
                     if let Some(known) = known.filter(|known| same_generation(generation, *known)) {
@@ -470,7 +473,8 @@ impl Context {
         self.parts.spare.shed(&slot.listener, SHED_AT_ONCE);
         slot.state = ListenerState::Resting;
         let address = slot.address;
-        self.inner.arm(REST, TimerKind::Listener { index, generation });
+        self.inner
+            .arm(REST, TimerKind::Listener { index, generation });
         self.report(&ListenerTrouble::new(address, error, Some(REST)));
     }
 
@@ -519,10 +523,10 @@ impl Context {
     }
 
     fn begin_shutdown(&mut self, grace: Duration) {
-        if self.inner.shutdown.is_some() {
+        if self.inner.shutting_down {
             return;
         }
-        self.inner.shutdown = Some(ShutdownState { forced: false });
+        self.inner.shutting_down = true;
         self.close_listeners();
         for id in self.ids(|_| true) {
             self.lift(id, |lift| {
@@ -535,17 +539,20 @@ impl Context {
 
     fn close_listeners(&mut self) {
         let listeners = self.parts.listeners.iter();
-        let names: Vec<_> = listeners.map(|(index, generation, _)| (index, generation)).collect();
+        let names: Vec<_> = listeners
+            .map(|(index, generation, _)| (index, generation))
+            .collect();
         for (index, generation) in names {
             self.parts.listeners.remove(index, generation);
         }
     }
 
     fn force_shutdown(&mut self) {
-        self.inner.shutdown = Some(ShutdownState { forced: true });
         for id in self.ids(|_| true) {
             self.lift(id, |lift| {
-                lift.conn.send.abort(&mut lift.inner.out, CloseKind::Shutdown);
+                lift.conn
+                    .send
+                    .abort(&mut lift.inner.out, CloseKind::Shutdown);
                 lift.end_now();
                 lift.pump()
             });
@@ -554,7 +561,8 @@ impl Context {
 
     fn ids(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<WsiId> {
         let all = self.inner.conns.iter().filter(|(_, _, conn)| wanted(conn));
-        all.map(|(index, generation, _)| WsiId { index, generation }).collect()
+        all.map(|(index, generation, _)| WsiId { index, generation })
+            .collect()
     }
 }
 
@@ -566,11 +574,13 @@ impl Drop for Context {
         }
         self.recover();
         self.read_clock();
-        self.inner.shutdown = Some(ShutdownState { forced: true });
+        self.inner.shutting_down = true;
         self.close_listeners();
         for id in self.ids(|_| true) {
             self.lift(id, |lift| {
-                lift.conn.send.abort(&mut lift.inner.out, CloseKind::ContextDropped);
+                lift.conn
+                    .send
+                    .abort(&mut lift.inner.out, CloseKind::ContextDropped);
                 lift.end_now();
                 lift.pump()
             });

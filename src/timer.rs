@@ -77,7 +77,9 @@ impl<K: Copy> Timers<K> {
     /// Takes out every timer whose key is one of those; looks at all of them.
     pub(crate) fn cancel_matching(&mut self, wanted: impl Fn(K) -> bool) {
         let keys = self.entries.iter().filter(|(_, entry)| wanted(entry.key));
-        let found = keys.map(|(index, entry)| (index, entry.seq)).collect::<Vec<_>>();
+        let found = keys
+            .map(|(index, entry)| (index, entry.seq))
+            .collect::<Vec<_>>();
         for (index, seq) in found {
             if let Ok(index) = u32::try_from(index) {
                 self.cancel(TimerKey { index, seq });
@@ -121,6 +123,7 @@ impl<K: Copy> Timers<K> {
     }
 
     /// How many timers are armed.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.heap.len()
     }

@@ -1,17 +1,17 @@
 //! The server side of the opening handshake: from request bytes to a vhost, a protocol, a verdict
 //! and an established connection.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::config::Page;
 use crate::conn::{NO_PROTOCOL, Phase, Role, WsRole};
-use crate::error::{
-    Deadline, DeadlineStage, NotPending, RefusalReason, ServerRefusal,
-};
+use crate::error::{Deadline, DeadlineStage, NotPending, RefusalReason, ServerRefusal};
 use crate::http::HeaderList;
+use crate::http::body::Framing;
 use crate::http::head::{HeadScanner, RequestHead};
 use crate::http::write_response;
 use crate::id::{RequestId, VhostId};
-use crate::config::Page;
 use crate::inner::VhostState;
 use crate::lift::Lift;
 use crate::protocol::{Accept, Established, Handshake, Refuse, Request, Subprotocol};
@@ -163,12 +163,19 @@ impl Lift<'_> {
         let (Some(host), Some(slot)) = (host, self.parts.listeners.get(index, generation)) else {
             return;
         };
-        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        let host = host
+            .strip_prefix('[')
+            .and_then(|h| h.strip_suffix(']'))
+            .unwrap_or(host);
         let fit = |id: &VhostId| {
             let vhost = self.inner.vhost(*id)?;
             vhost.names.iter().filter_map(|name| name.fit(host)).max()
         };
-        let best = slot.vhosts.iter().filter_map(|id| Some((fit(id)?, *id))).max();
+        let best = slot
+            .vhosts
+            .iter()
+            .filter_map(|id| Some((fit(id)?, *id)))
+            .max();
         let Some((_, chosen)) = best else { return };
         let send = &mut self.conn.send;
         if chosen == send.vhost {
@@ -190,7 +197,7 @@ impl Lift<'_> {
             return true;
         };
         vhost.state != VhostState::Active
-            || self.inner.shutdown.is_some()
+            || self.inner.shutting_down
             || vhost.live > vhost.settings.limits.connections
     }
 
@@ -207,7 +214,10 @@ impl Lift<'_> {
             .next();
         found.or_else(|| {
             let protocol = vhost.default_protocol?;
-            Some(Choice { protocol, selected: None })
+            Some(Choice {
+                protocol,
+                selected: None,
+            })
         })
     }
 
@@ -224,7 +234,9 @@ impl Lift<'_> {
             return Err(Refuse::new(503));
         };
         let request = Request {
-            id: RequestId { wsi: self.conn.send.id },
+            id: RequestId {
+                wsi: self.conn.send.id,
+            },
             vhost: self.conn.send.vhost,
             peer: io.peer,
             head,
@@ -321,7 +333,10 @@ impl Lift<'_> {
         let mut wsi = Wsi::new(self.inner, send, self.conn.io.as_ref());
         match bound.dispatch.established(&mut wsi, &how) {
             Ok(session) => {
-                self.conn.role = Role::Ws(WsRole { recv: Recv::default(), session });
+                self.conn.role = Role::Ws(WsRole {
+                    recv: Recv::default(),
+                    session,
+                });
                 self.mark_lifted();
                 None
             }
@@ -332,10 +347,17 @@ impl Lift<'_> {
     /// Sends a Close frame to a peer that nobody wants, and expects nothing more of it.
     pub(crate) fn send_last_words(&mut self, close: &Close) {
         let send = &mut self.conn.send;
-        send.close(&mut self.inner.out, close, crate::error::CloseKind::Application);
+        send.close(
+            &mut self.inner.out,
+            close,
+            crate::error::CloseKind::Application,
+        );
         send.phase = Phase::Failed;
         send.protocol = NO_PROTOCOL;
-        self.conn.role = Role::Ws(WsRole { recv: Recv::default(), session: NO_SESSION });
+        self.conn.role = Role::Ws(WsRole {
+            recv: Recv::default(),
+            session: NO_SESSION,
+        });
     }
 
     fn refuse(&mut self, refuse: &Refuse) {
@@ -346,46 +368,26 @@ impl Lift<'_> {
     /// A plain HTTP request: a page of the vhost, or the word that this is a WebSocket server.
     fn answer_plain(&mut self, head: &RequestHead<'_>) {
         let send = &mut self.conn.send;
-        let vhost = self.inner.vhosts.get(send.vhost.index, send.vhost.generation);
+        let vhost = self
+            .inner
+            .vhosts
+            .get(send.vhost.index, send.vhost.generation);
         let pages: &[Page] = vhost.map_or(&[], |vhost| &vhost.pages);
-        let page = pages.iter().find(|page| page.path == head.path());
-        let pool = &mut self.inner.out.pool;
-        let status = match (page, head.method()) {
-            (Some(page), "GET" | "HEAD") => {
-                let body = match head.method() {
-                    "HEAD" => None,
-                    _ => Some(page.body.clone()),
-                };
-                send.tx.append(pool, |tail| page.write_head(tail));
-                if let Some(body) = body {
-                    send.tx.append_shared(pool, body);
-                }
-                200
-            }
-            (Some(_), _) => {
-                send.tx.append(pool, |tail| {
-                    write_response(tail, 405, [("Allow", "GET, HEAD")], b"");
-                });
-                405
-            }
-            (None, _) if pages.is_empty() => {
-                let error = UpgradeError::NotAnUpgrade;
-                send.tx.append(pool, |tail| write_refusal(tail, &error));
-                error.status()
-            }
-            (None, _) => {
-                send.tx.append(pool, |tail| write_response(tail, 404, NO_HEADERS, b"not found\n"));
-                404
-            }
-        };
+        let plain = PlainAnswer::to(head, pages);
+        let status = plain.status;
+        let is_head = head.method() == "HEAD";
+        send.tx
+            .append(&mut self.inner.out.pool, |tail| plain.write(tail, is_head));
         self.refused(RefusalReason::PlainHttp(status));
     }
 
     fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
-        let kind = [("Content-Type", "text/plain; charset=utf-8")];
+        let kind = [("Content-Type", TEXT)];
         let all = kind.iter().chain(headers).copied();
         let tx = &mut self.conn.send.tx;
-        tx.append(&mut self.inner.out.pool, |tail| write_response(tail, status, all, body));
+        tx.append(&mut self.inner.out.pool, |tail| {
+            write_response(tail, status, all, body)
+        });
     }
 
     fn respond_with(&mut self, status: u16, headers: &HeaderList, body: &[u8]) {
@@ -458,17 +460,58 @@ impl Lift<'_> {
     }
 }
 
-impl Page {
-    fn write_head(&self, out: &mut Vec<u8>) {
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            self.content_type,
-            self.body.len()
-        );
-        out.extend_from_slice(head.as_bytes());
+/// The answer to a request that is not an upgrade.
+struct PlainAnswer<'a> {
+    status: u16,
+    headers: &'a [(&'a str, &'a str)],
+    content_type: &'a str,
+    body: Cow<'a, [u8]>,
+}
+
+impl<'a> PlainAnswer<'a> {
+    fn to(head: &RequestHead<'_>, pages: &'a [Page]) -> Self {
+        if let Err(error) = Framing::of_request(head) {
+            return Self::text(error.status(), &[], format!("{error}\n"));
+        }
+        let page = pages.iter().find(|page| page.path == head.path());
+        match (page, head.method()) {
+            (Some(page), "GET" | "HEAD") => Self {
+                status: 200,
+                headers: &[],
+                content_type: &page.content_type,
+                body: Cow::Borrowed(&page.body),
+            },
+            (Some(_), _) => {
+                Self::text(405, &[("Allow", "GET, HEAD")], "GET and HEAD only\n".into())
+            }
+            (None, _) if pages.is_empty() => {
+                let error = UpgradeError::NotAnUpgrade;
+                Self::text(error.status(), error.headers(), format!("{error}\n"))
+            }
+            (None, _) => Self::text(404, &[], "not found\n".into()),
+        }
+    }
+
+    fn text(status: u16, headers: &'a [(&'a str, &'a str)], body: String) -> Self {
+        Self {
+            status,
+            headers,
+            content_type: TEXT,
+            body: Cow::Owned(body.into_bytes()),
+        }
+    }
+
+    /// RFC 9110 section 9.3.2: the answer to HEAD has the header of the one to GET and no body.
+    fn write(&self, out: &mut Vec<u8>, is_head: bool) {
+        let kind = [("Content-Type", self.content_type)];
+        let headers = kind.iter().chain(self.headers).copied();
+        write_response(out, self.status, headers, &self.body);
+        if is_head {
+            out.truncate(out.len() - self.body.len());
+        }
     }
 }
 
-const NO_HEADERS: [(&str, &str); 0] = [];
+const TEXT: &str = "text/plain; charset=utf-8";
 /// A place where no protocol keeps a session.
 pub(crate) const NO_SESSION: usize = usize::MAX;

@@ -1,6 +1,7 @@
 //! Making and unmaking vhosts.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use crate::config::{NamePattern, Page, Settings, VhostConfig};
@@ -10,7 +11,6 @@ use crate::http::{is_field_value, is_token};
 use crate::id::{Token, VhostId};
 use crate::inner::{Inner, TimerKind, Vhost, VhostProtocol, VhostState};
 use crate::net::listen::Listener;
-use std::net::SocketAddr;
 
 /// Fills the announced vhost `id`. On an error nothing has changed.
 pub(crate) fn create(
@@ -19,7 +19,7 @@ pub(crate) fn create(
     id: VhostId,
     config: VhostConfig,
 ) -> Result<(), VhostError> {
-    if inner.shutdown.is_some() {
+    if inner.shutting_down {
         return Err(VhostError::Shutdown);
     }
     let names = config.names.iter().map(|name| NamePattern::parse(name));
@@ -44,9 +44,13 @@ pub(crate) fn create(
             }
         }
     }
+    for inherited in config.inherited {
+        bound.push(take_over(inherited)?);
+    }
     let mut listeners = attach(parts, id, &shared, config.default_vhost);
     open(parts, id, bound, config.default_vhost, &mut listeners)?;
-    let (protocols, default_protocol) = take_protocols(parts, config.protocols, config.default_protocol);
+    let (protocols, default_protocol) =
+        take_protocols(parts, config.protocols, config.default_protocol);
     if let Some(vhost) = inner.vhost_mut(id) {
         *vhost = Vhost {
             names,
@@ -96,6 +100,20 @@ fn check_pages(pages: &[Page]) -> Result<(), VhostError> {
     }
     Ok(())
 }
+
+fn take_over(inherited: TcpListener) -> Result<(Listener, SocketAddr), VhostError> {
+    let address = inherited.local_addr();
+    let address = address.map_err(|source| VhostError::Bind {
+        address: NOWHERE,
+        source,
+    })?;
+    let taken = Listener::from_std(inherited);
+    let listener = taken.map_err(|source| VhostError::Bind { address, source })?;
+    Ok((listener, address))
+}
+
+/// Stands for the address of a socket that does not tell its own.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// The listener that is there already; one of an unknown port never is.
 fn existing(parts: &Parts, address: SocketAddr) -> Option<(u32, u64)> {
@@ -187,7 +205,10 @@ fn take_protocols(
         });
         // As many protocols as a u32 counts do not fit into memory.
         let index = u32::try_from(index).unwrap_or(u32::MAX);
-        protocols.push(VhostProtocol { name: config.name, index });
+        protocols.push(VhostProtocol {
+            name: config.name,
+            index,
+        });
     }
     let named = |name: &String| protocols.iter().find(|protocol| protocol.name == *name);
     let chosen = match &default {
@@ -218,14 +239,20 @@ pub(crate) fn detach(parts: &mut Parts, id: VhostId, listeners: &[(u32, u64)]) {
 
 /// Forgets a destroyed vhost whose last connection has gone, and drops its protocols.
 pub(crate) fn bury(inner: &mut Inner, parts: &mut Parts, id: VhostId) {
-    let done = inner.vhost(id).is_some_and(|vhost| vhost.live == 0 && vhost.state == VhostState::Going);
+    let done = inner
+        .vhost(id)
+        .is_some_and(|vhost| vhost.live == 0 && vhost.state == VhostState::Going);
     if !done {
         return;
     }
     let Some(vhost) = inner.vhosts.remove(id.index, id.generation) else {
         return;
     };
-    let gone: Vec<u32> = vhost.protocols.iter().map(|protocol| protocol.index).collect();
+    let gone: Vec<u32> = vhost
+        .protocols
+        .iter()
+        .map(|protocol| protocol.index)
+        .collect();
     inner.out.timers.cancel_matching(|kind| match kind {
         TimerKind::Protocol { index, .. } => gone.contains(&index),
         _ => false,

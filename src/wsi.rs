@@ -325,7 +325,11 @@ impl<'a> Cx<'a> {
     /// Another connection of the same protocol, or the current one; `None` if it is not
     /// established (any more).
     pub fn peer(&mut self, id: WsiId) -> Option<Peer<'_>> {
-        let Self { current, inner, protocol } = self;
+        let Self {
+            current,
+            inner,
+            protocol,
+        } = self;
         let Inner { conns, out, .. } = &mut **inner;
         match current {
             Some(current) if current.send.id == id => Some(Peer {
@@ -335,26 +339,39 @@ impl<'a> Cx<'a> {
             _ => {
                 let conn = conns.get_mut(id.index, id.generation)?;
                 let reachable = conn.send.protocol == *protocol && conn.is_established();
-                reachable.then_some(Peer { send: &mut conn.send, out })
+                reachable.then_some(Peer {
+                    send: &mut conn.send,
+                    out,
+                })
             }
         }
     }
 
     /// Every established connection of this protocol, the current one included.
     pub fn for_each_peer(&mut self, mut f: impl FnMut(Peer<'_>)) {
-        let Self { current, inner, protocol } = self;
+        let Self {
+            current,
+            inner,
+            protocol,
+        } = self;
         if *protocol == NO_PROTOCOL {
             return;
         }
         let Inner { conns, out, .. } = &mut **inner;
         if let Some(current) = current {
             if current.send.phase != Phase::Opening {
-                f(Peer { send: &mut *current.send, out });
+                f(Peer {
+                    send: &mut *current.send,
+                    out,
+                });
             }
         }
         for (_, _, conn) in conns.iter_mut() {
             if conn.send.protocol == *protocol && conn.is_established() {
-                f(Peer { send: &mut conn.send, out });
+                f(Peer {
+                    send: &mut conn.send,
+                    out,
+                });
             }
         }
     }

@@ -118,15 +118,15 @@ pub enum HeaderProblem {
     /// The name is not a token.
     #[error("the name has a byte that no header name may have; use letters, digits and \"-\"")]
     Name,
-    /// The request target is empty or has a byte that needs percent-encoding.
-    #[error("the request target is empty or has an unencoded byte; percent-encode it")]
-    Target,
-    /// A subprotocol is not a token.
-    #[error("the subprotocol is not a token; use letters, digits and \"-._\"")]
-    Subprotocol,
     /// The value begins or ends with a blank, which the reader would drop.
     #[error("the value begins or ends with a blank; trim it")]
     OuterBlank,
+    /// A subprotocol is not a token.
+    #[error("the subprotocol is not a token; use letters, digits and \"-._\"")]
+    Subprotocol,
+    /// The request target is empty or has a byte that needs percent-encoding.
+    #[error("the request target is empty or has an unencoded byte; percent-encode it")]
+    Target,
     /// The value has CR, LF, NUL or another control character.
     #[error(
         "the value has a line break or another control character, which would end the field; \

@@ -97,18 +97,21 @@ pub enum UpgradeError {
     /// (RFC 9110 section 7.8).
     #[error("the upgrade request is HTTP/1.0; a proxy in between must speak HTTP/1.1")]
     Http10,
+    /// The method is not `GET`.
+    #[error("the method of the upgrade request is not GET")]
+    Method,
     /// A WebSocket request whose `Connection` lacks `upgrade`.
     #[error("Connection does not list \"upgrade\"; a proxy in between must pass it on")]
     MissingConnection,
     /// `Sec-WebSocket-Key` is missing.
     #[error("Sec-WebSocket-Key is missing")]
     MissingKey,
+    /// A WebSocket request whose `Upgrade` lacks `websocket`.
+    #[error("Upgrade does not list \"websocket\"; a proxy in between must pass it on")]
+    MissingUpgrade,
     /// `Sec-WebSocket-Version` is missing.
     #[error("Sec-WebSocket-Version is missing; this server speaks version 13")]
     MissingVersion,
-    /// The method is not `GET`.
-    #[error("the method of the upgrade request is not GET")]
-    Method,
     /// A plain HTTP request, to be answered as one.
     #[error("the request does not ask for a WebSocket upgrade")]
     NotAnUpgrade,
@@ -136,6 +139,7 @@ impl UpgradeError {
             | Self::Http10
             | Self::MissingConnection
             | Self::MissingKey
+            | Self::MissingUpgrade
             | Self::SeveralKeys
             | Self::TooManySubprotocols => 400,
         }
@@ -159,7 +163,7 @@ impl UpgradeError {
 
 /// Appends the response that accepts an upgrade: 101, the accept value, the chosen subprotocol and
 /// the application's own fields, of which those that [`reserved_in_response`] names and those that
-/// [`check_header`] refuses are left out.
+/// [`check_header`](crate::http::check_header) refuses are left out.
 pub fn write_accept(
     out: &mut Vec<u8>,
     accept: &[u8; 28],
@@ -244,15 +248,15 @@ pub fn reserved_in_response(name: &str) -> Option<&'static str> {
 
 /// Tells an upgrade from a plain request.
 fn check_intent(head: &RequestHead<'_>) -> Result<(), UpgradeError> {
-    if !head.has_token("upgrade", "websocket") {
-        return Err(UpgradeError::NotAnUpgrade);
-    }
-    if !head.has_token("connection", "upgrade") {
-        // Only a client that means it sends a key; its Connection was lost in a proxy.
-        return Err(match head.header("sec-websocket-key") {
-            Some(_) => UpgradeError::MissingConnection,
-            None => UpgradeError::NotAnUpgrade,
-        });
+    let upgrade = head.has_token("upgrade", "websocket");
+    let connection = head.has_token("connection", "upgrade");
+    // Only a client that means it sends a key; what is missing beside it was lost in a proxy.
+    let is_meant = head.header("sec-websocket-key").is_some();
+    match (upgrade, connection) {
+        (true, true) => {}
+        (false, _) if is_meant => return Err(UpgradeError::MissingUpgrade),
+        (true, false) if is_meant => return Err(UpgradeError::MissingConnection),
+        (false, _) | (_, false) => return Err(UpgradeError::NotAnUpgrade),
     }
     if head.method() != "GET" {
         return Err(UpgradeError::Method);

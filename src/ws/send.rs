@@ -18,7 +18,11 @@ pub(crate) struct TxQueue {
     /// What goes first; its first `written` bytes are gone already.
     flat: Vec<u8>,
     written: usize,
-    /// What follows, once a payload was queued by reference.
+    /// What follows, once a payload was queued by reference. Boxed: few connections have it.
+    #[expect(
+        clippy::box_collection,
+        reason = "every connection pays for this field"
+    )]
     rest: Option<Box<VecDeque<Segment>>>,
     /// Bytes in `rest`.
     rest_len: usize,

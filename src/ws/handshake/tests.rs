@@ -94,7 +94,12 @@ fn hs_04_connection_and_upgrade_are_lists_in_any_case() {
 }
 
 #[test]
-fn hs_06_hs_14_other_upgrades_are_plain_requests() {
+fn hs_06_hs_14_other_upgrades_are_refused_or_plain_requests() {
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let keyless = |line: &str, replacement: &str| {
+        check(&REQUEST.replace(key, "").replace(line, replacement)).unwrap_err()
+    };
+    let line = "Upgrade: websocket\r\n";
     for upgrade in [
         "Upgrade: web\r\n",
         "Upgrade: websocketx\r\n",
@@ -102,19 +107,32 @@ fn hs_06_hs_14_other_upgrades_are_plain_requests() {
         "Upgrade:\r\n",
         "",
     ] {
-        let found = refused("Upgrade: websocket\r\n", upgrade);
-        assert_eq!(found, (UpgradeError::NotAnUpgrade, 426), "{upgrade:?}");
+        let found = refused(line, upgrade);
+        assert_eq!(found, (UpgradeError::MissingUpgrade, 400), "{upgrade:?}");
+        assert_eq!(
+            keyless(line, upgrade),
+            UpgradeError::NotAnUpgrade,
+            "{upgrade:?}"
+        );
     }
+    let line = "Connection: Upgrade\r\n";
     for connection in ["Connection: up\r\n", "Connection: upgrades\r\n", ""] {
-        let found = refused("Connection: Upgrade\r\n", connection);
+        let found = refused(line, connection);
         assert_eq!(
             found,
             (UpgradeError::MissingConnection, 400),
             "{connection:?}"
         );
+        assert_eq!(
+            keyless(line, connection),
+            UpgradeError::NotAnUpgrade,
+            "{connection:?}"
+        );
     }
-    let plain = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n";
-    assert_eq!(check(plain), Err(UpgradeError::NotAnUpgrade));
+    assert_eq!(
+        check("GET / HTTP/1.0\r\n\r\n"),
+        Err(UpgradeError::NotAnUpgrade)
+    );
 }
 
 #[test]
