@@ -1,4 +1,125 @@
-//! WebSocket on a poll loop.
+//! WebSocket on a poll loop: libwebsockets' context / vhost / wsi model as an embeddable Rust
+//! library, client and server, without an async runtime.
+//!
+//! # The model
+//!
+//! A [`Context`] is one thread's event loop and the owner of everything in it. It serves
+//! [`vhosts`](VhostConfig): a set of names, listeners, protocols and limits. A connection is a
+//! *wsi*; inside its callbacks it is a borrowed [`Wsi`], outside a [`WsiId`] that can be kept and
+//! never names anybody else. The application implements [`Protocol`]: the object itself holds what
+//! its connections share, [`Protocol::Session`] holds what belongs to one. The one call that may
+//! come from another thread is [`CancelService::cancel_service`], which wakes the loop and is
+//! followed by [`Protocol::on_wake`].
+//!
+//! | Noun | Is | In libwebsockets |
+//! |---|---|---|
+//! | [`Context`] | the loop and the owner of everything; `Send`, used through `&mut` | `lws_context` |
+//! | [`VhostConfig`], [`VhostId`] | names, listeners, protocols, limits, deadlines | `lws_vhost` |
+//! | [`Wsi`], [`WsiId`] | one connection: a view in a callback, a name outside | `struct lws *` |
+//! | [`Protocol`] | the callbacks, with the data per vhost (`self`) and per connection (`Session`) | protocol, vhd, pss |
+//! | [`Cx`], [`Peer`] | the loop and the other connections, from a callback | `lws_get_context`, `lws_callback_all_protocol` |
+//! | [`ClientConnectInfo`] | what to dial and what to say | `lws_client_connect_info` |
+//! | [`RetryPolicy`] | back-off, and when silence is too long | `lws_retry_bo_t` |
+//! | [`CancelService`] | wakes the loop from any thread | `lws_cancel_service` |
+//!
+//! Sends answer at once: [`Queued`], or a [`SendError`] that says why not, and never block. What
+//! one callback sends leaves in one write when it has returned. A peer that does not read fills
+//! its queue until sends answer [`SendError::Full`]; [`Wsi::request_writable`] tells when to go
+//! on. Every connection ends in exactly one [`Protocol::on_closed`] with a [`CloseCause`], every
+//! client's attempt that fails in exactly one [`Protocol::on_connect_error`] with a
+//! [`ConnectError`] that names the stage.
+//!
+//! # A server
+//!
+//! ```no_run
+//! use wsloop::{Close, Context, ContextConfig, Established, Message, Protocol, VhostConfig, Wsi};
+//!
+//! struct Echo;
+//!
+//! impl Protocol for Echo {
+//!     type Session = u64; // messages so far
+//!
+//!     fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<u64, Close> {
+//!         Ok(0)
+//!     }
+//!
+//!     fn on_message(
+//!         &mut self,
+//!         wsi: &mut Wsi<'_>,
+//!         count: &mut u64,
+//!         message: Message<'_>,
+//!     ) -> Result<(), Close> {
+//!         *count += 1;
+//!         wsi.send(message)?; // `?` closes the connection when the peer does not keep up
+//!         Ok(())
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let address: std::net::SocketAddr = "127.0.0.1:9001".parse()?;
+//!     let mut context = Context::new(ContextConfig::new())?;
+//!     context.create_vhost(VhostConfig::new("localhost").listen(address).protocol("echo", Echo))?;
+//!     context.run()?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # A client
+//!
+//! ```no_run
+//! use wsloop::{
+//!     ClientConnectInfo, Close, ConnectError, Context, ContextConfig, Cx, Established, Message,
+//!     Protocol, RetryPolicy, VhostConfig, Wsi, WsiId,
+//! };
+//!
+//! struct Listen;
+//!
+//! impl Protocol for Listen {
+//!     type Session = ();
+//!
+//!     fn on_established(&mut self, wsi: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
+//!         wsi.send_text("hello")?;
+//!         Ok(())
+//!     }
+//!
+//!     fn on_message(&mut self, _: &mut Wsi<'_>, _: &mut (), message: Message<'_>) -> Result<(), Close> {
+//!         println!("{message:?}");
+//!         Ok(())
+//!     }
+//!
+//!     fn on_connect_error(&mut self, _: &mut Cx<'_>, _: WsiId, error: &ConnectError) {
+//!         eprintln!("{error}"); // after the retries that the policy allows
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut context = Context::new(ContextConfig::new())?;
+//!     let vhost = context.create_vhost(VhostConfig::new("client").protocol("listen", Listen))?;
+//!     let info = ClientConnectInfo::from_url("ws://localhost:9001/")?.reconnect(RetryPolicy::default());
+//!     context.client_connect(vhost, info)?;
+//!     context.run()?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # In somebody else's loop
+//!
+//! [`Context`] has a descriptor ([`AsFd`](std::os::fd::AsFd)) that is readable when there is
+//! something to do, [`Context::next_deadline`] says when to come by although it is not, and
+//! `service(Some(Duration::ZERO))` does what can be done without waiting.
+//!
+//! # Without sockets
+//!
+//! [`ws`] and [`http`] are the protocols without I/O, usable alone. With the feature `sim`,
+//! `wsloop::sim` is a simulated network with a virtual clock, on which protocols can be tested.
+//!
+//! # Features
+//!
+//! | Feature | Default | Adds |
+//! |---|---|---|
+//! | `log` | yes | warnings through the `log` facade |
+//! | `sim` | no | the simulated network |
+//! | `tls`, `aws-lc-rs`, `ring` | no | nothing yet: they settle the versions that TLS will use |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
