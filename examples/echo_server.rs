@@ -1,6 +1,7 @@
 //! A WebSocket server that sends every message back.
 //!
 //!     cargo run --example echo_server [ADDRESS:PORT]      (default 127.0.0.1:9001)
+#![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

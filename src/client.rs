@@ -1,15 +1,17 @@
 //! What a client dials, verifies and says: pure data, checked before any I/O.
 
+mod argument;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use thiserror::Error;
-
-use crate::http::{HeaderList, HeaderProblem, check_header, excerpt, is_token};
+use crate::http::{HeaderList, check_header, is_token};
 use crate::retry::RetryPolicy;
 use crate::ws::handshake::{ClientRequest, reserved_in_request};
+
+pub use argument::{ArgumentError, ArgumentProblem};
 
 /// Everything that one client connection needs to know.
 ///
@@ -418,125 +420,6 @@ pub struct ClientTimeouts {
     pub total: Option<Duration>,
 }
 
-/// An argument that cannot be used, which one, why, and what to do instead.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("{field} \"{value}\": {problem}")]
-#[non_exhaustive]
-pub struct ArgumentError {
-    /// The argument or the setter that it was given to.
-    pub field: &'static str,
-    /// What was given: printable, cut to a readable length, without a password or a query.
-    pub value: String,
-    /// What is wrong with it.
-    pub problem: ArgumentProblem,
-}
-
-impl ArgumentError {
-    fn new(field: &'static str, value: &str, problem: ArgumentProblem) -> Self {
-        let value = excerpt(without_secrets(value).as_bytes());
-        Self {
-            field,
-            value,
-            problem,
-        }
-    }
-}
-
-/// What is wrong with an argument; its text says what to do instead.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ArgumentProblem {
-    /// A byte that no host may have.
-    #[error("has a byte that no host name has; give a plain name or IP address")]
-    BadHost,
-    /// A port that is not a number from 1 to 65535.
-    #[error("the port is not a number from 1 to 65535; correct or leave it out")]
-    BadPort,
-    /// The same element twice.
-    #[error("is there twice; offer each subprotocol once")]
-    Duplicate,
-    /// Nothing.
-    #[error("is empty; leave the call out or give a value")]
-    Empty,
-    /// A name with nothing between two dots.
-    #[error("has an empty label; remove the extra dot")]
-    EmptyLabel,
-    /// A URL with a fragment.
-    #[error("has a fragment, which WebSocket URLs may not have; write \"#\" as \"%23\"")]
-    Fragment,
-    /// A path where a host is wanted.
-    #[error(
-        "has a path; give the host alone and call path(..), or use ClientConnectInfo::from_url"
-    )]
-    HasPath,
-    /// A port where a host alone is wanted.
-    #[error("has a port; give the host alone and the port as the separate argument")]
-    HasPort,
-    /// A user name or password.
-    #[error("has a user or password; send it with header(\"Authorization\", ..)")]
-    HasUserinfo,
-    /// A header field that cannot be sent.
-    #[error("{0}")]
-    Header(HeaderProblem),
-    /// An HTTP URL.
-    #[error("plain HTTP requests are not supported yet; for WebSocket write ws:// or wss://")]
-    HttpScheme,
-    /// A URL where a host is wanted.
-    #[error("is a URL; call ClientConnectInfo::from_url instead")]
-    IsUrl,
-    /// A label over 63 bytes.
-    #[error("has a label of more than 63 bytes, which no DNS name has; correct the name")]
-    LabelTooLong,
-    /// Something like an IPv4 address that systems read differently.
-    #[error("looks like an IPv4 address but is not four decimal numbers; write it as 192.0.2.1")]
-    LooksLikeIpv4,
-    /// A URL without scheme.
-    #[error("has no scheme; begin with ws:// or wss://, or call ClientConnectInfo::new")]
-    MissingScheme,
-    /// A path without its slash.
-    #[error("does not begin with \"/\"; add it")]
-    MissingSlash,
-    /// A name over 253 bytes.
-    #[error("is longer than 253 bytes, as no DNS name is; correct the name")]
-    NameTooLong,
-    /// A name outside ASCII.
-    #[error("is not ASCII; give the name in its punycode form (xn--...)")]
-    NotAscii,
-    /// Not a token.
-    #[error("is not a token; use letters, digits and \"-._\"")]
-    NotAToken,
-    /// Brackets around something that is no IPv6 address, or a bracket alone.
-    #[error("is not an IPv6 address in brackets; write it as [2001:db8::1]")]
-    NotIpv6,
-    /// Not an origin.
-    #[error("is not an origin; write scheme://host or scheme://host:port without a path, or null")]
-    NotAnOrigin,
-    /// Port 0.
-    #[error("port 0 cannot be dialled; give a port from 1 to 65535")]
-    PortZero,
-    /// A field that the library sends itself.
-    #[error("is sent by the library: {0}")]
-    ReservedHeader(&'static str),
-    /// A scheme other than `ws` and `wss`.
-    #[error("has an unknown scheme; write ws:// or wss://")]
-    Scheme,
-    /// A target over [`MAX_TARGET`] bytes.
-    #[error("is longer than {MAX_TARGET} bytes; send large data in a message")]
-    TargetTooLong,
-    /// More elements than are possible.
-    #[error("is more than can be used; give fewer")]
-    TooMany,
-    /// Bytes in a target that need encoding.
-    #[error("has a blank, a control character or a non-ASCII character; percent-encode it")]
-    UnencodedTarget,
-    /// A zone in an IPv6 address.
-    #[error("has an IPv6 zone; call addresses(..) with a SocketAddrV6 and its scope id")]
-    Zone,
-    /// A deadline of zero.
-    #[error("is a deadline that has always passed; give a longer one, or None for the default")]
-    ZeroTimeout,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Security {
     Plain,
@@ -773,23 +656,6 @@ fn is_origin(origin: &str) -> bool {
 /// A name without the dot that makes it absolute: hosts and certificates are written without it.
 fn without_root(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
-}
-
-/// What was given, without the password and the query of a URL, which may be secrets.
-fn without_secrets(value: &str) -> String {
-    let (scheme, rest) = match value.find("://") {
-        Some(colon) => value.split_at(colon + 3),
-        None => ("", value),
-    };
-    let (rest, query) = match rest.split_once('?') {
-        Some((rest, _)) => (rest, "?..."),
-        None => (rest, ""),
-    };
-    let (user, rest) = match rest.rsplit_once('@') {
-        Some((_, rest)) => ("...@", rest),
-        None => ("", rest),
-    };
-    format!("{scheme}{user}{rest}{query}")
 }
 
 fn bracketed(ip: &IpAddr) -> String {

@@ -19,7 +19,7 @@ use crate::ws::close::write_close_payload;
 use crate::ws::frame::Opcode;
 use crate::ws::recv::Recv;
 use crate::ws::send::{Fin, TxQueue, append_frame};
-use crate::ws::{Close, CloseFrame, Message, MessageKind, ProtocolError, Side};
+use crate::ws::{Close, CloseCode, CloseFrame, Message, MessageKind, ProtocolError, Side};
 
 /// A connection, in its slot or lifted out of it.
 #[derive(Debug)]
@@ -411,7 +411,7 @@ impl SendHalf {
                     close.reason(),
                     kind,
                 ));
-                self.push_close(out, close);
+                self.push_close(out, close.code(), close.reason());
                 self.phase = Phase::CloseSent;
                 self.begin_close(out);
             }
@@ -443,7 +443,7 @@ impl SendHalf {
                     close.reason(),
                     kind,
                 ));
-                self.push_close(out, &close);
+                self.push_close(out, close.code(), close.reason());
             }
             // Our Close is on its way already; the peer's bad frame ends the wait for its own.
             Phase::CloseSent => {}
@@ -467,8 +467,10 @@ impl SendHalf {
                     reason,
                     CloseKind::Peer,
                 ));
+                // RFC 6455 section 5.5.1: "it typically echos the status code it received"; the
+                // reason goes with it, since browsers show their users what comes back.
                 match frame {
-                    Some(frame) => self.push_close(out, &Close::from(frame.code())),
+                    Some(frame) => self.push_close(out, frame.code(), frame.reason()),
                     None => self.push_frame(out, Fin::Last, Opcode::Close, &[]),
                 }
                 self.phase = Phase::CloseDone;
@@ -558,9 +560,9 @@ impl SendHalf {
         }
     }
 
-    fn push_close(&mut self, out: &mut Out, close: &Close) {
+    fn push_close(&mut self, out: &mut Out, code: CloseCode, reason: &str) {
         let mut payload = [0; MAX_CONTROL];
-        let len = write_close_payload(close.code(), close.reason(), &mut payload);
+        let len = write_close_payload(code, reason, &mut payload);
         let payload = payload.get(..len).unwrap_or_default();
         self.push_frame(out, Fin::Last, Opcode::Close, payload);
     }

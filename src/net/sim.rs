@@ -45,6 +45,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::clock::Clock;
 use super::listen::ListenOptions;
 use super::poller::{Ready, WakeHandle};
 use super::random::Random;
@@ -63,12 +64,9 @@ pub struct Net {
 
 impl Net {
     /// An empty network at some point in time.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the virtual clock has to start somewhere"
-    )]
     pub fn new(seed: u64) -> Self {
-        let world = World::new(seed, Instant::now());
+        // The virtual clock has to start somewhere.
+        let world = World::new(seed, Clock::Os.now());
         Self {
             world: Arc::new(Mutex::new(world)),
         }

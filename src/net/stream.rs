@@ -26,7 +26,6 @@ pub(crate) enum Stream {
 /// epoll and kqueue raise an edge for each arrival (epoll(7), question 9, says so for streams).
 /// Other selectors, and poll(2) under mio's edge emulation, re-arm only after `WouldBlock`. It
 /// never holds for an event that said `READ_CLOSED`: the end of the stream has no edge of its own.
-#[allow(unexpected_cfgs, reason = "the cfg is mio's")]
 pub(crate) const SHORT_READ_MEANS_DRAINED: bool = cfg!(all(
     not(mio_unsupported_force_poll_poll),
     any(

@@ -43,6 +43,7 @@ const server = createServer(async (request, response) => {
   for await (const chunk of request) body += chunk;
   response.end();
   if (request.url === '/result') return result(JSON.parse(body));
+  if (request.url === '/broken') return give_up(`page.html: ${JSON.parse(body)}`);
   const { browser, total } = JSON.parse(body);
   if (passed + failed !== total) notOk('all conversations', `${passed + failed} reported of ${total}`);
   return end(browser.match(/Chrome\/[\d.]+/)?.[0] ?? browser);
@@ -53,7 +54,8 @@ await once(server, 'listening');
 const address = `http://127.0.0.1:${server.address().port}/page.html?url=${encodeURIComponent(process.env.SERVER_URL)}`;
 // A process group of its own: the browser's helpers end with it.
 const browser = spawn(process.env.CHROMIUM ?? 'chromium', [...FLAGS, `--user-data-dir=${profile}`, address], { detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
-browser.stderr.on('data', (chunk) => { said = (said + chunk).slice(-2000); });
+// Without a desktop Chromium complains about the message bus, at length.
+browser.stderr.on('data', (chunk) => { said = (said + chunk).split('\n').filter((line) => !line.includes('dbus')).join('\n').slice(-2000); });
 browser.on('error', (error) => give_up(`the browser does not start: ${error.message}`));
 browser.on('exit', (status) => give_up(`the browser ended early, status ${status}\n${said}`));
 setTimeout(() => give_up(`nothing more after ${SECONDS_MAX} s\n${said}`), SECONDS_MAX * 1000);

@@ -1107,122 +1107,162 @@ fn reference_frames(
     mut rest: &[u8],
     got: &mut Vec<Got>,
 ) -> Result<(), ProtocolError> {
-    let mut open: Option<(u8, Vec<u8>, u64, u32)> = None;
-    while let Some(&first) = rest.first() {
-        let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
-        for (bit, number) in [(0x20, 2), (0x10, 3)] {
-            if first & bit != 0 {
-                return Err(ProtocolError::ReservedBit(number));
+    let mut open = None;
+    while let Some(header) = reference_header(rest)? {
+        reference_order(side, limits, &header, &mut open)?;
+        let here = (rest.len() - header.header_len).min(header.len as usize);
+        let mut payload = rest[header.header_len..header.header_len + here].to_vec();
+        for (i, byte) in payload.iter_mut().enumerate().filter(|_| header.masked) {
+            *byte ^= rest[header.header_len - 4 + i % 4];
+        }
+        let whole = here as u64 == header.len;
+        rest = &rest[header.header_len + here..];
+        match header.opcode {
+            0..8 => reference_data(&header, &payload, whole, &mut open, got)?,
+            8 if whole => {
+                let frame = CloseFrame::parse(&payload)?;
+                let frame = frame.map(|f| (f.code().value(), f.reason().to_owned()));
+                got.push(Got::Close(frame));
+                return Ok(());
             }
-        }
-        if ![0, 1, 2, 8, 9, 10].contains(&opcode) {
-            return Err(ProtocolError::ReservedOpcode(opcode));
-        }
-        if opcode >= 8 && !fin {
-            return Err(ProtocolError::ControlFragmented);
-        }
-        let Some(&second) = rest.get(1) else {
-            return Ok(());
-        };
-        let (masked, short) = (second & 0x80 != 0, second & 0x7f);
-        if opcode >= 8 && short > 125 {
-            return Err(ProtocolError::ControlTooLong);
-        }
-        let (len_bytes, min) = match short {
-            126 => (2, 126),
-            127 => (8, 65536),
-            _ => (0, 0),
-        };
-        if short == 127 && rest.get(2).is_some_and(|byte| byte & 0x80 != 0) {
-            return Err(ProtocolError::LengthTopBitSet);
-        }
-        if rest.len() < 2 + len_bytes {
-            return Ok(());
-        }
-        let mut len = rest[2..2 + len_bytes]
-            .iter()
-            .fold(0_u64, |len, byte| len << 8 | u64::from(*byte));
-        if len < min {
-            return Err(ProtocolError::LengthNotMinimal);
-        }
-        if len_bytes == 0 {
-            len = u64::from(short);
-        }
-        let header_len = 2 + len_bytes + if masked { 4 } else { 0 };
-        if rest.len() < header_len {
-            return Ok(());
-        }
-        let key = &rest[2 + len_bytes..header_len];
-        if first & 0x40 != 0 {
-            return Err(ProtocolError::ReservedBit(1));
-        }
-        match side {
-            Side::Server if !masked => return Err(ProtocolError::UnmaskedByClient),
-            Side::Client if masked => return Err(ProtocolError::MaskedByServer),
+            9 if whole => got.push(Got::Ping(payload)),
+            10 if whole => got.push(Got::Pong(payload)),
             _ => {}
         }
-        if opcode < 8 {
-            match (&open, opcode) {
-                (None, 0) => return Err(ProtocolError::ContinuationWithoutStart),
-                (Some(_), 1 | 2) => return Err(ProtocolError::DataInsideMessage),
-                (None, _) => open = Some((opcode, Vec::new(), 0, 0)),
-                (Some(_), _) => {}
-            }
-            if len > limits.frame_bytes {
-                return Err(ProtocolError::FrameTooLarge {
-                    len,
-                    limit: limits.frame_bytes,
-                });
-            }
-            let (_, _, total, count) = open.as_mut().unwrap();
-            *total += len;
-            if *total > limits.message_bytes as u64 {
-                return Err(ProtocolError::MessageTooLarge {
-                    limit: limits.message_bytes,
-                });
-            }
-            *count += 1;
-            if (*count > 1 || !fin) && *count > limits.fragments {
-                return Err(ProtocolError::TooManyFragments {
-                    limit: limits.fragments,
-                });
-            }
+    }
+    Ok(())
+}
+
+struct ReferenceHeader {
+    fin: bool,
+    rsv1: bool,
+    opcode: u8,
+    masked: bool,
+    len: u64,
+    header_len: usize,
+}
+
+/// The message that is open: its opcode, its bytes, the sum of its frames' lengths, their number.
+type ReferenceMessage = Option<(u8, Vec<u8>, u64, u32)>;
+
+/// What the bytes of a header show by themselves, in their order.
+fn reference_header(rest: &[u8]) -> Result<Option<ReferenceHeader>, ProtocolError> {
+    let Some(&first) = rest.first() else {
+        return Ok(None);
+    };
+    let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
+    for (bit, number) in [(0x20, 2), (0x10, 3)] {
+        if first & bit != 0 {
+            return Err(ProtocolError::ReservedBit(number));
         }
-        let here = (rest.len() - header_len).min(len as usize);
-        let mut payload = rest[header_len..header_len + here].to_vec();
-        for (i, byte) in payload.iter_mut().enumerate().filter(|_| masked) {
-            *byte ^= key[i % 4];
-        }
-        let whole = here as u64 == len;
-        rest = &rest[header_len + here..];
-        if opcode < 8 {
-            let (kind, data, ..) = open.as_mut().unwrap();
-            data.extend_from_slice(&payload);
-            let verdict = std::str::from_utf8(data);
-            let ends = fin && whole;
-            if *kind == 1 && verdict.is_err_and(|error| ends || error.error_len().is_some()) {
-                return Err(ProtocolError::InvalidUtf8);
-            }
-            if ends {
-                let kind = if *kind == 1 {
-                    MessageKind::Text
-                } else {
-                    MessageKind::Binary
-                };
-                got.extend(open.take().map(|(_, data, ..)| Got::Message(kind, data)));
-            }
-        } else if whole && opcode == 8 {
-            got.push(Got::Close(
-                CloseFrame::parse(&payload)?.map(|f| (f.code().value(), f.reason().to_owned())),
-            ));
-            return Ok(());
-        } else if whole {
-            got.push(if opcode == 9 {
-                Got::Ping(payload)
-            } else {
-                Got::Pong(payload)
-            });
-        }
+    }
+    if ![0, 1, 2, 8, 9, 10].contains(&opcode) {
+        return Err(ProtocolError::ReservedOpcode(opcode));
+    }
+    if opcode >= 8 && !fin {
+        return Err(ProtocolError::ControlFragmented);
+    }
+    let Some(&second) = rest.get(1) else {
+        return Ok(None);
+    };
+    let (masked, short) = (second & 0x80 != 0, second & 0x7f);
+    if opcode >= 8 && short > 125 {
+        return Err(ProtocolError::ControlTooLong);
+    }
+    let (len_bytes, min) = match short {
+        126 => (2, 126),
+        127 => (8, 65536),
+        _ => (0, 0),
+    };
+    if short == 127 && rest.get(2).is_some_and(|byte| byte & 0x80 != 0) {
+        return Err(ProtocolError::LengthTopBitSet);
+    }
+    let Some(bytes) = rest.get(2..2 + len_bytes) else {
+        return Ok(None);
+    };
+    let long = bytes
+        .iter()
+        .fold(0_u64, |len, byte| len << 8 | u64::from(*byte));
+    if long < min {
+        return Err(ProtocolError::LengthNotMinimal);
+    }
+    let header = ReferenceHeader {
+        fin,
+        rsv1: first & 0x40 != 0,
+        opcode,
+        masked,
+        len: if len_bytes == 0 {
+            u64::from(short)
+        } else {
+            long
+        },
+        header_len: 2 + len_bytes + if masked { 4 } else { 0 },
+    };
+    Ok((rest.len() >= header.header_len).then_some(header))
+}
+
+/// What a whole header shows together with what came before it.
+fn reference_order(
+    side: Side,
+    limits: &RecvLimits,
+    header: &ReferenceHeader,
+    open: &mut ReferenceMessage,
+) -> Result<(), ProtocolError> {
+    if header.rsv1 {
+        return Err(ProtocolError::ReservedBit(1));
+    }
+    match side {
+        Side::Server if !header.masked => return Err(ProtocolError::UnmaskedByClient),
+        Side::Client if header.masked => return Err(ProtocolError::MaskedByServer),
+        _ => {}
+    }
+    if header.opcode >= 8 {
+        return Ok(());
+    }
+    match (&open, header.opcode) {
+        (None, 0) => return Err(ProtocolError::ContinuationWithoutStart),
+        (Some(_), 1 | 2) => return Err(ProtocolError::DataInsideMessage),
+        (None, _) => *open = Some((header.opcode, Vec::new(), 0, 0)),
+        (Some(_), _) => {}
+    }
+    let (len, limit) = (header.len, limits.frame_bytes);
+    if len > limit {
+        return Err(ProtocolError::FrameTooLarge { len, limit });
+    }
+    let (_, _, total, count) = open.as_mut().unwrap();
+    *total += len;
+    if *total > limits.message_bytes as u64 {
+        let limit = limits.message_bytes;
+        return Err(ProtocolError::MessageTooLarge { limit });
+    }
+    *count += 1;
+    if (*count > 1 || !header.fin) && *count > limits.fragments {
+        let limit = limits.fragments;
+        return Err(ProtocolError::TooManyFragments { limit });
+    }
+    Ok(())
+}
+
+fn reference_data(
+    header: &ReferenceHeader,
+    payload: &[u8],
+    whole: bool,
+    open: &mut ReferenceMessage,
+    got: &mut Vec<Got>,
+) -> Result<(), ProtocolError> {
+    let (kind, data, ..) = open.as_mut().unwrap();
+    data.extend_from_slice(payload);
+    let verdict = std::str::from_utf8(data);
+    let ends = header.fin && whole;
+    if *kind == 1 && verdict.is_err_and(|error| ends || error.error_len().is_some()) {
+        return Err(ProtocolError::InvalidUtf8);
+    }
+    let kind = match *kind {
+        1 => MessageKind::Text,
+        _ => MessageKind::Binary,
+    };
+    if ends {
+        got.extend(open.take().map(|(_, data, ..)| Got::Message(kind, data)));
     }
     Ok(())
 }
