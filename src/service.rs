@@ -134,10 +134,16 @@ impl Context {
             || turn.is_interrupted()
             || !turn.ready.is_empty()
             || !turn.accepting.is_empty()
+            || self.can_reopen()
             || !self.inner.out.dirty.is_empty()
             || !self.inner.commands.is_empty()
             || self.inner.lifted.is_some()
             || self.cancel.is_called()
+    }
+
+    /// A listener waits for connections to end, and one has: no event will tell it again.
+    fn can_reopen(&self) -> bool {
+        self.turn.full && self.inner.conns.len() < self.inner.max_connections
     }
 
     /// Cleans up after a callback that panicked: its connection went with the unwinding, its slot
@@ -240,7 +246,7 @@ impl Context {
                 lift.pump()
             });
         }
-        if self.turn.full && self.inner.conns.len() < self.inner.max_connections {
+        if self.can_reopen() {
             self.reopen();
         }
         for (index, generation) in std::mem::take(&mut self.turn.accepting) {

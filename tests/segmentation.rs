@@ -212,7 +212,7 @@ impl Golden {
     }
 
     fn record(side: Side, delivery: Delivery, frames: &[u8]) -> Self {
-        let mut stage = Stage::new(side, delivery, None);
+        let stage = Stage::new(side, delivery, None);
         let mut bytes = stage.handshake.clone();
         bytes.extend_from_slice(frames);
         stage.peer.write(&bytes).unwrap();

@@ -460,21 +460,22 @@ impl SimStream {
         let mut world = self.net.lock();
         world.begin_stream_call(Call::Write, self.id)?;
         world.check_writable(self.id)?;
-        let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        let offered: usize = bufs.iter().map(|buf| buf.len()).sum();
         let room = world.room(self.id);
-        let n = bytes.len().min(room).min(world.io_max);
-        if n < bytes.len() {
+        let n = offered.min(room).min(world.io_max);
+        if n < offered {
             world.end_mut(self.id).blocked = true;
         }
-        if n == 0 && !bytes.is_empty() {
+        if n == 0 && offered > 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        if n < bytes.len() && n < room {
+        if n < offered && n < room {
             // Cut short by `limit_io`, not for want of room: nobody else will say so.
             world.notify_end(self.id);
         }
         if n > 0 {
-            world.deliver(self.id, bytes[..n].to_vec());
+            let taken = bufs.iter().flat_map(|buf| buf.iter().copied()).take(n);
+            world.deliver(self.id, taken.collect());
         }
         Ok(n)
     }

@@ -65,12 +65,12 @@ async def echoed(ws, message, **how):
 
 
 async def finished(ws, code, reason=""):
-    """Wants our side's close frame with the code that was sent (RFC 6455 5.5.1); it may leave the reason out."""
+    """Wants our side's close frame with the code that was sent (RFC 6455 5.5.1), and its reason."""
     await ws.wait_closed()
     if ws.protocol.close_rcvd is None:
         raise AssertionError("no close frame came, wanted %d" % code)
     equal(ws.protocol.close_rcvd.code, code, "close code")
-    equal(ws.protocol.close_rcvd.reason or reason, reason, "close reason")
+    equal(ws.protocol.close_rcvd.reason, reason, "close reason")
 
 
 # --- conversations: ours echoes, whichever side it is -------------------------------------------

@@ -3,7 +3,8 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "each test binary uses its own part of this"
+    clippy::unwrap_used,
+    reason = "each test binary uses its own part of this, and a failed unwrap fails the test"
 )]
 
 use std::net::SocketAddr;
