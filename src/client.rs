@@ -677,6 +677,7 @@ pub const MAX_SUBPROTOCOLS: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::HeaderProblem;
 
     use ArgumentProblem as Problem;
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use real::{Host, Peer, REQUEST, in_child, loopback, masked, plain};
 use socket2::{Domain, Socket, Type};
-use wsloop::http::HeaderList;
 use wsloop::{
     ClientConnectInfo, Close, ConnectFailure, Context, ContextConfig, Limits, ListenConfig,
     Message, VhostConfig, VhostError,
@@ -241,12 +240,7 @@ fn accept_upgrade(client: &mut Host, peer: &mut Peer) {
         request.is_some()
     });
     let request = request.unwrap();
-    let limits = Limits::default().head;
-    let head = wsloop::http::head::RequestHead::parse(request.as_bytes(), &limits).unwrap();
-    let upgrade = wsloop::ws::handshake::check_request(&head).unwrap();
-    let mut response = Vec::new();
-    wsloop::ws::handshake::write_accept(&mut response, &upgrade.accept, None, &HeaderList::new());
-    peer.write(&response);
+    peer.write(&real::response_to(&request));
     client.until_logged("established", 1);
 }
 

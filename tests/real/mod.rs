@@ -13,6 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socket2::SockRef;
+use wsloop::http::HeaderList;
+use wsloop::http::head::RequestHead;
+use wsloop::ws::handshake::{check_request, write_accept};
 use wsloop::{
     ClientConnectInfo, Close, CloseCause, ConnectError, Context, ContextConfig, ContextObserver,
     Cx, Established, ListenerTrouble, Message, Protocol, ProtocolHandle, ServerRefusal,
@@ -232,8 +235,17 @@ const TURNS: usize = 2000;
 pub const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\n\r\n";
-/// The answer to a client's request whose key nobody looked at would be wrong, so it is computed.
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+
+/// The 101 that a client's request asks for.
+pub fn response_to(request: &str) -> Vec<u8> {
+    let limits = wsloop::Limits::default().head;
+    let head = RequestHead::parse(request.as_bytes(), &limits).unwrap();
+    let upgrade = check_request(&head).unwrap();
+    let mut response = Vec::new();
+    write_accept(&mut response, &upgrade.accept, None, &HeaderList::new());
+    response
+}
 
 /// A stranger on a socket of the standard library.
 pub struct Peer {

@@ -1,0 +1,228 @@
+//! Steady traffic allocates nothing: counted over a thousand messages of each kind, in both roles.
+//!
+//! A binary of its own with one test, so that nobody else allocates meanwhile.
+
+mod real;
+
+use std::alloc::System;
+use std::io::{self, Read, Write};
+use std::net::TcpListener;
+use std::time::Duration;
+
+use real::{Peer, loopback, masked, plain};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use wsloop::{
+    ClientConnectInfo, Close, Context, ContextConfig, Established, Message, Protocol, VhostConfig,
+    Wsi,
+};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+#[test]
+fn an_echoed_message_allocates_nothing() {
+    let mut failures = Vec::new();
+    for traffic in table() {
+        for side in [Side::Server, Side::Client] {
+            let allocations = measure(side, &traffic);
+            if allocations > 0 {
+                let Traffic {
+                    name, size, depth, ..
+                } = traffic;
+                failures.push(format!(
+                    "{side:?}, {name} of {size} bytes, {depth} at a time: {allocations}"
+                ));
+            }
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "allocations in {MEASURED} messages:\n{}",
+        failures.join("\n")
+    );
+}
+
+/// The role of the side that is measured.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Client,
+    Server,
+}
+
+struct Traffic {
+    name: &'static str,
+    size: usize,
+    depth: usize,
+    /// First bytes of the frames that a message is made of.
+    frames: &'static [u8],
+    /// First byte of the answer.
+    answer: u8,
+}
+
+const MEASURED: usize = 1000;
+const WARM_UP: usize = 200;
+
+fn table() -> Vec<Traffic> {
+    let kinds: [(&str, &[u8], u8); 4] = [
+        ("text", &[0x81], 0x81),
+        ("binary", &[0x82], 0x82),
+        ("text in three fragments", &[0x01, 0x00, 0x80], 0x81),
+        ("binary in two fragments", &[0x02, 0x80], 0x82),
+    ];
+    let mut table = Vec::new();
+    for (name, frames, answer) in kinds {
+        for size in [20, 1024, 16 * 1024, 100 * 1024] {
+            for depth in [1, 16] {
+                table.push(Traffic {
+                    name,
+                    size,
+                    depth,
+                    frames,
+                    answer,
+                });
+            }
+        }
+    }
+    for depth in [1, 16] {
+        let (frames, answer): (&[u8], _) = (&[0x89], 0x8a);
+        table.push(Traffic {
+            name: "ping",
+            size: 20,
+            depth,
+            frames,
+            answer,
+        });
+    }
+    table
+}
+
+/// Echoes without writing anything down.
+struct Echo;
+
+impl Protocol for Echo {
+    type Session = ();
+
+    fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
+        Ok(())
+    }
+
+    fn on_message(
+        &mut self,
+        wsi: &mut Wsi<'_>,
+        _: &mut (),
+        message: Message<'_>,
+    ) -> Result<(), Close> {
+        Ok(wsi.send(message).map(drop)?)
+    }
+}
+
+fn measure(side: Side, traffic: &Traffic) -> usize {
+    let (mut context, mut peer) = match side {
+        Side::Server => server(),
+        Side::Client => client(),
+    };
+    let output = traffic.messages(side);
+    let answers = traffic.answers(side);
+    let mut input = vec![0; answers.len()];
+    for _ in 0..WARM_UP / traffic.depth + 1 {
+        exchange(&mut context, &mut peer, &output, &mut input);
+        if let Side::Server = side {
+            assert!(input == answers, "not what was sent");
+        }
+    }
+    let region = Region::new(ALLOCATOR);
+    for _ in 0..MEASURED.div_ceil(traffic.depth) {
+        exchange(&mut context, &mut peer, &output, &mut input);
+    }
+    let change = region.change();
+    change.allocations + change.reallocations
+}
+
+impl Traffic {
+    fn messages(&self, side: Side) -> Vec<u8> {
+        let payload = vec![b'x'; self.size];
+        let mut pieces = payload.chunks(self.size.div_ceil(self.frames.len()));
+        let mut message = Vec::new();
+        for first in self.frames {
+            let piece = pieces.next().unwrap_or_default();
+            message.extend(match side {
+                Side::Server => masked(*first, piece),
+                Side::Client => plain(*first, piece),
+            });
+        }
+        message.repeat(self.depth)
+    }
+
+    /// What a server answers; a client's answers have keys that nobody knows.
+    fn answers(&self, side: Side) -> Vec<u8> {
+        let payload = vec![b'x'; self.size];
+        let answer = match side {
+            Side::Server => plain(self.answer, &payload),
+            Side::Client => masked(self.answer, &payload),
+        };
+        answer.repeat(self.depth)
+    }
+}
+
+fn server() -> (Context, Peer) {
+    let vhost = VhostConfig::new("localhost")
+        .listen(loopback())
+        .protocol("echo", Echo);
+    let mut context = Context::new(ContextConfig::new()).unwrap();
+    let vhost = context.create_vhost(vhost).unwrap();
+    let mut peer = Peer::connect(context.listen_addrs(vhost)[0]);
+    peer.write(real::REQUEST);
+    for _ in 0..TURNS {
+        context.service(Some(Duration::from_millis(5))).unwrap();
+        if peer.take_head().is_some() {
+            return (context, peer);
+        }
+    }
+    panic!("no answer to the request");
+}
+
+fn client() -> (Context, Peer) {
+    let listener = TcpListener::bind(loopback()).unwrap();
+    let vhost = VhostConfig::new("client").protocol("echo", Echo);
+    let mut context = Context::new(ContextConfig::new()).unwrap();
+    let vhost = context.create_vhost(vhost).unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    context
+        .client_connect(vhost, ClientConnectInfo::from_url(&url).unwrap())
+        .unwrap();
+    context.service(Some(Duration::ZERO)).unwrap();
+    let mut peer = Peer::new(listener.accept().unwrap().0);
+    for _ in 0..TURNS {
+        context.service(Some(Duration::from_millis(5))).unwrap();
+        if let Some(request) = peer.take_head() {
+            peer.write(&real::response_to(&request));
+            return (context, peer);
+        }
+    }
+    panic!("no request");
+}
+
+/// Writes all of `output` and reads `input` full, the context turning in between. Does not
+/// allocate.
+fn exchange(context: &mut Context, peer: &mut Peer, output: &[u8], input: &mut [u8]) {
+    let (mut written, mut read) = (0, 0);
+    for _ in 0..TURNS {
+        written += progress(peer.stream.write(&output[written..]));
+        context.service(Some(Duration::ZERO)).unwrap();
+        read += progress(peer.stream.read(&mut input[read..]));
+        if read == input.len() {
+            return;
+        }
+    }
+    panic!("{written} bytes written and {read} read, then no more");
+}
+
+fn progress(outcome: io::Result<usize>) -> usize {
+    match outcome {
+        Ok(n) => n,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+const TURNS: usize = 100_000;
