@@ -14,7 +14,7 @@ use crate::id::{VhostId, WsiId};
 use crate::inner::Out;
 use crate::net::transport::Io;
 use crate::timer::{TimerKey, saturating_add};
-use crate::upgrade::HttpRole;
+use crate::upgrade::{HttpRole, NO_SESSION};
 use crate::ws::close::write_close_payload;
 use crate::ws::frame::Opcode;
 use crate::ws::recv::Recv;
@@ -58,6 +58,15 @@ impl Conn {
         matches!(self.role, Role::Ws(_)) && self.send.phase != Phase::Ended
     }
 
+    /// Whether its final event has been given, or will never come.
+    pub(crate) fn is_told(&self) -> bool {
+        match &self.role {
+            Role::Client(_) | Role::Http(_) => false,
+            Role::Linger => true,
+            Role::Ws(ws) => ws.session == NO_SESSION,
+        }
+    }
+
     /// Heap and inline bytes that this connection costs the library; the session is not counted.
     pub(crate) fn memory(&self) -> usize {
         let role = match &self.role {
@@ -81,37 +90,42 @@ pub(crate) enum Stash {
         bytes: [u8; STASHED_HEADER],
     },
     /// Anything longer.
-    Heap(Vec<u8>),
+    Heap {
+        bytes: Vec<u8>,
+        /// How many of them are used up.
+        done: usize,
+    },
 }
 
 /// A frame header is at most 14 bytes, so an incomplete one is shorter.
 pub(crate) const STASHED_HEADER: usize = 14;
 
 impl Stash {
-    pub(crate) fn keep(&mut self, input: &[u8]) {
-        debug_assert!(self.is_empty(), "what was stashed is processed first");
+    /// Keeps the begin of a frame header, which has at most 13 bytes.
+    pub(crate) fn header(begin: &[u8]) -> Self {
         let mut bytes = [0; STASHED_HEADER];
-        *self = match bytes.get_mut(..input.len()) {
-            Some([]) => Self::Empty,
+        match bytes.get_mut(..begin.len()) {
+            Some([]) | None => Self::Empty,
             Some(place) => {
-                place.copy_from_slice(input);
-                Self::Header {
-                    len: input.len() as u8,
-                    bytes,
-                }
+                place.copy_from_slice(begin);
+                let len = begin.len() as u8;
+                Self::Header { len, bytes }
             }
-            None => Self::Heap(input.to_vec()),
-        };
+        }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
+    /// Keeps what nobody wants now, but for the first `done` bytes.
+    pub(crate) fn aside(bytes: Vec<u8>, done: usize) -> Self {
+        if done >= bytes.len() {
+            return Self::Empty;
+        }
+        Self::Heap { bytes, done }
     }
 
     pub(crate) fn memory(&self) -> usize {
         match self {
             Self::Empty | Self::Header { .. } => 0,
-            Self::Heap(bytes) => bytes.capacity(),
+            Self::Heap { bytes, .. } => bytes.capacity(),
         }
     }
 }
@@ -252,6 +266,11 @@ impl SendHalf {
             size_of::<Rare>() + rare.timers.capacity() * size_of::<TimerKey>()
         });
         self.tx.memory() + rare
+    }
+
+    /// Established, and nobody has begun to end it.
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase == Phase::Open && !self.flags.contains(Flags::ABORT)
     }
 
     /// Whether data and control frames are taken from the peer now.
@@ -403,6 +422,8 @@ impl SendHalf {
     /// Begins the closing handshake. Later calls change nothing.
     pub(crate) fn close(&mut self, out: &mut Out, close: &Close, kind: CloseKind) {
         match self.phase {
+            // Aborted already: nothing is sent any more.
+            Phase::Open if !self.is_open() => {}
             Phase::Open => {
                 let code = close.code().value();
                 self.set_cause(CloseCause::new(

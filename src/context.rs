@@ -14,7 +14,7 @@ use crate::config::{ContextConfig, ListenConfig, VhostConfig};
 use crate::conn::{NO_PROTOCOL, STASHED_HEADER};
 use crate::error::{ConnectError, ContextError, Gone, VhostError};
 use crate::id::{ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId};
-use crate::inner::{Inner, Out, TimerKind, Vhost};
+use crate::inner::{Command, Inner, Out, TimerKind, Vhost};
 use crate::net::System;
 use crate::net::clock::Clock;
 use crate::net::listen::{ListenOptions, Listener, SpareDescriptor};
@@ -171,7 +171,7 @@ impl Context {
             out: Out {
                 dirty: Vec::new(),
                 now: clock.now(),
-                pool: BufferPool::new(POOLED, POOLED_CAPACITY),
+                pool: spare_buffers(),
                 random,
                 timers: Timers::new(),
             },
@@ -188,7 +188,7 @@ impl Context {
             listeners: Arena::new(),
             protocols: Slab::new(),
             observer: config.observer,
-            pool: BufferPool::new(POOLED, POOLED_CAPACITY),
+            pool: spare_buffers(),
             buffer: Vec::new(),
             buffer_len: config.receive_buffer,
             turn_budget: config.turn_budget,
@@ -229,7 +229,8 @@ impl Context {
     /// [`Gone`] if there is no such vhost.
     pub fn destroy_vhost(&mut self, id: VhostId) -> Result<(), Gone> {
         self.inner.vhost(id).ok_or(Gone)?;
-        self.destroy(id);
+        self.close_vhost(id);
+        self.inner.commands.push_back(Command::DestroyVhost(id));
         Ok(())
     }
 
@@ -260,6 +261,7 @@ impl Context {
         handle: ProtocolHandle<P>,
         f: impl FnOnce(&mut P, &mut Cx<'_>) -> R,
     ) -> Option<R> {
+        self.read_clock();
         let index = self.protocol_index(handle)?;
         let slot = self.parts.protocols.get_mut(index)?;
         let bound = slot.dispatch.as_any().downcast_mut::<Bound<P>>()?;
@@ -346,12 +348,12 @@ impl AsFd for Context {
     ///
     /// # Panics
     ///
-    /// On a simulated network, which has none.
+    /// On a simulated network, and on systems where mio polls with poll(2): they have none.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.parts
             .poller
             .as_fd()
-            .expect("only a simulated network has no descriptor")
+            .expect("no descriptor: a simulated network, or a system with poll(2) only")
     }
 }
 
@@ -364,9 +366,16 @@ pub(crate) fn listen_options(config: &ListenConfig) -> ListenOptions {
     }
 }
 
+/// The buffers that the loop keeps for the next connection that needs one.
+const fn spare_buffers() -> BufferPool {
+    BufferPool::new(POOLED, POOLED_CAPACITY).with_max_total(POOLED_TOTAL)
+}
+
 /// Events of one poll.
 const EVENTS: usize = 1024;
-/// Buffers that the loop keeps for the next connection that needs one.
-const POOLED: usize = 64;
-/// The largest buffer that is kept.
-const POOLED_CAPACITY: usize = 64 * 1024;
+/// How many of them: a broadcast of a short message takes one for each of its receivers.
+const POOLED: usize = 1024;
+/// The largest one that is kept: what a full receive buffer makes of pipelined messages fits.
+const POOLED_CAPACITY: usize = 1024 * 1024;
+/// All of them together.
+const POOLED_TOTAL: usize = 8 * 1024 * 1024;

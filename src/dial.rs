@@ -16,7 +16,7 @@ use crate::error::{
 };
 use crate::http::head::ResponseHead;
 use crate::id::{Token, VhostId, WsiId};
-use crate::inner::Inner;
+use crate::inner::{Inner, VhostState};
 use crate::lift::Lift;
 use crate::net::connect::Race;
 use crate::net::resolve::ResolveRefused;
@@ -212,7 +212,7 @@ impl Lift<'_> {
         let Role::Client(client) = &mut self.conn.role else {
             return;
         };
-        if client.failure.is_some() {
+        if client.failure.is_some() || self.conn.send.flags.contains(Flags::ABORT) {
             return;
         }
         match &client.stage {
@@ -555,6 +555,8 @@ impl Lift<'_> {
         let Role::Client(client) = &mut self.conn.role else {
             return ConnectError::new(stage, failure, String::new());
         };
+        // While the next one is waited for, it has not been made.
+        let current = u32::from(!matches!(client.stage, Stage::Waiting));
         ConnectError {
             details: Box::new(ConnectDetails {
                 stage,
@@ -562,7 +564,7 @@ impl Lift<'_> {
                 target: target(&client.info),
                 tried: std::mem::take(&mut client.tried),
                 elapsed: now.saturating_duration_since(client.began),
-                attempts: client.retry.attempts().saturating_add(1),
+                attempts: client.retry.attempts().saturating_add(current),
             }),
         }
     }
@@ -587,7 +589,9 @@ impl Lift<'_> {
                 | CloseKind::Shutdown
                 | CloseKind::VhostDestroyed
         );
-        if !wanted || self.inner.shutting_down {
+        let vhost = self.inner.vhost(self.conn.send.vhost);
+        let stays = vhost.is_some_and(|vhost| vhost.state == VhostState::Active);
+        if !wanted || !stays || self.inner.shutting_down {
             return None;
         }
         let Redial {

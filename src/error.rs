@@ -381,6 +381,9 @@ pub enum ConnectFailure {
     /// A deadline passed.
     #[error("{0}")]
     Timeout(Deadline),
+    /// A `wss://` URL. Nothing is sent in the clear in its place.
+    #[error("wss:// needs TLS, which this release does not have; dial ws:// behind a tunnel")]
+    TlsUnsupported,
     /// The context has as many connections as it may.
     #[error("the context has {0} connections, as many as ContextConfig::max_connections allows")]
     TooManyConnections(usize),
@@ -473,6 +476,7 @@ impl ConnectError {
             | ConnectFailure::NotWanted(_)
             | ConnectFailure::Response(_)
             | ConnectFailure::Shutdown
+            | ConnectFailure::TlsUnsupported
             | ConnectFailure::UnknownProtocol
             | ConnectFailure::VhostDestroyed => false,
         }

@@ -178,6 +178,9 @@ impl Inner {
         if self.shutting_down {
             return Err(refuse(ConnectFailure::Shutdown));
         }
+        if info.is_tls() {
+            return Err(refuse(ConnectFailure::TlsUnsupported));
+        }
         if self.conns.len() >= self.max_connections {
             return Err(refuse(ConnectFailure::TooManyConnections(
                 self.max_connections,

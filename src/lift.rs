@@ -42,7 +42,7 @@ impl Lift<'_> {
     pub(crate) fn pump(&mut self) -> Fate {
         self.apply_verdict();
         self.dial();
-        let left_over = self.read();
+        self.read();
         self.after_reading();
         self.write();
         self.after_write_failure();
@@ -50,7 +50,7 @@ impl Lift<'_> {
             return Fate::Drop;
         }
         self.refile();
-        if left_over {
+        if self.wants_stash() || self.wants_reading() {
             Fate::KeepReady
         } else {
             Fate::Keep
@@ -67,9 +67,8 @@ impl Lift<'_> {
         self.conn.send.flags |= Flags::ABORT;
     }
 
-    /// Reads and processes until there is no more, nobody wants more, or the budget is spent;
-    /// whether the latter.
-    fn read(&mut self) -> bool {
+    /// Reads and processes until there is no more, nobody wants more, or the budget is spent.
+    fn read(&mut self) {
         if self.wants_stash() {
             self.process_stash();
         }
@@ -93,7 +92,6 @@ impl Lift<'_> {
             }
         }
         self.parts.buffer = buffer;
-        budget == 0 && self.wants_reading()
     }
 
     /// `n` bytes lie in the buffer behind the room for a stashed header.
@@ -113,34 +111,48 @@ impl Lift<'_> {
                 }
                 self.process(input);
             }
-            Stash::Heap(mut bytes) => {
+            Stash::Heap { mut bytes, done } => {
                 let new = buffer.get(STASHED_HEADER..end).unwrap_or_default();
                 bytes.extend_from_slice(new);
-                self.process_owned(bytes);
+                self.process_owned(bytes, done);
             }
         }
     }
 
     fn process_stash(&mut self) {
-        if let Stash::Heap(bytes) = std::mem::take(&mut self.conn.stash) {
-            self.process_owned(bytes);
+        if let Stash::Heap { bytes, done } = std::mem::take(&mut self.conn.stash) {
+            self.process_owned(bytes, done);
         }
     }
 
     fn process(&mut self, input: &mut [u8]) {
         let used = self.consume(input);
         let rest = input.get(used..).unwrap_or_default();
-        self.conn.stash.keep(rest);
+        self.conn.stash = if self.is_short_of_header(rest) {
+            Stash::header(rest)
+        } else {
+            Stash::aside(rest.to_vec(), 0)
+        };
     }
 
-    fn process_owned(&mut self, mut bytes: Vec<u8>) {
-        let used = self.consume(&mut bytes);
-        if used == 0 && bytes.len() > STASHED_HEADER {
-            self.conn.stash = Stash::Heap(bytes);
+    /// Whether bytes are left because they do not make a frame header yet, and not because nobody
+    /// wants them now: those may be whole frames, however few they are.
+    fn is_short_of_header(&self, rest: &[u8]) -> bool {
+        let parsed = matches!(self.conn.role, Role::Ws(_)) && self.is_willing();
+        parsed && rest.len() < STASHED_HEADER
+    }
+
+    /// As [`Lift::process`] for bytes that were put aside, of which `done` are used up. Those who
+    /// take one message at a time are not charged a copy of the rest for each.
+    fn process_owned(&mut self, mut bytes: Vec<u8>, done: usize) {
+        let used = self.consume(bytes.get_mut(done..).unwrap_or_default());
+        let done = done + used;
+        let rest = bytes.get(done..).unwrap_or_default();
+        self.conn.stash = if self.is_short_of_header(rest) {
+            Stash::header(rest)
         } else {
-            let rest = bytes.get(used..).unwrap_or_default();
-            self.conn.stash.keep(rest);
-        }
+            Stash::aside(bytes, done)
+        };
     }
 
     /// Gives bytes to whatever role the connection has, and what is left to the next role; how
@@ -191,7 +203,7 @@ impl Lift<'_> {
     /// What was put aside while nobody wanted it. Heads that are incomplete stay: they are of use
     /// only with what comes next.
     fn wants_stash(&self) -> bool {
-        let aside = matches!(self.conn.stash, Stash::Heap(_));
+        let aside = matches!(self.conn.stash, Stash::Heap { .. });
         aside && matches!(self.conn.role, Role::Ws(_)) && self.is_willing()
     }
 
@@ -242,15 +254,14 @@ impl Lift<'_> {
     fn write(&mut self) {
         self.flush();
         let send = &mut self.conn.send;
-        if send.tx.is_empty() {
-            send.release_pong(&mut self.inner.out);
-        }
         let low = send.settings.limits.output_low_water;
-        let wanted = send.flags.contains(Flags::WANT_WRITABLE) && send.phase == Phase::Open;
+        let wanted = send.flags.contains(Flags::WANT_WRITABLE) && send.is_open();
         if wanted && send.tx.len() <= low {
             self.on_writable();
         }
-        if !self.conn.send.tx.is_empty() {
+        self.flush();
+        if self.conn.send.tx.is_empty() {
+            self.conn.send.release_pong(&mut self.inner.out);
             self.flush();
         }
     }
@@ -292,7 +303,8 @@ impl Lift<'_> {
         let Some(error) = failed.map(clone_error) else {
             return;
         };
-        if self.read() {
+        self.read();
+        if self.wants_reading() {
             return;
         }
         self.after_reading();
@@ -484,7 +496,7 @@ impl Lift<'_> {
             rare.timers.retain(|timer| *timer != key);
         }
         let Role::Ws(ws) = role else { return };
-        if send.phase != Phase::Open {
+        if !send.is_open() {
             return;
         }
         if let Some(bound) = self.parts.protocols.get_mut(send.protocol as usize) {
@@ -547,8 +559,8 @@ impl crate::conn::SendHalf {
     /// The peer's stream has ended (or failed): what that means to the closing handshake.
     fn ws_ended(&mut self, cause: CloseCause) {
         match self.phase {
-            // Complete, but for what is still on its way out.
-            Phase::CloseDone if !matches!(cause.kind, CloseKind::Transport(_)) => {}
+            // Complete, but for what is still on its way out: the peer may be reading yet.
+            Phase::CloseDone | Phase::Failed if !matches!(cause.kind, CloseKind::Transport(_)) => {}
             Phase::CloseDone | Phase::Failed | Phase::Ended => self.flags |= Flags::ABORT,
             // RFC 6455 section 7.1.5: without the peer's Close frame the code is 1006.
             Phase::CloseSent => {

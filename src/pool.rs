@@ -2,13 +2,17 @@
 
 /// Buffers that were given back and wait for their next use.
 ///
-/// At most `max_buffers` of at most `max_capacity` bytes each are kept; what is over is freed.
+/// At most `max_buffers` of at most `max_capacity` bytes each are kept, and no more than a total
+/// that [`BufferPool::with_max_total`] sets; what is over is freed.
 /// Share one pool among all connections of a loop.
 #[derive(Debug)]
 pub struct BufferPool {
     free: Vec<Vec<u8>>,
     max_buffers: usize,
     max_capacity: usize,
+    max_total: usize,
+    /// Bytes of capacity in `free`.
+    held: usize,
 }
 
 impl BufferPool {
@@ -19,26 +23,39 @@ impl BufferPool {
             free: Vec::new(),
             max_buffers,
             max_capacity,
+            max_total: usize::MAX,
+            held: 0,
         }
+    }
+
+    /// Keeps at most so many bytes in all the waiting buffers together. Default: no such limit.
+    #[must_use]
+    pub const fn with_max_total(mut self, bytes: usize) -> Self {
+        self.max_total = bytes;
+        self
     }
 
     /// An empty buffer, with capacity if one was given back before.
     pub(crate) fn take(&mut self) -> Vec<u8> {
-        self.free.pop().unwrap_or_default()
+        let buffer = self.free.pop().unwrap_or_default();
+        self.held -= buffer.capacity();
+        buffer
     }
 
     /// Gives a buffer back. Its contents are dropped.
     pub(crate) fn put(&mut self, mut buffer: Vec<u8>) {
         let worth_keeping = buffer.capacity() > 0 && buffer.capacity() <= self.max_capacity;
-        if worth_keeping && self.free.len() < self.max_buffers {
+        let held = self.held.saturating_add(buffer.capacity());
+        if worth_keeping && self.free.len() < self.max_buffers && held <= self.max_total {
+            self.held = held;
             buffer.clear();
             self.free.push(buffer);
         }
     }
 
     /// Bytes of heap that the waiting buffers hold.
-    pub fn memory(&self) -> usize {
-        self.free.iter().map(Vec::capacity).sum()
+    pub const fn memory(&self) -> usize {
+        self.held
     }
 }
 
@@ -79,5 +96,12 @@ mod tests {
         let mut none = BufferPool::new(0, 100);
         none.put(Vec::with_capacity(1));
         assert_eq!(none.memory(), 0);
+        let mut total = BufferPool::new(5, 100).with_max_total(250);
+        for _ in 0..5 {
+            total.put(Vec::with_capacity(100));
+        }
+        assert_eq!(total.memory(), 200);
+        drop(total.take());
+        assert_eq!(total.memory(), 100);
     }
 }

@@ -12,6 +12,7 @@ use crate::inner::{Command, LiftMark, TimerKind, VhostState};
 use crate::lift::{Fate, Lift};
 use crate::net::listen::AcceptError;
 use crate::net::poller::{Ready, ReadyFlags};
+use crate::net::resolve::Resolved;
 use crate::net::stream::Stream;
 use crate::net::transport::Io;
 use crate::protocol::ListenerTrouble;
@@ -35,6 +36,8 @@ pub(crate) struct Turn {
     settling: Vec<WsiId>,
     /// Listeners that have more to accept.
     accepting: Vec<(u32, u64)>,
+    /// What the resolver found out.
+    answers: Vec<Resolved>,
     /// Protocols that wait for their `on_wake`.
     waking: Vec<usize>,
     /// Some listener waits for connections to end.
@@ -52,6 +55,7 @@ impl Turn {
             going_on: Vec::new(),
             settling: Vec::new(),
             accepting: Vec::new(),
+            answers: Vec::new(),
             waking: Vec::new(),
             full: false,
             max_per_ip,
@@ -62,6 +66,7 @@ impl Turn {
         self.next_event < self.events.len()
             || !self.going_on.is_empty()
             || !self.settling.is_empty()
+            || !self.answers.is_empty()
             || !self.waking.is_empty()
     }
 }
@@ -114,8 +119,9 @@ impl Context {
     /// aborted. Every connection gets its final event from the turns that follow;
     /// [`Context::run`] then returns.
     pub fn shutdown(&mut self, grace: Duration) {
-        self.read_clock();
-        self.begin_shutdown(grace);
+        self.inner.shutting_down = true;
+        self.close_listeners();
+        self.inner.commands.push_back(Command::Shutdown(grace));
     }
 
     /// Whether a shutdown has come to its end: no connection is left.
@@ -134,11 +140,11 @@ impl Context {
             || turn.is_interrupted()
             || !turn.ready.is_empty()
             || !turn.accepting.is_empty()
-            || self.can_reopen()
             || !self.inner.out.dirty.is_empty()
             || !self.inner.commands.is_empty()
             || self.inner.lifted.is_some()
             || self.cancel.is_called()
+            || self.can_reopen()
     }
 
     /// A listener waits for connections to end, and one has: no event will tell it again.
@@ -223,9 +229,15 @@ impl Context {
     /// What the resolver found out.
     fn on_answers(&mut self) {
         if self.parts.lookups.is_empty() {
+            self.turn.answers.clear();
             return;
         }
-        for answer in self.parts.resolver.drain() {
+        if self.turn.answers.is_empty() {
+            self.turn.answers = self.parts.resolver.drain();
+            // They are taken from the end.
+            self.turn.answers.reverse();
+        }
+        while let Some(answer) = self.turn.answers.pop() {
             if let Some(id) = self.parts.lookups.remove(&answer.id) {
                 self.lift(id, |lift| {
                     lift.on_resolved(answer.id, answer.result);
@@ -249,7 +261,8 @@ impl Context {
         if self.can_reopen() {
             self.reopen();
         }
-        for (index, generation) in std::mem::take(&mut self.turn.accepting) {
+        for _ in 0..self.turn.accepting.len() {
+            let (index, generation) = self.turn.accepting.remove(0);
             self.accept(index, generation);
         }
     }
@@ -311,7 +324,10 @@ impl Context {
                         self.parts.observer.on_vhost_error(&mut cx, id, &error);
                     }
                 }
-                Command::DestroyVhost(id) => self.destroy(id),
+                Command::DestroyVhost(id) => {
+                    self.close_vhost(id);
+                    self.wind_down_vhost(id);
+                }
                 Command::Shutdown(grace) => self.begin_shutdown(grace),
             }
         }
@@ -509,35 +525,33 @@ impl Context {
         }
     }
 
-    pub(crate) fn destroy(&mut self, id: VhostId) {
-        let Some(vhost) = self.inner.vhost_mut(id) else {
-            return;
-        };
-        if vhost.state == VhostState::Going {
-            return;
+    /// Takes a vhost off its listeners, so that nothing new comes to it.
+    pub(crate) fn close_vhost(&mut self, id: VhostId) {
+        if let Some(vhost) = self.inner.vhost_mut(id) {
+            vhost.state = VhostState::Going;
+            let listeners = std::mem::take(&mut vhost.listeners);
+            vhost::detach(&mut self.parts, id, &listeners);
         }
-        vhost.state = VhostState::Going;
-        let listeners = std::mem::take(&mut vhost.listeners);
-        vhost::detach(&mut self.parts, id, &listeners);
+    }
+
+    fn wind_down_vhost(&mut self, id: VhostId) {
         for conn in self.ids(|conn| conn.send.vhost == id) {
             self.lift(conn, |lift| {
                 lift.wind_down(|| CloseKind::VhostDestroyed, ConnectFailure::VhostDestroyed);
-                lift.pump()
+                // Its callbacks come next turn: none of them can keep the others from going.
+                Fate::KeepReady
             });
         }
         vhost::bury(&mut self.inner, &mut self.parts, id);
     }
 
     fn begin_shutdown(&mut self, grace: Duration) {
-        if self.inner.shutting_down {
-            return;
-        }
         self.inner.shutting_down = true;
         self.close_listeners();
         for id in self.ids(|_| true) {
             self.lift(id, |lift| {
                 lift.wind_down(|| CloseKind::Shutdown, ConnectFailure::Shutdown);
-                lift.pump()
+                Fate::KeepReady
             });
         }
         self.inner.arm(grace, TimerKind::Shutdown);
@@ -560,7 +574,7 @@ impl Context {
                     .send
                     .abort(&mut lift.inner.out, CloseKind::Shutdown);
                 lift.end_now();
-                lift.pump()
+                Fate::KeepReady
             });
         }
     }

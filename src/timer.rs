@@ -74,6 +74,12 @@ impl<K: Copy> Timers<K> {
         }
     }
 
+    /// Whether a timer has neither fired nor been cancelled.
+    pub(crate) fn is_armed(&self, key: TimerKey) -> bool {
+        let entry = self.entries.get(key.index as usize);
+        entry.is_some_and(|entry| entry.seq == key.seq)
+    }
+
     /// Takes out every timer whose key is one of those; looks at all of them.
     pub(crate) fn cancel_matching(&mut self, wanted: impl Fn(K) -> bool) {
         let keys = self.entries.iter().filter(|(_, entry)| wanted(entry.key));

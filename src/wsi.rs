@@ -240,7 +240,13 @@ impl<'a> Wsi<'a> {
         let (send, out) = self.parts();
         let at = saturating_add(out.now, after)?;
         let key = out.timers.arm(at, TimerKind::Wsi(id, tag));
-        send.rare().timers.push(key);
+        let own = &mut send.rare().timers;
+        if own.len() == own.capacity() {
+            // Cancelled ones are swept out before the list grows, and seldom enough to be cheap.
+            own.retain(|timer| out.timers.is_armed(*timer));
+            own.reserve(own.len().max(4));
+        }
+        own.push(key);
         Some(TimerId(key))
     }
 
@@ -525,8 +531,7 @@ impl<'a> Cx<'a> {
             Some(current) if current.send.id == id => Some((&mut *current.send, out)),
             _ => {
                 let conn = conns.get_mut(id.index, id.generation)?;
-                let ended = matches!(conn.role, Role::Linger);
-                (!ended).then_some((&mut conn.send, out))
+                (!conn.is_told()).then_some((&mut conn.send, out))
             }
         }
     }

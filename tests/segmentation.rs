@@ -53,7 +53,7 @@ fn the_short_session_is_what_was_recorded() {
             expected.push((0x81, Vec::new()));
             expected.push((0x82, Vec::new()));
             expected.push((0x8a, Vec::new()));
-            expected.push((0x88, close_payload(1000, "")));
+            expected.push((0x88, close_payload(1000, "bye")));
             assert_eq!(sent, expected, "{side:?} {delivery:?}");
         }
     }

@@ -70,18 +70,18 @@ impl Race {
 }
 
 fn line_up(addrs: &[SocketAddr]) -> VecDeque<SocketAddr> {
-    let mut unique: Vec<SocketAddr> = Vec::new();
-    // Far more than that cannot change the first sixteen of either family by much, and the
-    // comparison is quadratic.
-    for addr in addrs.iter().take(ADDRESSES_MAX * ADDRESSES_MAX) {
-        if !unique.contains(addr) {
-            unique.push(*addr);
+    let first_is_v6 = addrs.first().is_some_and(SocketAddr::is_ipv6);
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for addr in addrs {
+        let family = if addr.is_ipv6() == first_is_v6 {
+            &mut first
+        } else {
+            &mut second
+        };
+        if family.len() < ADDRESSES_MAX && !family.contains(addr) {
+            family.push(*addr);
         }
     }
-    let first_is_v6 = unique.first().is_some_and(SocketAddr::is_ipv6);
-    let (first, second): (Vec<_>, Vec<_>) = unique
-        .into_iter()
-        .partition(|addr| addr.is_ipv6() == first_is_v6);
     let (mut first, mut second) = (first.into_iter(), second.into_iter());
     let mut line = VecDeque::new();
     while line.len() < ADDRESSES_MAX {
@@ -101,3 +101,123 @@ pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// How many addresses of one host are tried.
 pub(crate) const ADDRESSES_MAX: usize = 16;
+
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test needs some instant to count from"
+)]
+mod tests {
+    use super::*;
+
+    const V6: &str = "[2001:db8::1]:1";
+    const V4: &str = "192.0.2.1:1";
+
+    #[test]
+    fn families_take_turns_beginning_with_the_preferred_one() {
+        let line = |list: &str| Vec::from(line_up(&addrs(list)));
+        assert_eq!(
+            line("[2001:db8::1]:1 [2001:db8::2]:1 [2001:db8::3]:1 192.0.2.1:1"),
+            addrs("[2001:db8::1]:1 192.0.2.1:1 [2001:db8::2]:1 [2001:db8::3]:1")
+        );
+        assert_eq!(
+            line("192.0.2.1:1 192.0.2.2:1 [2001:db8::1]:1"),
+            addrs("192.0.2.1:1 [2001:db8::1]:1 192.0.2.2:1")
+        );
+    }
+
+    #[test]
+    fn dn_01_a_thousand_addresses_are_cut_to_a_few_of_both_families() {
+        let mut many: Vec<_> = (0..1000_u32)
+            .map(|n| SocketAddr::new(std::net::Ipv4Addr::from(0xc000_0200 + n).into(), 1))
+            .collect();
+        assert_eq!(
+            line_up(&vec![many[0]; 1000]).len(),
+            1,
+            "the same one is tried once"
+        );
+        many.extend(addrs(V6));
+        let line = line_up(&many);
+        assert_eq!(line.len(), ADDRESSES_MAX);
+        assert_eq!(line[1], addrs(V6)[0], "the other family is not crowded out");
+    }
+
+    #[test]
+    fn dn_01_a_host_without_addresses_has_lost_before_the_start() {
+        let now = Instant::now();
+        let mut race = Race::new(&[], now);
+        assert_eq!((race.next_start(now), race.deadline()), (None, None));
+        assert!(race.all_failed());
+        assert!(race.into_tried().is_empty());
+    }
+
+    #[test]
+    fn dn_04_a_black_hole_is_overtaken_after_the_attempt_delay() {
+        let now = Instant::now();
+        let mut race = Race::new(&addrs(&format!("{V6} {V4}")), now);
+        assert_eq!(race.next_start(now), Some(addrs(V6)[0]));
+        assert_eq!(race.next_start(now), None);
+        assert_eq!(race.deadline(), Some(now + ATTEMPT_DELAY));
+        assert_eq!(
+            race.next_start(now + ATTEMPT_DELAY - Duration::from_nanos(1)),
+            None
+        );
+        assert_eq!(race.next_start(now + ATTEMPT_DELAY), Some(addrs(V4)[0]));
+        assert_eq!(race.deadline(), None, "all have been started");
+        assert!(!race.all_failed());
+    }
+
+    #[test]
+    fn dn_04_a_refusal_lets_the_next_one_start_at_once() {
+        let now = Instant::now();
+        let mut race = Race::new(&addrs(&format!("{V6} {V4}")), now);
+        let first = race.next_start(now).unwrap();
+        race.failed(first, io::ErrorKind::ConnectionRefused.into(), now);
+        assert_eq!(race.deadline(), Some(now));
+        assert!(!race.all_failed(), "one has not been tried");
+        assert_eq!(race.next_start(now), Some(addrs(V4)[0]));
+        race.failed(addrs(V4)[0], io::ErrorKind::NetworkUnreachable.into(), now);
+        assert!(race.all_failed());
+        assert_eq!(
+            outcome(race),
+            [
+                (addrs(V6)[0], io::ErrorKind::ConnectionRefused),
+                (addrs(V4)[0], io::ErrorKind::NetworkUnreachable)
+            ]
+        );
+    }
+
+    #[test]
+    fn dn_04_a_late_refusal_of_the_first_does_not_hold_up_or_end_the_race() {
+        let now = Instant::now();
+        let mut race = Race::new(&addrs(&format!("{V6} {V4}")), now);
+        let first = race.next_start(now).unwrap();
+        let second = race.next_start(now + ATTEMPT_DELAY).unwrap();
+        race.failed(
+            first,
+            io::ErrorKind::ConnectionRefused.into(),
+            now + ATTEMPT_DELAY,
+        );
+        assert!(!race.all_failed());
+        assert_eq!(
+            outcome(race),
+            [
+                (first, io::ErrorKind::ConnectionRefused),
+                (second, io::ErrorKind::TimedOut)
+            ]
+        );
+    }
+
+    fn outcome(race: Race) -> Vec<(SocketAddr, io::ErrorKind)> {
+        race.into_tried()
+            .into_iter()
+            .map(|(addr, error)| (addr, error.kind()))
+            .collect()
+    }
+
+    fn addrs(list: &str) -> Vec<SocketAddr> {
+        list.split_whitespace()
+            .map(|addr| addr.parse().unwrap())
+            .collect()
+    }
+}

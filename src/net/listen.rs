@@ -211,3 +211,132 @@ fn set_reuse_port(_: &Socket) -> io::Result<()> {
 /// Linux copies TCP_NODELAY from the listener to what it accepts, which saves a system call for
 /// each connection.
 const ACCEPTED_INHERIT_NODELAY: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::poller::{Poller, ReadyFlags};
+    use super::super::testing::{CLIENT, LISTENER, accept, in_child, tcp};
+    use super::*;
+
+    #[cfg(all(
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    ))]
+    #[test]
+    fn rs_02_each_error_of_accept_asks_for_the_right_thing() {
+        let class = |errno| match AcceptError::classify(io::Error::from_raw_os_error(errno)) {
+            AcceptError::WouldBlock => "wait",
+            AcceptError::Retry(_) => "retry",
+            AcceptError::Exhausted(_) => "exhausted",
+            AcceptError::Fatal(_) => "fatal",
+        };
+        // EPERM, EINTR, ENONET, EPROTO, ENOPROTOOPT, EOPNOTSUPP, ENETDOWN, ENETUNREACH,
+        // ECONNABORTED, EHOSTDOWN, EHOSTUNREACH; and one that no system has
+        for errno in [1, 4, 64, 71, 92, 95, 100, 101, 103, 112, 113, 9999] {
+            assert_eq!(class(errno), "retry", "{errno}");
+        }
+        // ENOMEM, ENFILE, EMFILE, ENOBUFS
+        for errno in [12, 23, 24, 105] {
+            assert_eq!(class(errno), "exhausted", "{errno}");
+        }
+        // EBADF, EINVAL, ENOTSOCK
+        for errno in [9, 22, 88] {
+            assert_eq!(class(errno), "fatal", "{errno}");
+        }
+        assert_eq!(class(11), "wait", "EAGAIN");
+    }
+
+    #[test]
+    fn v4_and_v6_listen_side_by_side_on_one_port() {
+        let Ok(v6) = bind("[::]:0", ListenOptions::default()) else {
+            return;
+        };
+        let port = v6.local_addr().unwrap().port();
+        bind(&format!("0.0.0.0:{port}"), ListenOptions::default()).unwrap();
+    }
+
+    #[test]
+    fn a_port_is_shared_only_by_those_who_ask_for_it() {
+        let shared = ListenOptions {
+            reuse_port: true,
+            ..ListenOptions::default()
+        };
+        let first = bind("127.0.0.1:0", shared).unwrap();
+        let addr = first.local_addr().unwrap().to_string();
+        bind(&addr, shared).unwrap();
+        let error = bind(&addr, ListenOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn an_inherited_listener_serves_like_one_of_ours() {
+        let inherited = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut listener = Listener::from_std(inherited).unwrap();
+        let mut poller = Poller::new(8).unwrap();
+        poller.register_listener(&mut listener, LISTENER).unwrap();
+        assert!(matches!(listener.accept(), Err(AcceptError::WouldBlock)));
+        let _client = Stream::connect(listener.local_addr().unwrap(), None).unwrap();
+        let mut stream = accept(&mut poller, &listener);
+        assert!(tcp(&mut stream).nodelay().unwrap());
+    }
+
+    /// In a child process with few descriptors, since the limit is the process's.
+    #[cfg(unix)]
+    #[test]
+    fn rs_01_without_descriptors_the_backlog_is_shed_and_service_resumes() {
+        let name = "net::listen::tests::rs_01_without_descriptors_the_backlog_is_shed_and_\
+                    service_resumes";
+        if !in_child(name, &["sh", "-c", r#"ulimit -n 64 && exec "$0" "$@""#]) {
+            return;
+        }
+        let mut poller = Poller::new(8).unwrap();
+        let mut listener = bind("127.0.0.1:0", ListenOptions::default()).unwrap();
+        poller.register_listener(&mut listener, LISTENER).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut spare = SpareDescriptor::new();
+        let mut clients: Vec<_> = (0..5)
+            .map(|_| std::net::TcpStream::connect(addr).unwrap())
+            .collect();
+        let hoard: Vec<_> = std::iter::from_fn(reserve).collect();
+
+        assert!(matches!(listener.accept(), Err(AcceptError::Exhausted(_))));
+        assert_eq!(spare.shed(&listener, 2), 2, "no more than was asked for");
+        assert_eq!(spare.shed(&listener, 100), 3, "and then all the others");
+        for client in &mut clients {
+            let got = io::Read::read(client, &mut [0; 1]).unwrap();
+            assert_eq!(got, 0, "closed, not left hanging");
+        }
+        drop(clients.pop());
+        drop(hoard);
+        let mut client = Stream::connect(addr, None).unwrap();
+        poller.register_stream(&mut client, CLIENT).unwrap();
+        accept(&mut poller, &listener);
+        assert!(spare.refill());
+    }
+
+    #[test]
+    fn shedding_nobody_ends_at_once() {
+        let listener = bind("127.0.0.1:0", ListenOptions::default()).unwrap();
+        assert_eq!(SpareDescriptor::new().shed(&listener, usize::MAX), 0);
+    }
+
+    #[test]
+    fn a_connection_that_waited_before_the_listener_was_registered_is_reported() {
+        let mut listener = bind("127.0.0.1:0", ListenOptions::default()).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut poller = Poller::new(8).unwrap();
+        poller.register_listener(&mut listener, LISTENER).unwrap();
+        let mut out = Vec::new();
+        poller
+            .poll(Some(Duration::from_secs(10)), &mut out)
+            .unwrap();
+        assert_eq!(out.len(), 1);
+        assert!(out[0].flags.contains(ReadyFlags::READABLE));
+    }
+
+    fn bind(addr: &str, options: ListenOptions) -> io::Result<Listener> {
+        Listener::bind(addr.parse().unwrap(), options)
+    }
+}

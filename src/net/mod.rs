@@ -151,3 +151,145 @@ pub(crate) mod errno {
         }
     }
 }
+
+/// Real sockets for the tests of this room.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::process::Command;
+    use std::time::Duration;
+
+    use super::listen::AcceptError;
+    use super::poller::{Ready, ReadyFlags};
+    use super::*;
+
+    pub(crate) const CLIENT: usize = 1;
+    pub(crate) const SERVER: usize = 2;
+    pub(crate) const LISTENER: usize = 3;
+
+    /// A poller with a connected pair of registered streams.
+    #[derive(Debug)]
+    pub(crate) struct Loop {
+        pub(crate) poller: Poller,
+        pub(crate) listener: Listener,
+        pub(crate) client: Stream,
+        pub(crate) server: Stream,
+    }
+
+    impl Loop {
+        pub(crate) fn new() -> Self {
+            Self::on(&System::Os, "127.0.0.1:0")
+        }
+
+        pub(crate) fn on(system: &System, addr: &str) -> Self {
+            let mut poller = system.poller(16).unwrap();
+            let mut listener = system
+                .bind(addr.parse().unwrap(), ListenOptions::default())
+                .unwrap();
+            poller.register_listener(&mut listener, LISTENER).unwrap();
+            let mut client = system
+                .connect(listener.local_addr().unwrap(), None)
+                .unwrap();
+            poller.register_stream(&mut client, CLIENT).unwrap();
+            while !client.connected().unwrap() {
+                wait(&mut poller, CLIENT, ReadyFlags::WRITABLE);
+            }
+            let mut server = accept(&mut poller, &listener);
+            poller.register_stream(&mut server, SERVER).unwrap();
+            let mut this = Self {
+                poller,
+                listener,
+                client,
+                server,
+            };
+            this.quiet();
+            this
+        }
+
+        /// Waits until `token` has these flags and tells all that it had.
+        pub(crate) fn wait(&mut self, token: usize, flags: ReadyFlags) -> ReadyFlags {
+            wait(&mut self.poller, token, flags)
+        }
+
+        /// Takes all events that are there.
+        pub(crate) fn quiet(&mut self) {
+            let mut out = Vec::new();
+            for _ in 0..100 {
+                self.poller.poll(Some(Duration::ZERO), &mut out).unwrap();
+                if out.is_empty() {
+                    return;
+                }
+            }
+            panic!("events without end: {out:?}");
+        }
+
+        /// What is ready at once.
+        pub(crate) fn now(&mut self) -> Vec<Ready> {
+            let mut out = Vec::new();
+            self.poller.poll(Some(Duration::ZERO), &mut out).unwrap();
+            out
+        }
+    }
+
+    pub(crate) fn wait(poller: &mut Poller, token: usize, flags: ReadyFlags) -> ReadyFlags {
+        let (mut out, mut seen) = (Vec::new(), ReadyFlags::empty());
+        for _ in 0..100 {
+            poller
+                .poll(Some(Duration::from_millis(100)), &mut out)
+                .unwrap();
+            for ready in out.iter().filter(|ready| ready.token == token) {
+                seen |= ready.flags;
+            }
+            if seen.contains(flags) {
+                return seen;
+            }
+        }
+        panic!("token {token} never had {flags:?}, only {seen:?}");
+    }
+
+    pub(crate) fn accept(poller: &mut Poller, listener: &Listener) -> Stream {
+        for _ in 0..100 {
+            match listener.accept() {
+                Ok((stream, _)) => return stream,
+                Err(AcceptError::WouldBlock) => {
+                    wait(poller, LISTENER, ReadyFlags::READABLE);
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        panic!("nobody connected");
+    }
+
+    /// The socket inside a stream that is known to have one.
+    pub(crate) fn tcp(stream: &mut Stream) -> &mut mio::net::TcpStream {
+        match stream {
+            Stream::Tcp(socket) => socket,
+            #[cfg(feature = "sim")]
+            Stream::Sim(_) => panic!("not a real socket"),
+        }
+    }
+
+    /// Runs one test again in a child process that a launcher has prepared. False in the parent,
+    /// once the child has succeeded, or if there is no such launcher here; true in the child.
+    pub(crate) fn in_child(test: &str, launcher: &[&str]) -> bool {
+        const MARK: &str = "WSLOOP_TEST_CHILD";
+        if std::env::var_os(MARK).is_some() {
+            return true;
+        }
+        let output = Command::new(launcher[0])
+            .args(&launcher[1..])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--test-threads=1", "--nocapture"])
+            .env(MARK, "1")
+            .output();
+        match output {
+            Ok(output) if output.status.success() => {
+                let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                assert!(said.contains("1 passed"), "the test was not found: {said}");
+            }
+            Ok(output) if output.status.code() == Some(125) => println!("skipped: {output:?}"),
+            Ok(output) => panic!("{output:?}"),
+            Err(error) => println!("skipped: {error}"),
+        }
+        false
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::io;
 #[cfg(unix)]
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,7 +116,8 @@ impl Poller {
     }
 
     /// The handle that ends a [`poll`](Self::poll) from any thread; its events carry `token` and
-    /// are readable. To be made once for a poller.
+    /// are readable. To be made once for a poller, whose owner keeps a clone: a wake is lost with
+    /// the last handle.
     pub(crate) fn waker(&self, token: usize) -> io::Result<WakeHandle> {
         match self {
             Self::Os { poll, .. } => {
@@ -129,11 +130,12 @@ impl Poller {
     }
 
     /// The selector's own descriptor, readable when a [`poll`](Self::poll) would find something,
-    /// to be watched (level-triggered) by somebody else's loop. A simulated network has none.
+    /// to be watched (level-triggered) by somebody else's loop. A simulated network has none, and
+    /// neither has poll(2).
     #[cfg(unix)]
     pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::Os { poll, .. } => Some(poll.registry().as_fd()),
+            Self::Os { poll, .. } => selector_fd(poll.registry()),
             #[cfg(feature = "sim")]
             Self::Sim(_) => None,
         }
@@ -214,6 +216,154 @@ fn other_network() -> io::Error {
     )
 }
 
+#[cfg(all(
+    unix,
+    not(mio_unsupported_force_poll_poll),
+    any(
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "illumos",
+        target_os = "ios",
+        target_os = "linux",
+        target_os = "macos",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_os = "solaris",
+        target_os = "tvos",
+        target_os = "visionos",
+        target_os = "watchos",
+    )
+))]
+fn selector_fd(registry: &mio::Registry) -> Option<BorrowedFd<'_>> {
+    Some(std::os::fd::AsFd::as_fd(registry))
+}
+
+#[cfg(all(
+    unix,
+    not(all(
+        not(mio_unsupported_force_poll_poll),
+        any(
+            target_os = "android",
+            target_os = "dragonfly",
+            target_os = "freebsd",
+            target_os = "illumos",
+            target_os = "ios",
+            target_os = "linux",
+            target_os = "macos",
+            target_os = "netbsd",
+            target_os = "openbsd",
+            target_os = "solaris",
+            target_os = "tvos",
+            target_os = "visionos",
+            target_os = "watchos",
+        )
+    ))
+))]
+fn selector_fd(_: &mio::Registry) -> Option<BorrowedFd<'_>> {
+    None
+}
+
 /// Some selectors count milliseconds in 32 bits; a loop that wakes once a day is asleep all the
 /// same.
 const LONGEST_SLEEP: Duration = Duration::from_secs(86_400);
+
+#[cfg(test)]
+mod tests {
+    use super::super::listen::ListenOptions;
+    use super::super::testing::{LISTENER, Loop, SERVER};
+    use super::*;
+
+    const WAKER: usize = 9;
+
+    #[test]
+    fn a_wake_from_another_thread_ends_a_poll_that_would_never_end() {
+        let mut poller = Poller::new(8).unwrap();
+        let wake = poller.waker(WAKER).unwrap();
+        let elsewhere = wake.clone();
+        let thread = std::thread::spawn(move || elsewhere.wake().unwrap());
+        let mut out = Vec::new();
+        while out.is_empty() {
+            poller.poll(Some(Duration::MAX), &mut out).unwrap();
+        }
+        assert_eq!(
+            out,
+            [Ready {
+                token: WAKER,
+                flags: ReadyFlags::READABLE
+            }]
+        );
+        thread.join().unwrap();
+        // Not before: with its last handle a wake is lost.
+        drop(wake);
+    }
+
+    #[test]
+    fn many_wakes_are_one_and_none_is_left_over() {
+        let mut poller = Poller::new(8).unwrap();
+        let wake = poller.waker(WAKER).unwrap();
+        let mut out = vec![Ready {
+            token: 77,
+            flags: ReadyFlags::ERROR,
+        }];
+        for _ in 0..1000 {
+            wake.wake().unwrap();
+        }
+        poller.poll(None, &mut out).unwrap();
+        assert_eq!(out.len(), 1, "and what was in the vector is gone");
+        poller.poll(Some(Duration::ZERO), &mut out).unwrap();
+        assert!(out.is_empty());
+        wake.wake().unwrap();
+        poller.poll(None, &mut out).unwrap();
+        assert_eq!(out.len(), 1, "a wake after a poll counts anew");
+    }
+
+    #[test]
+    fn a_wake_after_the_poller_is_gone_is_harmless() {
+        let poller = Poller::new(8).unwrap();
+        let wake = poller.waker(WAKER).unwrap();
+        drop(poller);
+        let _ = wake.wake();
+    }
+
+    #[test]
+    fn a_full_event_buffer_is_reported_and_nothing_is_lost() {
+        let mut poller = Poller::new(1).unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let mut listener = Listener::bind(any, ListenOptions::default()).unwrap();
+        poller.register_listener(&mut listener, LISTENER).unwrap();
+        let mut client = Stream::connect(listener.local_addr().unwrap(), None).unwrap();
+        poller.register_stream(&mut client, SERVER).unwrap();
+        let (mut out, mut seen) = (Vec::new(), Vec::new());
+        while !(seen.contains(&LISTENER) && seen.contains(&SERVER)) {
+            let full = poller
+                .poll(Some(Duration::from_secs(10)), &mut out)
+                .unwrap();
+            // poll(2) makes its buffer larger instead.
+            assert!(full || out.len() > 1, "one event fills a buffer for one");
+            seen.extend(out.iter().map(|ready| ready.token));
+        }
+    }
+
+    #[test]
+    fn rs_10_a_dropped_stream_has_no_more_events() {
+        let mut pair = Loop::new();
+        pair.client.write(b"x").unwrap();
+        pair.wait(SERVER, ReadyFlags::READABLE);
+        pair.client.write(b"y").unwrap();
+        let Loop {
+            mut poller, server, ..
+        } = pair;
+        drop(server);
+        let mut out = Vec::new();
+        poller.poll(Some(Duration::ZERO), &mut out).unwrap();
+        assert!(out.iter().all(|ready| ready.token != SERVER), "{out:?}");
+    }
+
+    #[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
+    #[test]
+    fn the_poller_has_a_descriptor_for_somebody_elses_loop() {
+        let poller = Poller::new(8).unwrap();
+        assert!(poller.as_fd().is_some());
+    }
+}

@@ -255,3 +255,173 @@ const IDLE_THREAD_KEPT: Duration = Duration::from_secs(30);
 /// getaddrinfo(3) and the modules it loads have a right to some room, but not to the default
 /// eight megabytes.
 const STACK_LEN: usize = 512 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::super::poller::Poller;
+    use super::*;
+
+    #[test]
+    fn the_systems_resolver_knows_the_local_host_and_wakes_the_loop() {
+        let (mut poller, wake) = poller();
+        let mut resolver = Resolver::new(wake);
+        resolver.start(7, "localhost", 80).unwrap();
+        let answers = wait(&mut poller, &mut resolver, 1);
+        assert_eq!(answers[0].id, 7);
+        let addrs = answers[0].result.as_ref().unwrap();
+        assert!(
+            addrs
+                .iter()
+                .all(|addr| addr.ip().is_loopback() && addr.port() == 80)
+        );
+        assert!(!addrs.is_empty());
+    }
+
+    #[test]
+    fn literal_addresses_are_answered_without_a_thread() {
+        let (mut poller, wake) = poller();
+        let mut resolver = with_lookup(wake, |_, _| panic!("not to be asked"));
+        for (id, host) in (0..).zip(["192.0.2.1", "2001:db8::1", "[2001:db8::1]"]) {
+            resolver.start(id, host, 443).unwrap();
+        }
+        let answers = wait(&mut poller, &mut resolver, 3);
+        let addrs: Vec<_> = answers
+            .into_iter()
+            .flat_map(|answer| answer.result.unwrap())
+            .collect();
+        let expected = ["192.0.2.1:443", "[2001:db8::1]:443", "[2001:db8::1]:443"];
+        assert_eq!(addrs, expected.map(|addr| addr.parse().unwrap()));
+        assert_eq!(threads(&resolver).shared.lock().threads, 0);
+    }
+
+    #[test]
+    fn dn_01_a_failure_and_an_empty_answer_are_told_apart() {
+        let (mut poller, wake) = poller();
+        let mut resolver = with_lookup(wake, |host, _| match host {
+            "empty" => Ok(Vec::new()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        });
+        resolver.start(1, "empty", 1).unwrap();
+        resolver.start(2, "unknown", 1).unwrap();
+        let mut answers = wait(&mut poller, &mut resolver, 2);
+        answers.sort_by_key(|answer| answer.id);
+        assert!(answers[0].result.as_ref().unwrap().is_empty());
+        assert_eq!(
+            answers[1].result.as_ref().unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+
+    #[test]
+    fn dn_02_a_look_up_that_hangs_stops_neither_the_loop_nor_the_end() {
+        let (mut poller, wake) = poller();
+        let (release, hang) = mpsc::channel::<()>();
+        let hang = Mutex::new(hang);
+        let mut resolver = with_lookup(wake, move |host, _| {
+            if host == "hangs" {
+                let _ = hang.lock().unwrap().recv();
+            }
+            Ok(Vec::new())
+        });
+        resolver.start(1, "hangs", 1).unwrap();
+        resolver.start(2, "quick", 1).unwrap();
+        let answers = wait(&mut poller, &mut resolver, 1);
+        assert_eq!(answers[0].id, 2, "another thread answers meanwhile");
+
+        let shared = Arc::downgrade(&threads(&resolver).shared);
+        drop(resolver);
+        assert!(shared.upgrade().is_some(), "the look-up still runs");
+        drop(release);
+        while shared.upgrade().is_some() {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn look_ups_run_four_at_a_time_and_beyond_the_queue_they_are_refused() {
+        let (mut poller, wake) = poller();
+        let (release, hang) = mpsc::channel::<()>();
+        let (hang, running) = (Mutex::new(hang), Arc::new(AtomicUsize::new(0)));
+        let seen = Arc::clone(&running);
+        let mut resolver = with_lookup(wake, move |_, _| {
+            seen.fetch_add(1, Ordering::SeqCst);
+            let _ = hang.lock().unwrap().recv();
+            Ok(Vec::new())
+        });
+        let total = THREADS_MAX + QUEUE_MAX;
+        for id in 0..THREADS_MAX {
+            resolver.start(id as u64, "host", 1).unwrap();
+        }
+        while running.load(Ordering::SeqCst) < THREADS_MAX {
+            thread::yield_now();
+        }
+        for id in THREADS_MAX..total {
+            resolver.start(id as u64, "host", 1).unwrap();
+        }
+        assert!(matches!(
+            resolver.start(9999, "host", 1),
+            Err(ResolveRefused::Busy)
+        ));
+        assert_eq!(threads(&resolver).shared.lock().threads, THREADS_MAX);
+        assert_eq!(running.load(Ordering::SeqCst), THREADS_MAX);
+        drop(release);
+        let mut ids: Vec<_> = wait(&mut poller, &mut resolver, total)
+            .into_iter()
+            .map(|answer| answer.id)
+            .collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..total as u64).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_poisoned_lock_does_not_spread() {
+        let (mut poller, wake) = poller();
+        let mut resolver = with_lookup(wake, |_, _| Ok(Vec::new()));
+        let shared = Arc::clone(&threads(&resolver).shared);
+        let poisoner = thread::spawn(move || {
+            let _guard = shared.state.lock().unwrap();
+            panic!("on purpose");
+        });
+        assert!(poisoner.join().is_err());
+        resolver.start(1, "host", 1).unwrap();
+        assert_eq!(wait(&mut poller, &mut resolver, 1)[0].id, 1);
+    }
+
+    fn with_lookup(
+        wake: WakeHandle,
+        lookup: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Resolver {
+        Resolver::Threads(Threads::new(wake, Arc::new(lookup)))
+    }
+
+    fn threads(resolver: &Resolver) -> &Threads {
+        match resolver {
+            Resolver::Threads(threads) => threads,
+            #[cfg(feature = "sim")]
+            Resolver::Sim(_) => panic!("it was made of threads"),
+        }
+    }
+
+    fn poller() -> (Poller, WakeHandle) {
+        let poller = Poller::new(8).unwrap();
+        let wake = poller.waker(1).unwrap();
+        (poller, wake)
+    }
+
+    fn wait(poller: &mut Poller, resolver: &mut Resolver, count: usize) -> Vec<Resolved> {
+        let (mut out, mut answers) = (Vec::new(), Vec::new());
+        for _ in 0..10_000 {
+            answers.extend(resolver.drain());
+            if answers.len() >= count {
+                return answers;
+            }
+            poller
+                .poll(Some(Duration::from_millis(100)), &mut out)
+                .unwrap();
+        }
+        panic!("only {} answers of {count}", answers.len());
+    }
+}

@@ -697,3 +697,380 @@ impl Drop for SimResolver {
         self.net.lock().resolvers.remove(&self.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::System;
+    use super::super::poller::ReadyFlags;
+    use super::super::stream::Stream;
+    use super::super::testing::{CLIENT, LISTENER, Loop, SERVER};
+    use super::*;
+
+    const ADDR: &str = "192.0.2.1:80";
+
+    #[test]
+    fn a_segment_is_read_alone_and_the_next_one_has_an_event_of_its_own() {
+        let (net, mut pair) = server_and_stranger();
+        let peer = net.dial(addr()).unwrap();
+        pair.wait(LISTENER, ReadyFlags::READABLE);
+        let (mut stream, _) = pair.listener.accept().unwrap();
+        pair.poller.register_stream(&mut stream, 7).unwrap();
+        peer.write(b"one").unwrap();
+        peer.write(b"two").unwrap();
+        let mut buf = [0; 100];
+        for expected in [b"one", b"two"] {
+            pair.wait(7, ReadyFlags::READABLE);
+            assert_eq!(stream.read(&mut buf).unwrap(), 3);
+            assert_eq!(&buf[..3], expected);
+        }
+        assert_eq!(kind_of(stream.read(&mut buf)), io::ErrorKind::WouldBlock);
+        assert!(pair.now().is_empty());
+    }
+
+    #[test]
+    fn events_are_edges_one_for_each_arrival_and_none_to_remind() {
+        let (_, mut pair) = server_and_stranger();
+        pair.client.write(b"a").unwrap();
+        pair.wait(SERVER, ReadyFlags::READABLE);
+        assert!(
+            pair.now().is_empty(),
+            "not read, and yet not reported again"
+        );
+        pair.client.write(b"b").unwrap();
+        pair.wait(SERVER, ReadyFlags::READABLE);
+    }
+
+    #[test]
+    fn a_writer_that_found_no_room_is_told_when_there_is_some() {
+        let (net, mut pair) = server_and_stranger();
+        net.set_capacity(10);
+        assert_eq!(pair.client.write(&[1; 25]).unwrap(), 10);
+        assert_eq!(kind_of(pair.client.write(b"x")), io::ErrorKind::WouldBlock);
+        pair.quiet();
+        let mut buf = [0; 4];
+        assert_eq!(pair.server.read(&mut buf).unwrap(), 4);
+        pair.wait(CLIENT, ReadyFlags::WRITABLE);
+        assert_eq!(pair.client.write(&[1; 25]).unwrap(), 4);
+    }
+
+    #[test]
+    fn io_07_limited_writes_end_inside_any_slice_and_every_byte_arrives_in_order() {
+        for limit in 1..=7 {
+            let (net, mut pair) = server_and_stranger();
+            net.limit_io(limit);
+            let parts = [&b"abc"[..], b"", b"defgh", b"i"];
+            let mut slices = parts.map(IoSlice::new);
+            let (mut left, mut got) = (&mut slices[..], Vec::new());
+            while got.len() < 9 {
+                if !left.is_empty() {
+                    let n = pair.client.write_vectored(left).unwrap();
+                    assert!(n <= limit);
+                    IoSlice::advance_slices(&mut left, n);
+                }
+                let mut buf = [0; 100];
+                if let Ok(n) = pair.server.read(&mut buf) {
+                    got.extend_from_slice(&buf[..n]);
+                }
+            }
+            assert_eq!(got, b"abcdefghi", "limit {limit}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_stream_comes_with_its_last_bytes_and_has_no_second_event() {
+        let (_, mut pair) = server_and_stranger();
+        pair.client.write(b"bye").unwrap();
+        pair.client.shutdown_write().unwrap();
+        pair.wait(SERVER, ReadyFlags::READABLE | ReadyFlags::READ_CLOSED);
+        let mut buf = [0; 100];
+        assert_eq!(pair.server.read(&mut buf).unwrap(), 3);
+        assert!(pair.now().is_empty());
+        assert_eq!(pair.server.read(&mut buf).unwrap(), 0);
+        assert_eq!(pair.server.write(b"the other way is open").unwrap(), 21);
+        assert_eq!(kind_of(pair.client.write(b"x")), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn closing_with_unread_bytes_resets_and_a_reset_destroys_what_was_not_read() {
+        let (net, pair) = server_and_stranger();
+        let peer = net.dial(addr()).unwrap();
+        let (mut stream, _) = pair.listener.accept().unwrap();
+        pair.poller.register_stream(&mut stream, 7).unwrap();
+        peer.write(b"nobody reads this").unwrap();
+        stream.write(b"and so this is lost").unwrap();
+        drop(stream);
+        assert!(peer.was_reset());
+        assert_eq!(peer.read(), b"");
+        assert_eq!(
+            peer.write(b"x").unwrap_err().kind(),
+            io::ErrorKind::ConnectionReset
+        );
+    }
+
+    #[test]
+    fn a_write_to_somebody_gone_is_taken_and_then_answered_by_a_reset() {
+        let (_, pair) = server_and_stranger();
+        let Loop {
+            mut poller,
+            client,
+            mut server,
+            ..
+        } = pair;
+        drop(client);
+        assert_eq!(server.read(&mut [0; 1]).unwrap(), 0, "an orderly end");
+        assert_eq!(server.write(b"x").unwrap(), 1);
+        let mut out = Vec::new();
+        poller.poll(None, &mut out).unwrap();
+        assert!(
+            out.iter()
+                .any(|ready| ready.flags.contains(ReadyFlags::ERROR))
+        );
+        assert_eq!(kind_of(server.write(b"x")), io::ErrorKind::ConnectionReset);
+        assert_eq!(kind_of(server.write(b"x")), io::ErrorKind::BrokenPipe);
+        assert_eq!(server.read(&mut [0; 1]).unwrap(), 0);
+    }
+
+    #[test]
+    fn dn_06_nobody_there_is_refused_as_an_event_and_scripted_failures_at_once() {
+        let net = Net::new(0);
+        let system = System::Sim(net.clone());
+        let mut poller = system.poller(8).unwrap();
+        let mut stream = system.connect(addr(), None).unwrap();
+        poller.register_stream(&mut stream, CLIENT).unwrap();
+        let mut out = Vec::new();
+        poller.poll(None, &mut out).unwrap();
+        assert!(
+            out[0]
+                .flags
+                .contains(ReadyFlags::WRITABLE | ReadyFlags::ERROR)
+        );
+        assert_eq!(
+            stream.connected().unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+        net.fail(Call::Connect, 2, io::ErrorKind::NetworkUnreachable);
+        let error = system.connect(addr(), None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable);
+        assert_eq!(
+            net.dial(addr()).unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+    }
+
+    #[test]
+    fn dn_04_a_slow_connect_takes_its_virtual_time_and_a_black_hole_for_ever() {
+        let net = Net::new(0);
+        let system = System::Sim(net.clone());
+        let mut poller = system.poller(8).unwrap();
+        let _listener = net.listen(addr()).unwrap();
+        net.connect_delay(addr(), Duration::from_secs(3));
+        let mut stream = system.connect(addr(), None).unwrap();
+        poller.register_stream(&mut stream, CLIENT).unwrap();
+        assert!(!stream.connected().unwrap());
+        let mut out = Vec::new();
+        poller
+            .poll(Some(Duration::from_secs(60)), &mut out)
+            .unwrap();
+        assert_eq!(net.elapsed(), Duration::from_secs(3), "not a minute");
+        assert!(stream.connected().unwrap());
+
+        net.connect_delay(addr(), None);
+        let mut stream = system.connect(addr(), None).unwrap();
+        poller.register_stream(&mut stream, CLIENT).unwrap();
+        poller
+            .poll(Some(Duration::from_secs(60)), &mut out)
+            .unwrap();
+        assert_eq!((out.len(), net.elapsed()), (0, Duration::from_secs(63)));
+        poller.poll(None, &mut out).unwrap();
+        assert_eq!(
+            net.elapsed(),
+            Duration::from_secs(63),
+            "nothing to wait for"
+        );
+    }
+
+    #[test]
+    fn the_nth_call_fails_and_the_one_after_it_does_not() {
+        let (net, mut pair) = server_and_stranger();
+        net.fail(Call::Write, net.calls(Call::Write) + 2, 105);
+        pair.client.write(b"a").unwrap();
+        assert_eq!(
+            pair.client.write(b"b").unwrap_err().raw_os_error(),
+            Some(105)
+        );
+        pair.client.write(b"c").unwrap();
+        net.fail(
+            Call::Read,
+            net.calls(Call::Read) + 1,
+            io::ErrorKind::Interrupted,
+        );
+        let mut buf = [0; 1];
+        assert_eq!(
+            pair.server.read(&mut buf).unwrap(),
+            1,
+            "an interruption is not noticed"
+        );
+        assert_eq!(&buf, b"a");
+    }
+
+    #[test]
+    fn io_05_a_scripted_would_block_is_followed_by_an_event() {
+        let (net, mut pair) = server_and_stranger();
+        pair.client.write(b"a").unwrap();
+        for _ in 0..100 {
+            pair.wait(SERVER, ReadyFlags::READABLE);
+            net.fail(
+                Call::Read,
+                net.calls(Call::Read) + 1,
+                io::ErrorKind::WouldBlock,
+            );
+            assert!(pair.server.read(&mut [0; 1]).is_err());
+        }
+        pair.wait(SERVER, ReadyFlags::READABLE);
+        assert_eq!(pair.server.read(&mut [0; 1]).unwrap(), 1);
+    }
+
+    #[test]
+    fn dn_01_names_have_addresses_or_errors_or_keep_one_waiting() {
+        let net = Net::new(0);
+        let system = System::Sim(net.clone());
+        let mut poller = system.poller(8).unwrap();
+        let mut resolver = system.resolver(poller.waker(9).unwrap());
+        net.name("good", [addr().ip()]);
+        net.name("slow", [addr().ip()]);
+        net.name_delay("slow", Duration::from_secs(5));
+        net.name_fails("bad", io::ErrorKind::TimedOut);
+        net.name("never", []);
+        net.name_delay("never", None);
+        for (id, host) in (1..).zip(["slow", "good", "bad", "unknown", "192.0.2.1", "never"]) {
+            resolver.start(id, host, 80).unwrap();
+        }
+        let mut out = Vec::new();
+        poller.poll(None, &mut out).unwrap();
+        assert_eq!(
+            out,
+            [Ready {
+                token: 9,
+                flags: ReadyFlags::READABLE
+            }],
+            "wakes are one"
+        );
+        let kinds: Vec<_> = resolver
+            .drain()
+            .into_iter()
+            .map(|r| (r.id, r.result.map_err(|error| error.kind())))
+            .collect();
+        let found = || Ok(vec![addr()]);
+        assert_eq!(kinds[0], (2, found()));
+        assert_eq!(kinds[1], (3, Err(io::ErrorKind::TimedOut)));
+        assert_eq!(kinds[2], (4, Err(io::ErrorKind::NotFound)));
+        assert_eq!(kinds[3], (5, found()));
+        poller.poll(None, &mut out).unwrap();
+        assert_eq!(net.elapsed(), Duration::from_secs(5));
+        assert_eq!(resolver.drain()[0].id, 1);
+    }
+
+    #[test]
+    fn a_small_event_buffer_is_reported_full_and_the_rest_comes_next() {
+        let net = Net::new(0);
+        let system = System::Sim(net.clone());
+        let mut poller = system.poller(2).unwrap();
+        let _server = net.listen(addr()).unwrap();
+        let mut streams: Vec<Stream> = (0..3)
+            .map(|_| system.connect(addr(), None).unwrap())
+            .collect();
+        for (token, stream) in streams.iter_mut().enumerate() {
+            poller.register_stream(stream, token).unwrap();
+        }
+        let mut out = Vec::new();
+        assert!(poller.poll(None, &mut out).unwrap());
+        assert_eq!(
+            out.iter().map(|ready| ready.token).collect::<Vec<_>>(),
+            [0, 1]
+        );
+        assert!(!poller.poll(None, &mut out).unwrap());
+        assert_eq!(out[0].token, 2);
+    }
+
+    #[test]
+    fn a_seed_gives_one_order_of_events_and_seeds_differ() {
+        let order = |seed| {
+            let net = Net::new(seed);
+            let system = System::Sim(net.clone());
+            let mut poller = system.poller(100).unwrap();
+            let _server = net.listen(addr()).unwrap();
+            let mut streams: Vec<Stream> = (0..50)
+                .map(|_| system.connect(addr(), None).unwrap())
+                .collect();
+            for (token, stream) in streams.iter_mut().enumerate() {
+                poller.register_stream(stream, token).unwrap();
+            }
+            let mut out = Vec::new();
+            poller.poll(None, &mut out).unwrap();
+            let random = system.random().unwrap().u64();
+            (
+                out.iter().map(|ready| ready.token).collect::<Vec<_>>(),
+                random,
+            )
+        };
+        assert_eq!(order(5), order(5));
+        assert_ne!(order(5), order(6));
+        assert_eq!(order(0).0, (0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_listener_that_closes_resets_those_it_had_not_accepted() {
+        let net = Net::new(0);
+        let server = net.listen(addr()).unwrap();
+        let waiting = net.dial(addr()).unwrap();
+        assert_eq!(
+            net.listen(addr()).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
+        drop(server);
+        assert!(waiting.was_reset());
+        let again = net.listen(addr()).unwrap();
+        let peer = net.dial(addr()).unwrap();
+        let accepted = again.accept().unwrap();
+        assert_eq!(accepted.peer_addr(), peer.local_addr());
+        peer.reset();
+        assert!(accepted.was_reset());
+    }
+
+    #[test]
+    fn nothing_is_left_when_everybody_has_gone() {
+        let (net, pair) = server_and_stranger();
+        let peer = net.dial(addr()).unwrap();
+        peer.write(b"x").unwrap();
+        drop((pair, peer));
+        let world = net.lock();
+        assert_eq!(
+            (world.ends.len(), world.listeners.len(), world.pollers.len()),
+            (0, 0, 0)
+        );
+    }
+
+    #[test]
+    fn a_socket_of_the_system_is_not_registered_with_a_simulation() {
+        let (_, pair) = server_and_stranger();
+        let mut real = System::Os
+            .bind("127.0.0.1:0".parse().unwrap(), Default::default())
+            .unwrap();
+        let error = pair.poller.register_listener(&mut real, 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    fn server_and_stranger() -> (Net, Loop) {
+        let net = Net::new(0);
+        let pair = Loop::on(&System::Sim(net.clone()), ADDR);
+        (net, pair)
+    }
+
+    fn kind_of(result: io::Result<usize>) -> io::ErrorKind {
+        result.expect_err("it has to fail").kind()
+    }
+
+    fn addr() -> SocketAddr {
+        ADDR.parse().unwrap()
+    }
+}

@@ -216,3 +216,236 @@ const NO_SIGNAL: Option<i32> = if cfg!(any(target_os = "linux", target_os = "and
 
 /// The smallest IOV_MAX of the platforms we know; more slices fail with EMSGSIZE.
 const SLICES_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::super::poller::ReadyFlags;
+    use super::super::testing::{CLIENT, LISTENER, Loop, SERVER, in_child, tcp, wait};
+    use super::super::{ListenOptions, Listener, Poller};
+    use super::*;
+
+    #[test]
+    fn a_connect_is_done_after_a_writable_event_and_both_ends_agree_on_the_addresses() {
+        let pair = Loop::new();
+        assert_eq!(
+            pair.client.peer_addr().unwrap(),
+            pair.listener.local_addr().unwrap()
+        );
+        assert_eq!(
+            pair.client.local_addr().unwrap(),
+            pair.server.peer_addr().unwrap()
+        );
+    }
+
+    #[test]
+    fn dn_06_a_port_where_nobody_listens_refuses() {
+        let mut poller = Poller::new(8).unwrap();
+        let listener = Listener::bind(loopback(), ListenOptions::default()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        drop(listener);
+        let error = match Stream::connect(addr, None) {
+            Ok(mut stream) => {
+                poller.register_stream(&mut stream, CLIENT).unwrap();
+                wait(&mut poller, CLIENT, ReadyFlags::WRITE_CLOSED);
+                stream.connected().unwrap_err()
+            }
+            Err(error) => error,
+        };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn dn_06_an_address_that_is_not_ours_cannot_be_connected_from() {
+        let error = Stream::connect(loopback(), Some("192.0.2.1:0".parse().unwrap())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn dn_06_a_socket_that_connected_to_itself_has_failed() {
+        let mut poller = Poller::new(8).unwrap();
+        // An address of its own, so that no other test takes the port in between.
+        let free = "127.0.0.77:0".parse().unwrap();
+        let listener = Listener::bind(free, ListenOptions::default()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        drop(listener);
+        let mut stream = Stream::connect(addr, Some(addr)).unwrap();
+        poller.register_stream(&mut stream, CLIENT).unwrap();
+        wait(&mut poller, CLIENT, ReadyFlags::WRITABLE);
+        let error = stream.connected().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(error.to_string(), SelfConnected { addr }.to_string());
+    }
+
+    #[test]
+    fn a_connect_under_way_is_not_connected_and_not_failed() {
+        // A socket nobody has connected yet looks the same.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let stream = Stream::Tcp(mio::net::TcpStream::from_std(socket.into()));
+        assert!(!stream.connected().unwrap());
+    }
+
+    #[test]
+    fn after_a_short_read_new_bytes_raise_a_new_event() {
+        if !SHORT_READ_MEANS_DRAINED {
+            return;
+        }
+        let mut pair = Loop::new();
+        let mut buf = [0; 100];
+        for round in 0..10 {
+            pair.client.write(b"0123456789").unwrap();
+            pair.wait(SERVER, ReadyFlags::READABLE);
+            assert_eq!(pair.server.read(&mut buf).unwrap(), 10, "round {round}");
+        }
+    }
+
+    #[test]
+    fn the_event_for_the_last_bytes_says_that_the_end_comes_with_them() {
+        let mut pair = Loop::new();
+        pair.client.write(b"bye").unwrap();
+        pair.client.shutdown_write().unwrap();
+        pair.wait(SERVER, ReadyFlags::READABLE | ReadyFlags::READ_CLOSED);
+        let mut buf = [0; 100];
+        assert_eq!(pair.server.read(&mut buf).unwrap(), 3);
+        assert_eq!(pair.server.read(&mut buf).unwrap(), 0);
+        pair.server.write(b"still open this way").unwrap();
+        pair.wait(CLIENT, ReadyFlags::READABLE);
+        assert_eq!(pair.client.read(&mut buf).unwrap(), 19);
+    }
+
+    #[test]
+    fn an_urgent_byte_neither_ends_the_stream_nor_hides_what_follows() {
+        let mut pair = Loop::new();
+        SockRef::from(&*tcp(&mut pair.client))
+            .send_out_of_band(b"!")
+            .unwrap();
+        pair.client.write(b"plain").unwrap();
+        let (mut got, mut buf) = (Vec::new(), [0; 100]);
+        while got.len() < 5 {
+            pair.wait(SERVER, ReadyFlags::READABLE);
+            match pair.server.read(&mut buf) {
+                Ok(n) => got.extend_from_slice(&buf[..n]),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        assert_eq!(got, b"plain");
+    }
+
+    #[test]
+    fn io_07_a_vectored_write_that_ends_inside_the_second_slice_goes_on_there() {
+        let mut pair = Loop::new();
+        let big: Vec<u8> = (0..8_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let parts = [&b"head"[..], &big[..], &b"tail"[..]];
+        let expected = parts.concat();
+        let mut slices = parts.map(IoSlice::new);
+        let (mut left, mut got, mut buf) = (&mut slices[..], Vec::new(), vec![0; 1 << 16]);
+        let mut cut_inside = false;
+        while got.len() < expected.len() {
+            if !left.is_empty() {
+                match pair.client.write_vectored(left) {
+                    Ok(n) => {
+                        IoSlice::advance_slices(&mut left, n);
+                        cut_inside |= left.len() == 2 && left[0].len() < big.len();
+                    }
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                }
+            }
+            match pair.server.read(&mut buf) {
+                Ok(n) => got.extend_from_slice(&buf[..n]),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        assert!(cut_inside, "eight megabytes do not fit at once");
+        assert!(got == expected);
+    }
+
+    #[test]
+    fn a_write_of_more_slices_than_the_system_takes_is_cut_not_refused() {
+        let mut pair = Loop::new();
+        let bytes = [7_u8; 5000];
+        let slices: Vec<_> = bytes.chunks(1).map(IoSlice::new).collect();
+        assert_eq!(pair.client.write_vectored(&slices).unwrap(), SLICES_MAX);
+        assert_eq!(pair.client.write_vectored(&[]).unwrap(), 0);
+    }
+
+    #[test]
+    fn both_ends_send_small_segments_at_once() {
+        let mut pair = Loop::new();
+        for stream in [&mut pair.client, &mut pair.server] {
+            assert!(tcp(stream).nodelay().unwrap());
+        }
+    }
+
+    /// The signal is blocked in the child, so that it stays pending if it was ever raised: a
+    /// blocked signal is kept even where it is ignored, as std ignores this one.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn rs_09_no_write_raises_sigpipe() {
+        let name = "net::stream::tests::rs_09_no_write_raises_sigpipe";
+        if !in_child(name, &["env", "--block-signal=PIPE"]) {
+            return;
+        }
+        let mut pair = broken_pair();
+        for _ in 0..3 {
+            let slices = [IoSlice::new(b"a"), IoSlice::new(b"b")];
+            assert_eq!(
+                pair.write(b"ab").unwrap_err().kind(),
+                io::ErrorKind::BrokenPipe
+            );
+            let error = pair.write_vectored(&slices).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        }
+        assert!(!sigpipe_is_pending());
+        // And if one were raised it would show.
+        let _ = tcp(&mut pair).write_vectored(&[IoSlice::new(b"a"), IoSlice::new(b"b")]);
+        assert!(sigpipe_is_pending());
+    }
+
+    #[cfg(target_os = "linux")]
+    fn broken_pair() -> Stream {
+        let Loop {
+            mut poller,
+            mut client,
+            mut server,
+            ..
+        } = Loop::new();
+        SockRef::from(&*tcp(&mut client))
+            .set_linger(Some(std::time::Duration::ZERO))
+            .unwrap();
+        drop(client);
+        wait(&mut poller, SERVER, ReadyFlags::WRITE_CLOSED);
+        let error = server.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        server
+    }
+
+    #[cfg(target_os = "linux")]
+    fn sigpipe_is_pending() -> bool {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let pending = ["SigPnd:", "ShdPnd:"].into_iter().filter_map(|field| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        });
+        let sigpipe = 13;
+        pending.fold(0, |all, set| all | set) >> (sigpipe - 1) & 1 == 1
+    }
+
+    #[test]
+    fn a_listener_event_comes_once_for_each_arrival() {
+        if !SHORT_READ_MEANS_DRAINED {
+            return;
+        }
+        let mut pair = Loop::new();
+        let addr = pair.listener.local_addr().unwrap();
+        let _first = Stream::connect(addr, None).unwrap();
+        pair.wait(LISTENER, ReadyFlags::READABLE);
+        let _second = Stream::connect(addr, None).unwrap();
+        pair.wait(LISTENER, ReadyFlags::READABLE);
+        assert!(pair.listener.accept().is_ok());
+        assert!(pair.listener.accept().is_ok());
+    }
+
+    fn loopback() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+}

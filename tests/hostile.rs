@@ -1,0 +1,17 @@
+//! What hostile peers and faulty networks can do to a whole context: what the peer sees on the
+//! wire, and what the application is told. Tests carry the id of their scenario.
+#![cfg(feature = "sim")]
+
+mod support;
+
+mod hostile {
+    mod common;
+
+    mod callbacks;
+    mod closing;
+    mod faults;
+    mod framing;
+    mod handshake;
+    mod last_words;
+    mod time;
+}

@@ -1,0 +1,232 @@
+//! Slow peers, silent peers, and the clock.
+
+use std::time::Duration;
+
+use wsloop::{Side, TimerTag};
+
+use super::common::{SIDES, Session, final_event, join};
+use crate::support::{Recorder, World, masked, request};
+
+#[test]
+fn tm_01_a_head_that_trickles_in_ends_at_its_total_deadline() {
+    let mut world = World::new(Recorder::echo);
+    let slow: Vec<_> = (0..100).map(|_| world.net.dial(crate::support::addr()).unwrap()).collect();
+    world.turn();
+    let well = join(&mut world);
+    world.log.take();
+    let head = request("/");
+    for byte in head.iter().take(11) {
+        for peer in &slow {
+            peer.write(&[*byte]).unwrap();
+        }
+        well.write(&masked(0x81, b"x")).unwrap();
+        world.pass(Duration::from_millis(900));
+        assert_eq!(well.read(), [0x81, 1, b'x'], "others are served meanwhile");
+    }
+    assert_eq!(world.log.count("refused"), 0, "9.9 s are not 10");
+    for peer in &slow {
+        peer.write(b"x").unwrap();
+    }
+    world.pass(Duration::from_millis(200));
+    let told = "refused the request head took longer than 10s";
+    assert_eq!(world.log.count(told), slow.len());
+    for peer in &slow {
+        assert!(peer.read().starts_with(b"HTTP/1.1 408 "));
+        assert!(peer.ended());
+    }
+    world.pass(Duration::from_secs(6));
+    assert_eq!(world.context.connections(), 1, "only the good one is left");
+}
+
+#[test]
+fn tm_01_a_peer_that_says_nothing_ends_at_the_deadline_too() {
+    let mut world = World::new(Recorder::new);
+    let peer = world.dial();
+    world.pass(Duration::from_millis(10_100));
+    assert_eq!(final_event(&world.log), "refused the request head took longer than 10s");
+    assert!(peer.read().starts_with(b"HTTP/1.1 408 "));
+}
+
+#[test]
+fn tm_04_a_peer_that_sends_but_never_pongs_stays() {
+    for side in SIDES {
+        let mut session = Session::open(side, Recorder::new);
+        for _ in 0..20 {
+            session.world.pass(Duration::from_secs(40));
+            session.send(0x82, b"");
+        }
+        let frames = session.frames();
+        assert_eq!(frames.len(), 20, "one ping in each silence");
+        assert!(frames.iter().all(|(first, _)| *first == 0x89));
+        assert_eq!(session.world.log.count("closed"), 0, "{side:?}");
+    }
+}
+
+#[test]
+fn tm_04_a_peer_that_only_pongs_stays() {
+    for side in SIDES {
+        let mut session = Session::open(side, Recorder::new);
+        for _ in 0..20 {
+            session.world.pass(Duration::from_secs(31));
+            for (first, payload) in session.frames() {
+                assert_eq!(first, 0x89);
+                session.send(0x8a, &payload);
+            }
+        }
+        assert_eq!(session.world.log.count("closed"), 0, "{side:?}");
+        assert_eq!(session.world.log.count("pong"), 20, "{side:?}");
+    }
+}
+
+#[test]
+fn tm_04_a_peer_in_a_black_hole_is_given_up_in_bounded_time() {
+    for side in SIDES {
+        let mut session = Session::open(side, Recorder::new);
+        session.world.pass(Duration::from_millis(44_900));
+        assert_eq!(session.world.log.count("closed"), 0, "{side:?}");
+        session.world.pass(Duration::from_millis(300));
+        let told = "closed Local the peer's silence took longer than 45s, code 1006, not clean";
+        assert_eq!(session.final_event(), told, "{side:?}");
+        assert_eq!(session.world.context.connections(), 0);
+        let frames = session.frames();
+        assert_eq!(frames.len(), 1, "one ping");
+    }
+}
+
+#[test]
+fn tm_04_output_of_which_nothing_is_taken_has_a_deadline() {
+    for side in SIDES {
+        let mut session = Session::open(side, |log| Recorder {
+            message: Some(Box::new(|wsi, _| {
+                wsi.send_binary(&[7; 10_000])?;
+                Ok(())
+            })),
+            ..Recorder::new(log)
+        });
+        session.world.net.set_capacity(1000);
+        session.send(0x81, b"go");
+        for _ in 0..29 {
+            // It talks, but does not read.
+            session.send(0x8a, b"");
+            session.world.pass(Duration::from_secs(1));
+        }
+        assert_eq!(session.world.log.count("closed"), 0, "{side:?}");
+        session.world.pass(Duration::from_millis(1200));
+        let told = session.final_event();
+        let expected = "closed Local writing without progress took longer than 30s, code 1006, \
+                        not clean, ";
+        assert!(told.starts_with(expected), "{side:?} {told}");
+    }
+}
+
+#[test]
+fn tm_06_a_leap_of_fifty_years_fires_each_timer_once() {
+    let mut world = World::new(|log| Recorder {
+        established: Some(Box::new(|wsi| {
+            wsi.cx().set_timer(Duration::from_secs(1), TimerTag(1));
+            wsi.cx().set_timer(Duration::from_secs(3600), TimerTag(2));
+            Ok(())
+        })),
+        ..Recorder::new(log)
+    });
+    let peer = world.dial();
+    peer.write(&request("/")).unwrap();
+    world.turn();
+    world.net.advance(Duration::from_secs(50 * 365 * 24 * 3600));
+    world.turn();
+    assert_eq!(world.log.count("free_timer 1"), 1);
+    assert_eq!(world.log.count("free_timer 2"), 1);
+    assert_eq!(world.log.count("closed Local the peer's silence took longer"), 1);
+    world.turn();
+    assert_eq!(world.log.count("free_timer"), 2);
+    assert_eq!(world.context.connections(), 0);
+}
+
+#[test]
+fn tm_08_a_hundred_thousand_timers_of_one_tick_fire_once_each() {
+    let mut world = World::new(Recorder::new);
+    let mut cancelled = 0;
+    for n in 0..100_000_u64 {
+        let timer = world.context.set_timer(Duration::from_millis(50), TimerTag(n)).unwrap();
+        if n % 10 == 0 {
+            assert!(world.context.cancel_timer(timer));
+            cancelled += 1;
+        }
+    }
+    world.net.advance(Duration::from_millis(49));
+    world.turn();
+    assert!(world.log.take().is_empty(), "not early");
+    world.net.advance(Duration::from_millis(2));
+    world.turn();
+    assert_eq!(world.log.take().len(), 100_000 - cancelled);
+    world.pass(Duration::from_secs(1));
+    assert!(world.log.take().is_empty());
+}
+
+#[test]
+fn tm_08_a_timer_that_arms_itself_in_the_past_starves_nobody() {
+    let mut world = World::new(|log| Recorder {
+        established: Some(Box::new(|wsi| {
+            wsi.set_timer(Duration::ZERO, TimerTag(1));
+            Ok(())
+        })),
+        timer: Some(Box::new(|wsi, tag| {
+            wsi.set_timer(Duration::ZERO, tag);
+            Ok(())
+        })),
+        ..Recorder::echo(log)
+    });
+    let peer = world.open();
+    peer.write(&masked(0x81, b"hello")).unwrap();
+    let before = world.log.count("timer");
+    world.context.service(Some(Duration::ZERO)).unwrap();
+    world.context.service(Some(Duration::ZERO)).unwrap();
+    assert!(world.log.count("timer") <= before + 2, "at most once a turn");
+    assert_eq!(peer.read(), crate::support::plain(0x81, b"hello"));
+}
+
+#[test]
+fn tm_08_a_timer_beyond_all_time_is_none() {
+    let mut world = World::new(Recorder::new);
+    assert!(world.context.set_timer(Duration::MAX, TimerTag(1)).is_none());
+    assert!(world.context.set_timer(Duration::from_secs(u64::MAX), TimerTag(2)).is_none());
+    let far = world.context.set_timer(Duration::from_secs(u64::from(u32::MAX)), TimerTag(3));
+    assert!(far.is_some());
+    world.pass(Duration::from_secs(100));
+    assert!(world.log.take().is_empty());
+}
+
+#[test]
+fn tm_08_a_timer_may_cancel_another_of_the_same_tick() {
+    let first = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let timers = first.clone();
+    let mut world = World::new(|log| Recorder {
+        free_timer: Some(Box::new(move |cx, _| {
+            for timer in first.lock().unwrap().drain(..) {
+                cx.cancel_timer(timer);
+            }
+        })),
+        established: Some(Box::new(move |wsi| {
+            for n in 0..2 {
+                let timer = wsi.cx().set_timer(Duration::from_secs(1), TimerTag(n));
+                timers.lock().unwrap().extend(timer);
+            }
+            Ok(())
+        })),
+        ..Recorder::new(log)
+    });
+    let _peer = world.open();
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.log.count("free_timer"), 1);
+}
+
+#[test]
+fn tm_09_the_deadline_of_the_head_ends_with_the_upgrade() {
+    let mut session = Session::open(Side::Server, Recorder::echo);
+    for _ in 0..100 {
+        session.world.pass(Duration::from_secs(20));
+        session.send(0x81, b"still here");
+    }
+    assert_eq!(session.frames().len(), 100);
+    assert_eq!(session.world.log.count("closed"), 0);
+}
