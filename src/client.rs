@@ -219,8 +219,8 @@ impl ClientConnectInfo {
         Ok(self)
     }
 
-    /// Binds the connection to the protocol of this name in its vhost. Default: the subprotocol that
-    /// the server chooses, else the vhost's default protocol.
+    /// Binds the connection to the protocol of this name in its vhost. Default: the vhost's
+    /// default protocol, whatever subprotocol the server chooses.
     ///
     /// # Errors
     /// [`ArgumentError`] when it is empty.

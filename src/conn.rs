@@ -426,6 +426,9 @@ impl SendHalf {
             Phase::Open if !self.is_open() => {}
             Phase::Open => {
                 let code = close.code().value();
+                if !matches!(kind, CloseKind::Timeout(_)) {
+                    self.stay_away();
+                }
                 self.set_cause(CloseCause::new(
                     CloseSide::Local,
                     code,
@@ -446,9 +449,17 @@ impl SendHalf {
         if self.phase == Phase::Ended {
             return;
         }
+        self.stay_away();
         self.set_cause(CloseCause::abnormal(CloseSide::Local, kind));
         self.flags |= Flags::ABORT;
         self.mark(out);
+    }
+
+    /// The end is wanted on this side, however it comes about now: a client does not dial again.
+    fn stay_away(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.redial = None;
+        }
     }
 
     /// RFC 6455 section 7.1.7: fails the connection.

@@ -11,8 +11,7 @@ use crate::client::{Address, ClientConnectInfo};
 use crate::config::{Settings, Timeouts};
 use crate::conn::{Conn, Flags, Phase, Role, SendHalf, Stash};
 use crate::error::{
-    CloseCause, CloseKind, ConnectDetails, ConnectError, ConnectFailure, ConnectStage, Deadline,
-    DeadlineStage,
+    CloseKind, ConnectDetails, ConnectError, ConnectFailure, ConnectStage, Deadline, DeadlineStage,
 };
 use crate::http::head::ResponseHead;
 use crate::id::{Token, VhostId, WsiId};
@@ -578,20 +577,12 @@ impl Lift<'_> {
     }
 
     /// Begins the attempt that replaces an established connection, if its client asked for that
-    /// and the application did not end it.
-    pub(crate) fn redial(&mut self, cause: &CloseCause) -> Option<WsiId> {
+    /// and nobody on this side wanted the end.
+    pub(crate) fn redial(&mut self) -> Option<WsiId> {
         let redial = self.conn.send.rare.as_mut()?.redial.take()?;
-        let wanted = !matches!(
-            cause.kind,
-            CloseKind::Aborted
-                | CloseKind::Application
-                | CloseKind::ContextDropped
-                | CloseKind::Shutdown
-                | CloseKind::VhostDestroyed
-        );
         let vhost = self.inner.vhost(self.conn.send.vhost);
         let stays = vhost.is_some_and(|vhost| vhost.state == VhostState::Active);
-        if !wanted || !stays || self.inner.shutting_down {
+        if !stays || self.inner.shutting_down {
             return None;
         }
         let Redial {

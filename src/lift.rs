@@ -189,7 +189,8 @@ impl Lift<'_> {
             .dispatch
             .drive(&mut ws.recv, pool, input, &mut wsi, ws.session);
         let deadline = &mut send.deadlines.message;
-        if !ws.recv.is_inside_message() {
+        // While closing, the deadline of the closing handshake is the only one.
+        if !ws.recv.is_inside_message() || send.phase != Phase::Open {
             *deadline = None;
         } else if deadline.is_none() {
             *deadline = saturating_add(self.inner.out.now, send.settings.timeouts.message);
@@ -245,6 +246,8 @@ impl Lift<'_> {
             Role::Linger => {}
             Role::Ws(_) => {
                 let cause = abnormal_end(end);
+                // A peer that sends no more may still read what it was answered.
+                self.flush();
                 self.conn.send.ws_ended(cause);
             }
         }
@@ -388,7 +391,7 @@ impl Lift<'_> {
         };
         let session = ws.session;
         self.cancel_timers();
-        cause.reconnect = self.redial(&cause);
+        cause.reconnect = self.redial();
         // From here on a panic must not end the session again.
         if let Some(mark) = &mut self.inner.lifted {
             mark.session = None;

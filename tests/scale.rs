@@ -2,6 +2,7 @@
 //!
 //! `cargo test --test scale -- --nocapture` tells how many they were and what one costs.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod real;
 

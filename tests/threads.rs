@@ -1,4 +1,5 @@
 //! `cancel_service`, the one call that may come from other threads, under all circumstances.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod real;
 
@@ -30,6 +31,7 @@ struct Board {
     called: [AtomicU64; THREADS],
     seen: Mutex<[u64; THREADS]>,
     news: Condvar,
+    looks: AtomicU64,
     finished: AtomicUsize,
     stop: AtomicBool,
 }
@@ -41,6 +43,7 @@ impl Board {
         for (seen, called) in seen.iter_mut().zip(&self.called) {
             *seen = called.load(Ordering::SeqCst);
         }
+        self.looks.fetch_add(1, Ordering::SeqCst);
         self.news.notify_all();
     }
 
@@ -83,6 +86,7 @@ fn callers(
     let call = |thread| {
         let (board, wake, enough) = (Arc::clone(board), wake.clone(), enough.clone());
         move || {
+            let finish = Finish(&board, &wake);
             let mut number = 0;
             while !enough(number) {
                 number = board.call(thread, &wake);
@@ -93,13 +97,22 @@ fn callers(
                 }
             }
             board.wait(thread, number);
-            board.finished.fetch_add(1, Ordering::SeqCst);
-            wake.cancel_service();
+            drop(finish);
         }
     };
     (0..THREADS)
         .map(|thread| thread::spawn(call(thread)))
         .collect()
+}
+
+/// Counts a thread as finished, also when it fails: the loop must not wait for it then.
+struct Finish<'a>(&'a Board, &'a CancelService);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.finished.fetch_add(1, Ordering::SeqCst);
+        self.1.cancel_service();
+    }
 }
 
 /// Looks at the board when it is woken. Dialled connections close themselves and are dialled
@@ -142,11 +155,29 @@ impl Protocol for Churn {
     }
 }
 
+/// Gives the other threads time to call while the loop is at its `on_wake`s.
+struct Dawdle;
+
+impl Protocol for Dawdle {
+    type Session = ();
+
+    fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
+        Err(Close::normal())
+    }
+
+    fn on_wake(&mut self, _: &mut Cx<'_>) {
+        for _ in 0..20 {
+            thread::yield_now();
+        }
+    }
+}
+
 /// A context that churns that many connections at a time.
 fn churning(board: &Arc<Board>, connections: usize) -> (Context, Arc<AtomicUsize>) {
     let mut context = Context::new(ContextConfig::new()).unwrap();
     let ended = Arc::new(AtomicUsize::new(0));
     let mut config = VhostConfig::new("localhost").listen(loopback());
+    config.add_protocol("before", Dawdle);
     let churn = config.add_protocol(
         "churn",
         Churn {
@@ -155,6 +186,8 @@ fn churning(board: &Arc<Board>, connections: usize) -> (Context, Arc<AtomicUsize
             ended: Arc::clone(&ended),
         },
     );
+    config.add_protocol("after", Dawdle);
+    let config = config.default_protocol("churn");
     let vhost = context.create_vhost(config).unwrap();
     let port = context.listen_addrs(vhost)[0].port();
     context.with_protocol(churn, |churn, cx| {
@@ -193,6 +226,26 @@ fn run(context: &mut Context, board: &Board, threads: Vec<JoinHandle<()>>) {
     }
     for thread in threads {
         thread.join().unwrap();
+    }
+}
+
+#[test]
+fn re_10_calls_merge_and_a_heard_one_lets_the_loop_sleep_again() {
+    let board = Arc::new(Board::default());
+    let (mut context, _) = churning(&board, 0);
+    let wake = context.cancel_service_handle();
+    for round in 1..=3 {
+        assert_eq!(board.call(0, &wake), 2 * round - 1);
+        assert_eq!(board.call(0, &wake), 2 * round);
+        assert!(
+            context.next_deadline().is_some(),
+            "there is something to do"
+        );
+        for _ in 0..3 {
+            context.service(Some(Duration::ZERO)).unwrap();
+        }
+        assert_eq!(board.looks.load(Ordering::SeqCst), round);
+        assert_eq!(context.next_deadline(), None);
     }
 }
 

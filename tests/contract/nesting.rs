@@ -281,9 +281,88 @@ fn re_02_who_is_aborted_gets_neither_its_timer_nor_its_writable_of_the_same_turn
     site.world.net.advance(Duration::from_secs(1));
     site.world.turn();
     let lines = site.world.log.take();
-    assert_eq!(lines.iter().filter(|line| *line == "timer 1").count(), 1, "{lines:?}");
-    assert_eq!(lines.iter().filter(|line| line.starts_with("closed")).count(), 2, "{lines:?}");
-    assert_eq!(lines.iter().filter(|line| *line == "writable").count(), 0, "{lines:?}");
+    assert_eq!(
+        lines.iter().filter(|line| *line == "timer 1").count(),
+        1,
+        "{lines:?}"
+    );
+    assert_eq!(
+        lines
+            .iter()
+            .filter(|line| line.starts_with("closed"))
+            .count(),
+        2,
+        "{lines:?}"
+    );
+    assert_eq!(
+        lines.iter().filter(|line| *line == "writable").count(),
+        0,
+        "{lines:?}"
+    );
+}
+
+/// RE-01 for the callbacks that have no connection of their own.
+#[test]
+fn re_01_others_can_be_ended_in_every_callback_that_has_only_the_loop() {
+    for place in ["filter", "closed", "connect_error", "free_timer", "wake"] {
+        let mut site = Site::new(|log| {
+            let end = |cx: &mut Cx<'_>| {
+                let mut ids = Vec::new();
+                cx.for_each_peer(|peer| ids.push(peer.id()));
+                for id in ids {
+                    cx.abort(id).unwrap();
+                    cx.close(id, Close::normal()).unwrap();
+                }
+            };
+            let mut recorder = Recorder::new(log);
+            match place {
+                "filter" => {
+                    recorder.filter = Some(Box::new(move |cx, request| {
+                        if request.path() == "/go" {
+                            end(cx);
+                        }
+                        Ok(wsloop::Accept::new())
+                    }));
+                }
+                "closed" => recorder.closed = Some(Box::new(move |cx, _| end(cx))),
+                "connect_error" => recorder.connect_error = Some(Box::new(move |cx, _| end(cx))),
+                "free_timer" => recorder.free_timer = Some(Box::new(move |cx, _| end(cx))),
+                _ => recorder.wake = Some(Box::new(end)),
+            }
+            recorder
+        });
+        let mut peers = vec![site.world.open(), site.world.open(), site.world.open()];
+        let vhost = site.world.vhost;
+        match place {
+            "filter" => {
+                let last = site.world.dial();
+                last.write(&request("/go")).unwrap();
+                peers.push(last);
+            }
+            "closed" => drop(peers.pop()),
+            "connect_error" => {
+                let info = ClientConnectInfo::new("10.0.0.66", 80).unwrap();
+                site.world.context.client_connect(vhost, info).unwrap();
+            }
+            "free_timer" => drop(site.act(|cx| cx.set_timer(Duration::ZERO, TimerTag(1)))),
+            _ => site.world.context.cancel_service_handle().cancel_service(),
+        }
+        site.world.turn();
+        let lines = site.world.log.take();
+        assert_eq!(
+            lines
+                .iter()
+                .filter(|line| line.starts_with("closed"))
+                .count(),
+            3,
+            "{lines:?}"
+        );
+        assert_eq!(
+            site.ids().len(),
+            usize::from(place == "filter"),
+            "{place}: {lines:?}"
+        );
+    }
 }
 
 #[test]

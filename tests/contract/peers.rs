@@ -235,7 +235,7 @@ fn a_wake_from_outside_reaches_every_protocol_and_calls_merge() {
     site.world.turn();
     assert_eq!(site.world.log.take(), [""; 0]);
     cancel.cancel_service();
-    cancel.clone().cancel_service();
+    cancel.cancel_service();
     site.world.turn();
     assert_eq!(site.world.log.take(), ["wake", "wake"], "one each");
     cancel.cancel_service();

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use wsloop::{Accept, Cx, HeaderList, Refuse, Request, RequestId, VhostConfig};
 
-use crate::support::{Log, Recorder, World, addr, close_payload, masked, plain, request, request_with};
+use crate::support::{
+    Log, Recorder, World, addr, close_payload, masked, plain, request, request_with,
+};
 use crate::{Site, Slot};
 
 type Verdict = Result<Accept, Refuse>;
@@ -33,10 +35,7 @@ fn deferring(accept: fn() -> Accept) -> (Site, Slot<RequestId>) {
     deferring_to(Recorder::echo, accept)
 }
 
-fn deferring_to(
-    recorder: fn(&Log) -> Recorder,
-    accept: fn() -> Accept,
-) -> (Site, Slot<RequestId>) {
+fn deferring_to(recorder: fn(&Log) -> Recorder, accept: fn() -> Accept) -> (Site, Slot<RequestId>) {
     let ids = Slot::new();
     let seen = ids.clone();
     let site = Site::new(|log| Recorder {

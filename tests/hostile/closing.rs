@@ -93,7 +93,7 @@ fn fails(side: Side, payload: &[u8], error: ProtocolError) {
         "{side:?} {payload:?}"
     );
     assert!(session.peer.ended(), "whoever fails the connection ends it");
-    let told = format!("closed Local protocol error: {error}, code {code} {reason:?}, not clean");
+    let told = format!("closed Local protocol error: {error}, code {code}, not clean");
     assert_eq!(
         session.world.log.lines(),
         [told],
@@ -251,6 +251,25 @@ fn cl_05_a_client_waits_for_the_server_s_end_but_not_for_ever() {
     assert_eq!(session.final_event(), told, "both Close frames were there");
     assert!(session.peer.ended());
     assert_eq!(session.world.context.connections(), 0);
+}
+
+#[test]
+fn cl_04_a_message_that_comes_during_the_close_has_the_close_s_deadline_only() {
+    for side in SIDES {
+        let tune = |config: VhostConfig| {
+            let mut timeouts = Timeouts::default();
+            timeouts.message = Duration::from_secs(1);
+            config.timeouts(timeouts)
+        };
+        let mut session = Session::tuned(side, tune, closes_on("bye", Close::normal()));
+        session.send(0x81, b"bye");
+        session.send(0x01, b"begun too late");
+        session.world.pass(Duration::from_secs(3));
+        session.send(0x88, &close_payload(1000, ""));
+        assert_eq!(session.end(), [(0x88, close_payload(1000, ""))], "{side:?}");
+        let told = "closed Local closed by the application, code 1000, clean";
+        assert_eq!(session.final_event(), told, "{side:?}");
+    }
 }
 
 #[test]
@@ -412,6 +431,26 @@ fn cl_10_an_end_of_stream_without_close_is_told_as_that() {
 }
 
 #[test]
+fn cl_10_what_was_answered_before_an_end_of_stream_without_close_is_sent() {
+    for side in SIDES {
+        let mut session = Session::open(side, closes_on("bye", Close::normal()));
+        // All in one batch: the peer may well be reading after it has said its last.
+        session
+            .peer
+            .write(&session.frame(0x81, b"question"))
+            .unwrap();
+        session.peer.write(&session.frame(0x81, b"bye")).unwrap();
+        let expected = [
+            (0x81, b"question".to_vec()),
+            (0x88, close_payload(1000, "")),
+        ];
+        assert_eq!(session.end(), expected, "{side:?}");
+        let told = session.final_event();
+        assert!(told.ends_with(", code 1006, not clean"), "{side:?} {told}");
+    }
+}
+
+#[test]
 fn cl_10_a_reset_without_close_is_told_as_a_transport_error() {
     for side in SIDES {
         let Session {
@@ -433,12 +472,7 @@ fn cl_10_an_end_of_stream_right_behind_the_close_frame_is_clean() {
         let mut session = Session::open(side, Recorder::new);
         let bytes = session.frame(0x88, &close_payload(1000, ""));
         session.peer.write(&bytes).unwrap();
-        session.end();
-        assert_eq!(
-            session.frames(),
-            [(0x88, close_payload(1000, ""))],
-            "{side:?}"
-        );
+        assert_eq!(session.end(), [(0x88, close_payload(1000, ""))], "{side:?}");
         let told = "closed Peer closed by the peer, code 1000, clean";
         assert_eq!(session.final_event(), told, "{side:?}");
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wsloop::sim::{Net, SimPeer, SimPeerListener};
+use wsloop::sim::{Net, SimPeer};
 use wsloop::ws::handshake::accept_key;
 use wsloop::{ClientConnectInfo, Side, VhostConfig};
 
@@ -30,7 +30,7 @@ impl Session {
     ) -> Self {
         match side {
             Side::Client => {
-                let mut dialled = Dialled::new(tune, make);
+                let dialled = Dialled::new(tune, make);
                 let response = dialled.response();
                 dialled.peer.write(&response).unwrap();
                 let Dialled {
@@ -167,7 +167,6 @@ pub(crate) struct Dialled {
     pub(crate) world: World,
     pub(crate) peer: SimPeer,
     pub(crate) request: String,
-    pub(crate) listener: SimPeerListener,
 }
 
 impl Dialled {
@@ -187,7 +186,6 @@ impl Dialled {
             world,
             peer,
             request,
-            listener,
         }
     }
 

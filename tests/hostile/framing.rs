@@ -101,8 +101,7 @@ fn fr_u8_a_violation_fails_the_connection_with_its_code_at_both_ends() {
             let expected = [(0x88, close_payload(code, &reason))];
             assert_eq!(session.frames(), expected, "{side:?} {id} {error}");
             assert!(session.peer.ended(), "{side:?} {id} {error}");
-            let told =
-                format!("closed Local protocol error: {error}, code {code}, not clean");
+            let told = format!("closed Local protocol error: {error}, code {code}, not clean");
             assert_eq!(session.world.log.lines(), [told], "{side:?} {id}");
             session.end();
         }
@@ -118,8 +117,7 @@ fn fr_u8_the_close_frame_leaves_although_the_peer_has_ended_its_stream() {
             let (code, reason) = (error.close_code().value(), error.to_string());
             let expected = [(0x88, close_payload(code, &reason))];
             assert_eq!(session.end(), expected, "{side:?} {id} {error}");
-            let told =
-                format!("closed Local protocol error: {error}, code {code}, not clean");
+            let told = format!("closed Local protocol error: {error}, code {code}, not clean");
             assert_eq!(session.world.log.lines(), [told], "{side:?} {id}");
         }
     }

@@ -14,7 +14,10 @@ use crate::support::{Log, Recorder, World, addr, masked, plain, request, request
 fn status(peer: &SimPeer) -> (u16, String) {
     let response = String::from_utf8(peer.read()).unwrap();
     let status = response.get(9..12).and_then(|digits| digits.parse().ok());
-    (status.unwrap_or_else(|| panic!("no response: {response:?}")), response)
+    (
+        status.unwrap_or_else(|| panic!("no response: {response:?}")),
+        response,
+    )
 }
 
 /// A request that is refused: with one of these statuses, the end of the stream, one event for the
@@ -27,10 +30,19 @@ fn refused(id: &str, bytes: &[u8], statuses: &[u16]) -> String {
     let (code, response) = status(&peer);
     assert!(statuses.contains(&code), "{id}: {response}");
     assert!(peer.ended(), "{id}: the connection is closed");
-    assert!(response.to_ascii_lowercase().contains("\r\nconnection: close\r\n"), "{id} {response}");
+    assert!(
+        response
+            .to_ascii_lowercase()
+            .contains("\r\nconnection: close\r\n"),
+        "{id} {response}"
+    );
     let told = final_event(&world.log);
     assert!(told.starts_with("refused "), "{id}: {told}");
-    assert_eq!(world.log.lines().len(), 1, "{id}: the protocol hears nothing");
+    assert_eq!(
+        world.log.lines().len(),
+        1,
+        "{id}: the protocol hears nothing"
+    );
     drop(peer);
     world.turn();
     assert_eq!(world.context.connections(), 0, "{id}");
@@ -74,7 +86,11 @@ fn hs_02_a_request_cut_anywhere_is_the_same_request() {
         world.turn();
         let outcome = (world.log.take(), peer.read());
         assert_eq!(outcome.0.len(), 3);
-        assert_eq!(*whole.get_or_insert_with(|| outcome.clone()), outcome, "cut at {cut}");
+        assert_eq!(
+            *whole.get_or_insert_with(|| outcome.clone()),
+            outcome,
+            "cut at {cut}"
+        );
     }
 }
 
@@ -87,7 +103,8 @@ fn hs_04_lists_and_letter_case_do_not_matter() {
     ] {
         let mut world = World::new(Recorder::new);
         let peer = world.dial();
-        peer.write(&upgrade(GET, &format!("{lines}{KEY}{VERSION}"))).unwrap();
+        peer.write(&upgrade(GET, &format!("{lines}{KEY}{VERSION}")))
+            .unwrap();
         world.turn();
         assert_eq!(status(&peer).0, 101, "{lines}");
     }
@@ -98,23 +115,77 @@ fn hs_06_to_21_faulty_requests_are_refused_before_the_protocol() {
     let all = |fields: &str| upgrade(GET, &format!("{UPGRADE}{KEY}{VERSION}{fields}"));
     let bad = &[400][..];
     let rows: Vec<(&str, Vec<u8>, &[u16])> = vec![
-        ("hs_06", upgrade(GET, &format!("Upgrade: websocketx\r\nConnection: Upgrade\r\n{KEY}{VERSION}")), &[400, 426]),
-        ("hs_06", upgrade(GET, &format!("Upgrade: websocket\r\nConnection: up\r\n{KEY}{VERSION}")), &[400, 426]),
+        (
+            "hs_06",
+            upgrade(
+                GET,
+                &format!("Upgrade: websocketx\r\nConnection: Upgrade\r\n{KEY}{VERSION}"),
+            ),
+            &[400, 426],
+        ),
+        (
+            "hs_06",
+            upgrade(
+                GET,
+                &format!("Upgrade: websocket\r\nConnection: up\r\n{KEY}{VERSION}"),
+            ),
+            &[400, 426],
+        ),
         ("hs_07", upgrade(GET, &format!("{UPGRADE}{VERSION}")), bad),
-        ("hs_07", upgrade(GET, &format!("{UPGRADE}{VERSION}Sec-WebSocket-Key: c2hvcnQ=\r\n")), bad),
-        ("hs_09", upgrade(GET, &format!("{UPGRADE}{KEY}Sec-WebSocket-Version: 8\r\n")), &[426]),
-        ("hs_09", upgrade(GET, &format!("{UPGRADE}{KEY}Sec-WebSocket-Version: 13abc\r\n")), bad),
-        ("hs_11", upgrade(("POST", "HTTP/1.1"), &format!("{UPGRADE}{KEY}{VERSION}")), &[400, 405]),
-        ("hs_11", upgrade(("GET", "HTTP/1.0"), &format!("{UPGRADE}{KEY}{VERSION}")), &[400, 426, 505]),
-        ("hs_17", all(&format!("Sec-WebSocket-Protocol: b{}x\r\n", " ".repeat(60_000))), &[400, 431]),
+        (
+            "hs_07",
+            upgrade(
+                GET,
+                &format!("{UPGRADE}{VERSION}Sec-WebSocket-Key: c2hvcnQ=\r\n"),
+            ),
+            bad,
+        ),
+        (
+            "hs_09",
+            upgrade(GET, &format!("{UPGRADE}{KEY}Sec-WebSocket-Version: 8\r\n")),
+            &[426],
+        ),
+        (
+            "hs_09",
+            upgrade(
+                GET,
+                &format!("{UPGRADE}{KEY}Sec-WebSocket-Version: 13abc\r\n"),
+            ),
+            bad,
+        ),
+        (
+            "hs_11",
+            upgrade(("POST", "HTTP/1.1"), &format!("{UPGRADE}{KEY}{VERSION}")),
+            &[400, 405],
+        ),
+        (
+            "hs_11",
+            upgrade(("GET", "HTTP/1.0"), &format!("{UPGRADE}{KEY}{VERSION}")),
+            &[400, 426, 505],
+        ),
+        (
+            "hs_17",
+            all(&format!(
+                "Sec-WebSocket-Protocol: b{}x\r\n",
+                " ".repeat(60_000)
+            )),
+            &[400, 431],
+        ),
         ("hs_18", all("Sec-WebSocket-Protocol: a b\r\n"), bad),
-        ("not http", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 and more\r\n\r\n".to_vec(), bad),
+        (
+            "not http",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 and more\r\n\r\n".to_vec(),
+            bad,
+        ),
     ];
     for (id, bytes, statuses) in rows {
         let response = refused(id, &bytes, statuses);
         if id == "hs_09" && statuses == [426] {
             let low = response.to_ascii_lowercase();
-            assert!(low.contains("\r\nsec-websocket-version: 13\r\n"), "{response}");
+            assert!(
+                low.contains("\r\nsec-websocket-version: 13\r\n"),
+                "{response}"
+            );
         }
     }
 }
@@ -144,7 +215,8 @@ fn hs_15_a_head_without_end_is_stopped_at_its_limit() {
     let mut world = World::new(Recorder::new);
     let peer = world.dial();
     let before = world.context.memory();
-    peer.write(b"GET / HTTP/1.1\r\nHost: a.test\r\nX: ").unwrap();
+    peer.write(b"GET / HTTP/1.1\r\nHost: a.test\r\nX: ")
+        .unwrap();
     let mut most = 0;
     for _ in 0..100 {
         peer.write(&[b'x'; 10_000]).unwrap();
@@ -160,7 +232,9 @@ fn hs_15_a_head_without_end_is_stopped_at_its_limit() {
 fn hs_18_the_server_s_preference_decides_among_subprotocols() {
     let mut world = World::with(|log| {
         let config = VhostConfig::new("a.test").listen(addr());
-        config.protocol("first", Recorder::new(log)).protocol("second", Recorder::new(log))
+        config
+            .protocol("first", Recorder::new(log))
+            .protocol("second", Recorder::new(log))
     });
     let peer = world.dial();
     let offer = "Sec-WebSocket-Protocol: other, second,, first, second\r\n";
@@ -168,15 +242,23 @@ fn hs_18_the_server_s_preference_decides_among_subprotocols() {
     world.turn();
     let (code, response) = status(&peer);
     assert_eq!(code, 101);
-    assert!(response.contains("Sec-WebSocket-Protocol: first\r\n"), "{response}");
-    assert_eq!(world.log.take(), ["filter /", "established / Some(\"first\")"]);
+    assert!(
+        response.contains("Sec-WebSocket-Protocol: first\r\n"),
+        "{response}"
+    );
+    assert_eq!(
+        world.log.take(),
+        ["filter /", "established / Some(\"first\")"]
+    );
 }
 
 #[test]
 fn hs_20_a_filter_compares_origins_exactly() {
     let guarded = |log: &Log| Recorder {
         filter: Some(Box::new(|_, request| {
-            let origin = request.header("Origin").and_then(|value| std::str::from_utf8(value).ok());
+            let origin = request
+                .header("Origin")
+                .and_then(|value| std::str::from_utf8(value).ok());
             if origin.is_some_and(|origin| origin_matches(origin, "https://good.example")) {
                 Ok(Accept::new())
             } else {
@@ -202,7 +284,10 @@ fn hs_20_a_filter_compares_origins_exactly() {
         assert_eq!(status(&peer).0, expected, "{line}");
         if expected == 403 {
             assert!(peer.ended());
-            assert_eq!(final_event(&world.log), "refused the protocol refused the upgrade with status 403");
+            assert_eq!(
+                final_event(&world.log),
+                "refused the protocol refused the upgrade with status 403"
+            );
         }
     }
 }
@@ -212,20 +297,31 @@ fn hs_21_extensions_that_nobody_knows_are_ignored() {
     let offers = "permessage-deflate, ".repeat(200) + "x-unknown; a=1; b=\"2\"";
     let mut world = World::new(Recorder::new);
     let peer = world.dial();
-    peer.write(&request_with("/", &format!("Sec-WebSocket-Extensions: {offers}\r\n"))).unwrap();
+    peer.write(&request_with(
+        "/",
+        &format!("Sec-WebSocket-Extensions: {offers}\r\n"),
+    ))
+    .unwrap();
     world.turn();
     let (code, response) = status(&peer);
     assert_eq!(code, 101, "{response}");
-    assert!(!response.to_ascii_lowercase().contains("extensions"), "{response}");
+    assert!(
+        !response.to_ascii_lowercase().contains("extensions"),
+        "{response}"
+    );
 }
 
 #[test]
 fn hs_23_a_target_in_absolute_form_chooses_the_vhost() {
     let mut world = World::with(|log| {
-        VhostConfig::new("a.test").listen(addr()).protocol("p", Recorder::new(log))
+        VhostConfig::new("a.test")
+            .listen(addr())
+            .protocol("p", Recorder::new(log))
     });
     let other = Log::default();
-    let config = VhostConfig::new("b.test").listen(addr()).protocol("p", Recorder::new(&other));
+    let config = VhostConfig::new("b.test")
+        .listen(addr())
+        .protocol("p", Recorder::new(&other));
     world.context.create_vhost(config).unwrap();
     for (target, host, here) in [
         ("/", "a.test", true),
@@ -252,11 +348,23 @@ fn hs_23_a_target_in_absolute_form_chooses_the_vhost() {
 fn hc_01_to_10_faulty_responses_end_the_attempt_once() {
     let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
     for (id, response, words) in [
-        ("hc_01", format!("{head}Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n"), "does not answer our key"),
+        (
+            "hc_01",
+            format!("{head}Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n"),
+            "does not answer our key",
+        ),
         ("hc_01", format!("{head}\r\n"), "no Sec-WebSocket-Accept"),
-        ("hc_05", "HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno".to_owned(), "status 401"),
+        (
+            "hc_05",
+            "HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno".to_owned(),
+            "status 401",
+        ),
         ("hc_07", "HTTP/1.1 103 Early\r\n\r\n".repeat(500), "interim"),
-        ("hc_10", "SSH-2.0-OpenSSH_9.9\r\n".to_owned(), "does not speak HTTP"),
+        (
+            "hc_10",
+            "SSH-2.0-OpenSSH_9.9\r\n".to_owned(),
+            "does not speak HTTP",
+        ),
     ] {
         let mut dialled = Dialled::new(|config| config, Recorder::new);
         // Frames behind it are never looked at.
@@ -264,7 +372,10 @@ fn hc_01_to_10_faulty_responses_end_the_attempt_once() {
         let _ = dialled.peer.write(&plain(0x81, b"never"));
         dialled.world.turn();
         let told = final_event(&dialled.world.log);
-        assert!(told.starts_with("connect_error ") && told.contains(words), "{id}: {told}");
+        assert!(
+            told.starts_with("connect_error ") && told.contains(words),
+            "{id}: {told}"
+        );
         assert_eq!(dialled.world.log.lines().len(), 1, "{id}");
         assert_eq!(dialled.world.context.connections(), 0, "{id}");
     }
@@ -272,7 +383,9 @@ fn hc_01_to_10_faulty_responses_end_the_attempt_once() {
 
 #[test]
 fn hc_09_frames_behind_the_response_are_not_lost_however_it_is_cut() {
-    let whole = Dialled::new(|config| config, Recorder::new).response().len();
+    let whole = Dialled::new(|config| config, Recorder::new)
+        .response()
+        .len();
     let frame = plain(0x81, b"behind");
     for cut in 0..=whole + frame.len() {
         let mut dialled = Dialled::new(|config| config, Recorder::new);

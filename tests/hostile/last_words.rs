@@ -23,14 +23,22 @@ fn the_close_frame_of_a_violation_arrives_although_the_peer_keeps_sending() {
         }
         assert!(!session.peer.was_reset(), "{side:?}");
         let reason = ProtocolError::ReservedOpcode(3).to_string();
-        assert_eq!(session.frames(), [(0x88, close_payload(1002, &reason))], "{side:?}");
+        assert_eq!(
+            session.frames(),
+            [(0x88, close_payload(1002, &reason))],
+            "{side:?}"
+        );
         assert!(session.peer.ended(), "{side:?}");
         assert_eq!(session.world.context.connections(), 1, "{side:?}");
         for _ in 0..11 {
             let _ = session.peer.write(&[0; 5000]);
             session.world.pass(STEP);
         }
-        assert_eq!(session.world.context.connections(), 0, "{side:?}: bounded by the deadline");
+        assert_eq!(
+            session.world.context.connections(),
+            0,
+            "{side:?}: bounded by the deadline"
+        );
         session.final_event();
     }
 }
@@ -47,7 +55,10 @@ fn the_answer_to_a_close_arrives_although_the_peer_keeps_sending() {
     assert_eq!(session.frames(), [(0x88, close_payload(1000, ""))]);
     assert!(session.peer.ended());
     session.end();
-    assert_eq!(session.final_event(), "closed Peer closed by the peer, code 1000, clean");
+    assert_eq!(
+        session.final_event(),
+        "closed Peer closed by the peer, code 1000, clean"
+    );
 }
 
 #[test]
@@ -59,7 +70,11 @@ fn the_close_frame_of_the_application_arrives_although_the_peer_keeps_sending() 
             session.send(0x82, &[0; 5000]);
             session.world.pass(STEP);
         }
-        assert_eq!(session.frames(), [(0x88, close_payload(1000, ""))], "{side:?}");
+        assert_eq!(
+            session.frames(),
+            [(0x88, close_payload(1000, ""))],
+            "{side:?}"
+        );
         session.send(0x88, &close_payload(1000, ""));
         session.end();
         let told = "closed Local closed by the application, code 1000, clean";
@@ -71,7 +86,8 @@ fn the_close_frame_of_the_application_arrives_although_the_peer_keeps_sending() 
 fn an_error_response_arrives_although_the_peer_keeps_uploading() {
     let mut world = World::new(Recorder::new);
     let peer = world.dial();
-    peer.write(&request_with("/", "Content-Length: 100000000\r\n")).unwrap();
+    peer.write(&request_with("/", "Content-Length: 100000000\r\n"))
+        .unwrap();
     for _ in 0..40 {
         peer.write(&[b'x'; 20_000]).unwrap();
         world.pass(STEP);
@@ -112,8 +128,15 @@ fn a_connection_that_nobody_wants_says_so_and_lingers_too() {
     world.turn();
     world.pass(Duration::from_secs(1));
     let sent = peer.read();
-    let end = sent.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
-    assert_eq!(sent[end..], crate::support::plain(0x88, &close_payload(1000, "")));
+    let end = sent
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .unwrap()
+        + 4;
+    assert_eq!(
+        sent[end..],
+        crate::support::plain(0x88, &close_payload(1000, ""))
+    );
     assert!(peer.ended() && !peer.was_reset());
     world.pass(Duration::from_secs(5));
     assert_eq!(world.context.connections(), 0);

@@ -10,7 +10,9 @@ use crate::support::{Recorder, World, masked, request};
 #[test]
 fn tm_01_a_head_that_trickles_in_ends_at_its_total_deadline() {
     let mut world = World::new(Recorder::echo);
-    let slow: Vec<_> = (0..100).map(|_| world.net.dial(crate::support::addr()).unwrap()).collect();
+    let slow: Vec<_> = (0..100)
+        .map(|_| world.net.dial(crate::support::addr()).unwrap())
+        .collect();
     world.turn();
     let well = join(&mut world);
     world.log.take();
@@ -43,7 +45,10 @@ fn tm_01_a_peer_that_says_nothing_ends_at_the_deadline_too() {
     let mut world = World::new(Recorder::new);
     let peer = world.dial();
     world.pass(Duration::from_millis(10_100));
-    assert_eq!(final_event(&world.log), "refused the request head took longer than 10s");
+    assert_eq!(
+        final_event(&world.log),
+        "refused the request head took longer than 10s"
+    );
     assert!(peer.read().starts_with(b"HTTP/1.1 408 "));
 }
 
@@ -136,7 +141,12 @@ fn tm_06_a_leap_of_fifty_years_fires_each_timer_once() {
     world.turn();
     assert_eq!(world.log.count("free_timer 1"), 1);
     assert_eq!(world.log.count("free_timer 2"), 1);
-    assert_eq!(world.log.count("closed Local the peer's silence took longer"), 1);
+    assert_eq!(
+        world
+            .log
+            .count("closed Local the peer's silence took longer"),
+        1
+    );
     world.turn();
     assert_eq!(world.log.count("free_timer"), 2);
     assert_eq!(world.context.connections(), 0);
@@ -147,7 +157,10 @@ fn tm_08_a_hundred_thousand_timers_of_one_tick_fire_once_each() {
     let mut world = World::new(Recorder::new);
     let mut cancelled = 0;
     for n in 0..100_000_u64 {
-        let timer = world.context.set_timer(Duration::from_millis(50), TimerTag(n)).unwrap();
+        let timer = world
+            .context
+            .set_timer(Duration::from_millis(50), TimerTag(n))
+            .unwrap();
         if n % 10 == 0 {
             assert!(world.context.cancel_timer(timer));
             cancelled += 1;
@@ -181,16 +194,31 @@ fn tm_08_a_timer_that_arms_itself_in_the_past_starves_nobody() {
     let before = world.log.count("timer");
     world.context.service(Some(Duration::ZERO)).unwrap();
     world.context.service(Some(Duration::ZERO)).unwrap();
-    assert!(world.log.count("timer") <= before + 2, "at most once a turn");
+    assert!(
+        world.log.count("timer") <= before + 2,
+        "at most once a turn"
+    );
     assert_eq!(peer.read(), crate::support::plain(0x81, b"hello"));
 }
 
 #[test]
 fn tm_08_a_timer_beyond_all_time_is_none() {
     let mut world = World::new(Recorder::new);
-    assert!(world.context.set_timer(Duration::MAX, TimerTag(1)).is_none());
-    assert!(world.context.set_timer(Duration::from_secs(u64::MAX), TimerTag(2)).is_none());
-    let far = world.context.set_timer(Duration::from_secs(u64::from(u32::MAX)), TimerTag(3));
+    assert!(
+        world
+            .context
+            .set_timer(Duration::MAX, TimerTag(1))
+            .is_none()
+    );
+    assert!(
+        world
+            .context
+            .set_timer(Duration::from_secs(u64::MAX), TimerTag(2))
+            .is_none()
+    );
+    let far = world
+        .context
+        .set_timer(Duration::from_secs(u64::from(u32::MAX)), TimerTag(3));
     assert!(far.is_some());
     world.pass(Duration::from_secs(100));
     assert!(world.log.take().is_empty());

@@ -1,0 +1,335 @@
+//! Trying again: concealed failures, growing delays, reconnecting.
+
+use std::time::Duration;
+
+use wsloop::{ProtocolHandle, RetryPolicy, VhostConfig, VhostId, WsiId};
+
+use crate::support::{Recorder, World, plain};
+use crate::{Caller, Site, Told, there};
+
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// 1 s, 2 s, 4 s and no jitter, so that times are exact.
+fn policy() -> RetryPolicy {
+    RetryPolicy::builder()
+        .delays([secs(1), secs(2), secs(4)])
+        .jitter_percent(0)
+        .build()
+        .unwrap()
+}
+
+/// When strangers were dialled in the next `time`, in tenths of a second; each is refused.
+fn dialled(site: &mut Site, time: Duration) -> Vec<u128> {
+    let begin = site.world.net.elapsed();
+    let mut at = Vec::new();
+    site.world.turn();
+    while site.world.net.elapsed() - begin <= time {
+        if let Some(peer) = site.there.accept() {
+            at.push((site.world.net.elapsed() - begin).as_millis() / 100);
+            drop(peer);
+        }
+        site.world.pass(Duration::from_millis(100));
+    }
+    at
+}
+
+fn abort(world: &mut World, handle: ProtocolHandle<Caller>, id: WsiId) {
+    world
+        .context
+        .with_protocol(handle, |_, cx| cx.abort(id))
+        .unwrap()
+        .unwrap();
+}
+
+/// A client vhost whose protocol can be reached.
+fn reachable(site: &mut Site) -> (VhostId, ProtocolHandle<Caller>) {
+    let mut config = VhostConfig::new("client");
+    let handle = config.add_protocol("c", site.caller.clone());
+    (site.world.context.create_vhost(config).unwrap(), handle)
+}
+
+#[test]
+fn failures_are_concealed_until_the_table_is_used_up() {
+    let mut site = Site::new();
+    let id = site.connect(there().reconnect(policy()));
+    let at = dialled(&mut site, secs(20));
+    // The peer's end is seen a turn later, so each step may take a tenth more.
+    assert_eq!(at.len(), 4, "{at:?}");
+    for (pair, delay) in at.windows(2).zip([10, 20, 40]) {
+        let step = pair[1] - pair[0];
+        assert!((delay..=delay + 1).contains(&step), "{at:?}");
+    }
+    let error = site.caller.error();
+    assert_eq!((error.id, error.attempts), (id, 4));
+    assert_eq!(error.stage, "response");
+    assert_eq!(site.world.context.connections(), 0);
+}
+
+#[test]
+fn an_error_that_cannot_get_better_is_not_tried_again() {
+    let mut site = Site::new();
+    let (peer, _) = site.dial(there().reconnect(policy()));
+    peer.write(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
+        .unwrap();
+    site.world.turn();
+    let error = site.caller.error();
+    assert_eq!(error.attempts, 1);
+    assert_eq!(dialled(&mut site, secs(20)), [0; 0]);
+}
+
+#[test]
+fn dn_07_each_attempt_looks_the_name_up_again() {
+    let mut site = Site::new();
+    let info = wsloop::ClientConnectInfo::from_url("ws://host.test/").unwrap();
+    site.connect(info.reconnect(policy()));
+    site.world.turn();
+    assert!(site.caller.take().is_empty(), "not found, and concealed");
+    site.world
+        .net
+        .name("host.test", ["10.0.0.7".parse().unwrap()]);
+    site.world.pass(secs(1));
+    let (peer, request) = site.accept();
+    site.welcome(&peer, &request);
+}
+
+#[test]
+fn a_lost_connection_is_dialled_again_and_told_as_reconnect() {
+    type Lose = fn(&mut Site, wsloop::sim::SimPeer);
+    let close: Lose = |site, peer| {
+        peer.write(&plain(0x88, &[0x03, 0xe8])).unwrap();
+        site.world.turn();
+        peer.read();
+        drop(peer);
+    };
+    let end: Lose = |_, peer| peer.shutdown_write();
+    let reset: Lose = |_, peer| peer.reset();
+    let silence: Lose = |site, peer| {
+        site.world.pass(secs(46));
+        drop(peer);
+    };
+    for (name, lose) in [
+        ("close", close),
+        ("end", end),
+        ("reset", reset),
+        ("silence", silence),
+    ] {
+        let mut site = Site::new();
+        let peer = site.open(there().reconnect(policy()));
+        lose(&mut site, peer);
+        site.world.turn();
+        let told = site.caller.take();
+        let [Told::Closed(_, Some(next))] = told[..] else {
+            panic!("{name}: {told:?}")
+        };
+        site.world.pass(Duration::from_millis(1100));
+        let (peer, request) = site.accept();
+        site.welcome(&peer, &request);
+        // The new id is the connection's.
+        let (_, handle) = reachable(&mut site);
+        abort(&mut site.world, handle, next);
+        site.world.turn();
+        let told = site.caller.take();
+        assert!(
+            matches!(&told[..], [Told::Closed(_, None)]),
+            "{name}: {told:?}"
+        );
+        assert_eq!(
+            dialled(&mut site, secs(20)),
+            [0; 0],
+            "{name}: aborted, so it stays so"
+        );
+    }
+}
+
+#[test]
+fn a_waiting_attempt_can_be_aborted() {
+    let mut site = Site::new();
+    let (vhost, handle) = reachable(&mut site);
+    let info = there().reconnect(policy());
+    let id = site.world.context.client_connect(vhost, info).unwrap();
+    site.world.turn();
+    drop(site.there.accept().unwrap());
+    site.world.turn();
+    assert!(site.caller.take().is_empty());
+    abort(&mut site.world, handle, id);
+    site.world.turn();
+    let error = site.caller.error();
+    assert_eq!(
+        (error.id, error.failure.as_str()),
+        (id, "aborted by the application")
+    );
+    assert_eq!(error.attempts, 1, "the second one was not made");
+    assert_eq!(dialled(&mut site, secs(20)), [0; 0]);
+    assert_eq!(site.world.context.connections(), 0);
+}
+
+#[test]
+fn a_connection_that_the_application_closed_stays_closed() {
+    for how in ["close", "abort", "err"] {
+        let mut world = World::new(Recorder::new);
+        let recorder = Recorder {
+            message: Some(Box::new(move |wsi, _| {
+                match how {
+                    "close" => wsi.close(wsloop::Close::normal()),
+                    "abort" => wsi.abort(),
+                    _ => return Err(wsloop::Close::normal()),
+                }
+                Ok(())
+            })),
+            closed: Some(Box::new(|cx, _| {
+                assert_eq!(cx.connections(), 1, "only this one")
+            })),
+            ..Recorder::new(&world.log)
+        };
+        let config = VhostConfig::new("client").protocol("c", recorder);
+        let vhost = world.context.create_vhost(config).unwrap();
+        let listener = world.net.listen(crate::THERE.parse().unwrap()).unwrap();
+        world
+            .context
+            .client_connect(vhost, there().reconnect(policy()))
+            .unwrap();
+        world.turn();
+        let peer = listener.accept().unwrap();
+        let request = String::from_utf8(peer.read()).unwrap();
+        peer.write(&crate::switching(&request, "")).unwrap();
+        peer.write(&plain(0x81, b"go")).unwrap();
+        world.turn();
+        drop(peer);
+        world.pass(secs(30));
+        assert_eq!(world.log.count("closed"), 1, "{how}");
+        assert!(listener.accept().is_none(), "{how}");
+        assert_eq!(world.context.connections(), 0, "{how}");
+    }
+}
+
+/// RC-02: accepted and dropped at once, again and again.
+#[test]
+fn rc_02_a_flapping_server_is_backed_off_from_and_given_up() {
+    let mut site = Site::new();
+    let mut peer = site.open(there().reconnect(policy()));
+    for delay in [1, 2, 4] {
+        drop(peer);
+        site.world.turn();
+        let told = site.caller.take();
+        assert!(matches!(told[..], [Told::Closed(_, Some(_))]), "{told:?}");
+        site.world.pass(secs(delay) - Duration::from_millis(100));
+        assert!(site.there.accept().is_none(), "before {delay} s");
+        site.world.pass(Duration::from_millis(200));
+        let (next, request) = site.accept();
+        site.welcome(&next, &request);
+        peer = next;
+    }
+    drop(peer);
+    site.world.turn();
+    let told = site.caller.take();
+    assert!(
+        matches!(told[..], [Told::Closed(_, None)]),
+        "given up: {told:?}"
+    );
+    assert_eq!(dialled(&mut site, secs(30)), [0; 0]);
+}
+
+#[test]
+fn rc_02_a_connection_that_was_stable_begins_the_table_anew() {
+    let mut site = Site::new();
+    let mut peer = site.open(there().reconnect(policy()));
+    for _ in 0..6 {
+        site.world.pass(secs(11));
+        drop(peer);
+        site.world.turn();
+        let told = site.caller.take();
+        assert!(matches!(told[..], [Told::Closed(_, Some(_))]), "{told:?}");
+        site.world.pass(Duration::from_millis(1100));
+        let (next, request) = site.accept();
+        site.welcome(&next, &request);
+        peer = next;
+    }
+}
+
+#[test]
+fn rc_01_with_jitter_two_clients_do_not_come_back_at_the_same_time() {
+    let mut times = Vec::new();
+    let mut site = Site::new();
+    let policy = RetryPolicy::builder()
+        .delays([secs(10)])
+        .jitter_percent(100)
+        .forever()
+        .build()
+        .unwrap();
+    let mut peers = Vec::new();
+    for _ in 0..20 {
+        peers.push(site.open(there().reconnect(policy.clone())));
+    }
+    drop(peers);
+    site.world.turn();
+    for tenth in 0..=200 {
+        site.world.pass(Duration::from_millis(100));
+        while let Some(_peer) = site.there.accept() {
+            times.push(tenth);
+        }
+    }
+    assert!(times.len() >= 20, "all have come back: {times:?}");
+    assert!(
+        times.iter().all(|tenth| (98..=201).contains(tenth)),
+        "{times:?}"
+    );
+    times.dedup();
+    assert!(times.len() > 10, "spread: {times:?}");
+}
+
+#[test]
+fn nothing_is_dialled_again_when_the_vhost_goes_or_the_context_shuts_down() {
+    for shutdown in [false, true] {
+        let mut site = Site::new();
+        let (vhost, _) = reachable(&mut site);
+        let info = || there().reconnect(policy());
+        // One that is closing, by the peer's wish, one that is open, and one that waits.
+        let mut peers = Vec::new();
+        for _ in 0..2 {
+            site.world.context.client_connect(vhost, info()).unwrap();
+            let (peer, request) = site.accept();
+            site.welcome(&peer, &request);
+            peers.push(peer);
+        }
+        peers[0].write(&plain(0x88, &[0x03, 0xe8])).unwrap();
+        site.world.context.client_connect(vhost, info()).unwrap();
+        site.world.turn();
+        drop(site.there.accept().unwrap());
+        site.world.turn();
+        if shutdown {
+            site.world.context.shutdown(secs(30));
+        } else {
+            site.world.context.destroy_vhost(vhost).unwrap();
+        }
+        site.world.turn();
+        for peer in peers {
+            peer.read();
+            let _ = peer.write(&plain(0x88, &[0x03, 0xe9]));
+            site.world.turn();
+            peer.shutdown_write();
+        }
+        site.world.turn();
+        let told = site.caller.take();
+        assert_eq!(told.len(), 3, "shutdown {shutdown}: {told:#?}");
+        for told in told {
+            assert!(
+                !matches!(told, Told::Closed(_, Some(_))),
+                "shutdown {shutdown}: {told:?}"
+            );
+        }
+        assert_eq!(dialled(&mut site, secs(20)), [0; 0], "shutdown {shutdown}");
+        assert_eq!(site.world.context.connections(), 0);
+    }
+}
+
+#[test]
+fn re_04_a_server_that_drops_everybody_at_once_is_not_hammered() {
+    let mut site = Site::new();
+    for _ in 0..50 {
+        site.connect(there().reconnect(policy()));
+    }
+    let at = dialled(&mut site, secs(60));
+    assert!(at.len() <= 50 * 4, "{} attempts", at.len());
+}
