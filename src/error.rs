@@ -384,8 +384,10 @@ pub enum ConnectFailure {
     /// A `wss://` URL. Nothing is sent in the clear in its place.
     #[error("wss:// needs TLS, which this release does not have; dial ws:// behind a tunnel")]
     TlsUnsupported,
-    /// The context has as many connections as it may.
-    #[error("the context has {0} connections, as many as ContextConfig::max_connections allows")]
+    /// The context or the vhost has as many connections as it may.
+    #[error(
+        "there are {0} connections, as many as ContextConfig::max_connections or Limits::connections allows"
+    )]
     TooManyConnections(usize),
     /// The vhost or the protocol that the attempt was bound to does not exist.
     #[error("the vhost does not exist, or has no protocol of that name")]

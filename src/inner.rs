@@ -190,6 +190,10 @@ impl Inner {
         let active = found.filter(|vhost| vhost.state == VhostState::Active);
         let unknown = || refuse(ConnectFailure::UnknownProtocol);
         let known = active.ok_or_else(unknown)?;
+        let limit = known.settings.limits.connections;
+        if known.live >= limit {
+            return Err(refuse(ConnectFailure::TooManyConnections(limit)));
+        }
         let protocol = known
             .protocol(info.local_protocol_name())
             .ok_or_else(unknown)?;

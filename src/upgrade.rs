@@ -269,9 +269,20 @@ impl Lift<'_> {
             return;
         }
         let decided = std::mem::replace(&mut http.state, State::Responding);
-        let State::Decided(pending, verdict) = decided else {
+        let State::Decided(mut pending, verdict) = decided else {
             return;
         };
+        if let Some(deadline) = verdict
+            .as_ref()
+            .as_ref()
+            .ok()
+            .and_then(|accept| accept.later)
+        {
+            pending.deadline = deadline.unwrap_or(self.conn.send.settings.timeouts.verdict);
+            self.conn.send.deadlines.stage = saturating_add(self.inner.out.now, pending.deadline);
+            http.state = State::Waiting(pending);
+            return;
+        }
         let limits = self.conn.send.settings.limits.head;
         // The head was parsed and checked before; it is the same bytes.
         let Ok(head) = RequestHead::parse(&pending.head, &limits) else {

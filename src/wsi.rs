@@ -451,7 +451,8 @@ impl<'a> Cx<'a> {
         self.inner.client_connect(vhost, info)
     }
 
-    /// Decides an upgrade request that was deferred with [`Accept::later`].
+    /// Decides an upgrade request that was deferred with [`Accept::later`]. Another `later` waits
+    /// again, with a new deadline.
     ///
     /// # Errors
     ///

@@ -648,8 +648,9 @@ fn re_14_every_descriptor_is_closed_on_exec() {
             );
             seen += 1;
         }
-        // Poller, its waker, the spare one, two listeners, both ends of one connection.
-        assert!(seen >= 7, "{seen}");
+        // The waker, the spare one, two listeners, both ends of one connection; with most back
+        // ends also the poller.
+        assert!(seen >= 6, "{seen}");
     });
 }
 

@@ -159,7 +159,9 @@ pub(crate) mod testing {
     use std::time::Duration;
 
     use super::listen::AcceptError;
-    use super::poller::{Ready, ReadyFlags};
+    #[cfg(feature = "sim")]
+    use super::poller::Ready;
+    use super::poller::ReadyFlags;
     use super::*;
 
     pub(crate) const CLIENT: usize = 1;
@@ -223,6 +225,7 @@ pub(crate) mod testing {
         }
 
         /// What is ready at once.
+        #[cfg(feature = "sim")]
         pub(crate) fn now(&mut self) -> Vec<Ready> {
             let mut out = Vec::new();
             self.poller.poll(Some(Duration::ZERO), &mut out).unwrap();

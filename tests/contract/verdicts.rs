@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use wsloop::{Accept, Cx, HeaderList, Refuse, Request, RequestId, VhostConfig};
+use wsloop::{
+    Accept, ClientConnectInfo, ConnectFailure, Cx, HeaderList, Limits, Refuse, Request, RequestId,
+    VhostConfig,
+};
 
 use crate::support::{
     Log, Recorder, World, addr, close_payload, masked, plain, request, request_with,
@@ -438,4 +441,48 @@ fn the_other_side_of_a_deferred_request_is_not_read_without_bound() {
     peer.write(&masked(0x88, &close_payload(1000, ""))).unwrap();
     site.world.turn();
     assert_eq!(site.world.log.count("closed"), 1);
+}
+
+#[test]
+fn a_verdict_can_be_put_off_again_with_a_new_deadline() {
+    let (mut site, ids) = deferring(|| Accept::later_within(Duration::from_secs(2)));
+    let peer = site.world.dial();
+    peer.write(&request("/")).unwrap();
+    site.world.turn();
+    site.world.pass(Duration::from_secs(1));
+    let id = ids.take()[0];
+    let longer = Accept::later_within(Duration::from_secs(9));
+    site.act(|cx| cx.decide(id, Ok(longer))).unwrap();
+    site.world.pass(Duration::from_secs(8));
+    assert!(
+        peer.read().is_empty(),
+        "the deadline counts from the second verdict"
+    );
+    site.act(|cx| cx.decide(id, Ok(Accept::new()))).unwrap();
+    site.world.turn();
+    assert!(peer.read().starts_with(b"HTTP/1.1 101 "));
+}
+
+#[test]
+fn a_client_is_refused_at_once_when_its_vhost_is_full() {
+    let limits = {
+        let mut limits = Limits::default();
+        limits.connections = 1;
+        limits
+    };
+    let mut world = World::with(|log| {
+        VhostConfig::new("c")
+            .limits(limits)
+            .protocol("p", Recorder::new(log))
+    });
+    let info = || ClientConnectInfo::from_url("ws://10.9.9.9/").unwrap();
+    world.context.client_connect(world.vhost, info()).unwrap();
+    let error = world
+        .context
+        .client_connect(world.vhost, info())
+        .unwrap_err();
+    assert!(
+        matches!(error.failure(), ConnectFailure::TooManyConnections(1)),
+        "{error}"
+    );
 }

@@ -288,6 +288,31 @@ fn io_03_a_close_frame_that_lies_there_is_the_reason_not_the_write_that_failed()
 }
 
 #[test]
+fn io_03_a_close_frame_that_was_not_read_yet_is_still_the_reason() {
+    let net = Net::new(3);
+    let log = Log::default();
+    // One read exhausts the budget, so that the failing write comes before the next.
+    let config = ContextConfig::new().turn_budget(4096);
+    let mut context = Context::simulated(&net, config).unwrap();
+    let vhost = VhostConfig::new("a.test").protocol("p", Recorder::echo(&log));
+    let mut sent = Vec::new();
+    let peer = meet(Side::Server, &net, &mut context, vhost, &mut sent).unwrap();
+    net.fail(
+        Call::Write,
+        net.calls(Call::Write) + 1,
+        ErrorKind::BrokenPipe,
+    );
+    peer.write(&masked(0x82, &[0; 5000])).unwrap();
+    peer.write(&masked(0x88, &close_payload(1001, "gone")))
+        .unwrap();
+    turn(&mut context);
+    let told = super::common::final_event(&log);
+    let expected = "closed Peer closed by the peer, code 1001 \"gone\", not clean, ";
+    assert!(told.starts_with(expected), "{told}");
+    assert_eq!(context.connections(), 0);
+}
+
+#[test]
 fn io_02_output_in_pieces_of_any_size_is_the_same_output() {
     for side in SIDES {
         let golden = play(side, |_| {});
@@ -470,8 +495,10 @@ mod accept {
         let mut context = context(&net, &log);
         let config = VhostConfig::new("a.test").protocol("p", Recorder::echo(&log));
         context.create_vhost(config.listen(addr())).unwrap();
-        let _peer = net.dial(addr()).unwrap();
+        let mut peers = Vec::new();
         for _ in 0..1000 {
+            // Each one is an event of the listener.
+            peers.extend(net.dial(addr()));
             net.advance(Duration::from_millis(10));
             context.service(Some(Duration::ZERO)).unwrap();
         }
