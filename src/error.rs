@@ -270,7 +270,8 @@ impl CloseCause {
         self.clean
     }
 
-    /// Bytes of accepted sends, frame headers included, that were never handed to the kernel.
+    /// Bytes that were queued and never handed to the kernel: frame headers and the library's own
+    /// frames (pongs, Close) included.
     pub const fn undelivered(&self) -> u64 {
         self.undelivered
     }
