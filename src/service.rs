@@ -117,7 +117,8 @@ impl Context {
     /// Begins a graceful shutdown: listeners close, every WebSocket gets a Close frame with 1001,
     /// requests are answered with 503, client attempts end. What is left after `grace` is
     /// aborted. Every connection gets its final event from the turns that follow;
-    /// [`Context::run`] then returns.
+    /// [`Context::run`] then returns. A message that is on its way to a connection of this same
+    /// context is not delivered any more: that connection is closing, too.
     pub fn shutdown(&mut self, grace: Duration) {
         self.inner.shutting_down = true;
         self.close_listeners();

@@ -406,6 +406,7 @@ impl<'a> Cx<'a> {
             match sent {
                 Ok(_) => outcome.queued += 1,
                 Err(SendError::Full { .. }) => outcome.full += 1,
+                Err(SendError::TooLarge { .. }) => outcome.too_large += 1,
                 Err(_) => outcome.closing += 1,
             }
         });
@@ -548,6 +549,9 @@ pub struct Broadcast {
     pub full: usize,
     /// Connections that cannot get it: closing, or inside a fragmented message.
     pub closing: usize,
+    /// Connections whose vhost does not allow messages of that length
+    /// ([`Limits::message_bytes`](crate::Limits::message_bytes)).
+    pub too_large: usize,
 }
 
 /// Another connection of the same protocol, reached from a callback.
