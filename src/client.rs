@@ -45,6 +45,38 @@ pub struct ClientConnectInfo {
     local_protocol: Option<String>,
     timeouts: ClientTimeouts,
     retry: Option<RetryPolicy>,
+    #[cfg(feature = "tls")]
+    sni: Option<crate::tls::Sni>,
+    #[cfg(feature = "tls")]
+    verify_name: Option<String>,
+}
+
+#[cfg(feature = "tls")]
+impl ClientConnectInfo {
+    /// The name to send as SNI. Default: what the vhost's [`ClientTls`](crate::tls::ClientTls)
+    /// says, and that is by default the URL's host, none if it is an IP address.
+    pub fn sni(mut self, sni: crate::tls::Sni) -> Self {
+        self.sni = Some(sni);
+        self
+    }
+
+    /// The host name or IP address that the server's certificate has to be for. Default: what
+    /// the vhost's [`ClientTls`](crate::tls::ClientTls) says, and that is by default the URL's
+    /// host.
+    pub fn verify_name(mut self, name: impl Into<String>) -> Self {
+        self.verify_name = Some(name.into());
+        self
+    }
+
+    /// The SNI of [`sni`](Self::sni), if it was set.
+    pub const fn sni_choice(&self) -> Option<&crate::tls::Sni> {
+        self.sni.as_ref()
+    }
+
+    /// The name of [`verify_name`](Self::verify_name), if it was set.
+    pub fn verified_name(&self) -> Option<&str> {
+        self.verify_name.as_deref()
+    }
 }
 
 impl ClientConnectInfo {
@@ -91,6 +123,10 @@ impl ClientConnectInfo {
             local_protocol: None,
             timeouts: ClientTimeouts::default(),
             retry: None,
+            #[cfg(feature = "tls")]
+            sni: None,
+            #[cfg(feature = "tls")]
+            verify_name: None,
         }
     }
 

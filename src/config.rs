@@ -163,6 +163,8 @@ pub struct Timeouts {
     pub dns: Duration,
     /// Client: TCP connect, all addresses together. Default 10 s.
     pub tcp: Duration,
+    /// The TLS handshake, client and server. Default 10 s.
+    pub tls: Duration,
     /// Client: from the established transport to the checked response. Default 15 s.
     pub response: Duration,
     /// Client: from the call to the established connection. Default: never, since its stages have
@@ -186,6 +188,7 @@ impl Default for Timeouts {
         Self {
             dns: Duration::from_secs(5),
             tcp: Duration::from_secs(10),
+            tls: Duration::from_secs(10),
             response: Duration::from_secs(15),
             connect: Duration::MAX,
             head: Duration::from_secs(10),
@@ -205,6 +208,9 @@ pub struct ListenConfig {
     pub(crate) backlog: i32,
     pub(crate) reuse_port: bool,
     pub(crate) only_v6: bool,
+    /// What a TLS listener does with what is not TLS; `None` for a plain listener.
+    pub(crate) tls: Option<PlaintextPolicy>,
+    pub(crate) names: NamePolicy,
 }
 
 impl ListenConfig {
@@ -216,6 +222,8 @@ impl ListenConfig {
             backlog: 1024,
             reuse_port: false,
             only_v6: true,
+            tls: None,
+            names: NamePolicy::ServeDefault,
         }
     }
 
@@ -237,6 +245,58 @@ impl ListenConfig {
         self.only_v6 = false;
         self
     }
+}
+
+#[cfg(feature = "tls")]
+impl ListenConfig {
+    /// Speaks TLS: the first byte of a connection says what it is, and what is not TLS is treated
+    /// as `plaintext` says. Every vhost on the listener needs
+    /// [`server_tls`](VhostConfig::server_tls).
+    pub const fn tls(mut self, plaintext: PlaintextPolicy) -> Self {
+        self.tls = Some(plaintext);
+        self
+    }
+
+    /// What happens to clients whose SNI names no vhost, or that send none. Default: the default
+    /// vhost serves them.
+    pub const fn names(mut self, policy: NamePolicy) -> Self {
+        self.names = policy;
+        self
+    }
+}
+
+/// What a TLS listener does with a connection that does not begin with a TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[cfg_attr(
+    not(feature = "tls"),
+    expect(dead_code, unreachable_pub, reason = "TLS listeners only")
+)]
+pub enum PlaintextPolicy {
+    /// Answers with a response that says so, and closes.
+    Reject,
+    /// Serves it in the clear, on the same vhosts. Not together with a vhost that requires client
+    /// certificates.
+    Serve,
+    /// Answers every request with a redirect to `https`.
+    RedirectToHttps,
+}
+
+/// What a TLS listener does with clients that name no vhost of it (SNI, RFC 6066 section 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+#[cfg_attr(
+    not(feature = "tls"),
+    expect(dead_code, unreachable_pub, reason = "TLS listeners only")
+)]
+pub enum NamePolicy {
+    /// The default vhost serves them.
+    #[default]
+    ServeDefault,
+    /// A name that no vhost has is refused with the alert `unrecognized_name`.
+    RefuseUnknown,
+    /// So is a client that sends no name.
+    RefuseUnknownAndMissing,
 }
 
 impl From<SocketAddr> for ListenConfig {
@@ -262,6 +322,34 @@ pub struct VhostConfig {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryPolicy,
+    #[cfg(feature = "tls")]
+    pub(crate) server_tls: Option<crate::tls::ServerTls>,
+    #[cfg(feature = "tls")]
+    pub(crate) client_tls: Option<crate::tls::ClientTls>,
+    #[cfg(feature = "tls")]
+    pub(crate) traces_tls: bool,
+}
+
+#[cfg(feature = "tls")]
+impl VhostConfig {
+    /// The certificate and the rules for clients that come over TLS.
+    pub fn server_tls(mut self, tls: crate::tls::ServerTls) -> Self {
+        self.server_tls = Some(tls);
+        self
+    }
+
+    /// Whom its client connections trust over TLS, and what they show: `wss` URLs need it.
+    pub fn client_tls(mut self, tls: crate::tls::ClientTls) -> Self {
+        self.client_tls = Some(tls);
+        self
+    }
+
+    /// Tells [`ContextObserver::on_tls_handshake`] about every TLS handshake of the vhost, step by
+    /// step.
+    pub fn trace_tls(mut self) -> Self {
+        self.traces_tls = true;
+        self
+    }
 }
 
 impl VhostConfig {
@@ -280,6 +368,12 @@ impl VhostConfig {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
+            #[cfg(feature = "tls")]
+            server_tls: None,
+            #[cfg(feature = "tls")]
+            client_tls: None,
+            #[cfg(feature = "tls")]
+            traces_tls: false,
         }
     }
 

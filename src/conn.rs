@@ -525,12 +525,12 @@ impl SendHalf {
         }
     }
 
-    /// The final cause, with what was left in the queue.
-    pub(crate) fn take_cause(&mut self) -> CloseCause {
+    /// The final cause, with what was left in the queue and in records.
+    pub(crate) fn take_cause(&mut self, sealed: usize) -> CloseCause {
         let cause = self.cause.take().map(|cause| *cause);
         let mut cause =
             cause.unwrap_or_else(|| CloseCause::abnormal(CloseSide::Peer, CloseKind::EndOfStream));
-        cause.undelivered = self.tx.len() as u64;
+        cause.undelivered = (self.tx.len() + sealed) as u64;
         cause.clean =
             self.phase == Phase::CloseDone && cause.undelivered == 0 && cause.code != ABNORMAL;
         cause

@@ -10,7 +10,7 @@ use slab::Slab;
 
 use crate::arena::Arena;
 use crate::client::ClientConnectInfo;
-use crate::config::{ContextConfig, ListenConfig, VhostConfig};
+use crate::config::{ContextConfig, ListenConfig, NamePolicy, PlaintextPolicy, VhostConfig};
 use crate::conn::{NO_PROTOCOL, STASHED_HEADER};
 use crate::error::{ConnectError, ContextError, Gone, VhostError};
 use crate::id::{ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId};
@@ -92,6 +92,12 @@ pub(crate) struct Parts {
     /// Which attempt waits for which answer of the resolver.
     pub(crate) lookups: BTreeMap<u64, WsiId>,
     next_lookup: u64,
+    /// What all TLS settings have in common; made with the first of them.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::tls::TlsEnv>,
+    /// Where records are opened into, with room for a stashed header in front.
+    #[cfg(feature = "tls")]
+    plain: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -103,6 +109,19 @@ pub(crate) struct ListenerSlot {
     pub(crate) default: VhostId,
     pub(crate) explicit_default: bool,
     pub(crate) state: ListenerState,
+    pub(crate) tls: Option<PlaintextPolicy>,
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS listeners only"))]
+    pub(crate) names: NamePolicy,
+}
+
+impl ListenerSlot {
+    /// The vhost that is named for a host, and whether exactly (else by `*.`).
+    pub(crate) fn best_vhost(&self, vhosts: &Arena<Vhost>, host: &str) -> Option<(VhostId, bool)> {
+        let fit = |id: &VhostId| vhosts.get(id.index, id.generation)?.fit(host);
+        let fits = self.vhosts.iter().filter_map(|id| Some((fit(id)?, *id)));
+        let (fit, id) = fits.max()?;
+        Some((id, fit == usize::MAX))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +147,31 @@ impl Parts {
             return vec![0; self.buffer_len + STASHED_HEADER];
         }
         buffer
+    }
+
+    /// The buffer for opened records, for the time of one read.
+    #[cfg(feature = "tls")]
+    pub(crate) fn take_plain(&mut self) -> Vec<u8> {
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.resize(STASHED_HEADER, 0);
+        plain
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn put_plain(&mut self, mut plain: Vec<u8>) {
+        plain.clear();
+        self.plain = plain;
+    }
+
+    /// The environment of TLS settings.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls_env(&mut self) -> Result<crate::tls::TlsEnv, crate::tls::TlsConfigError> {
+        if let Some(env) = &self.tls {
+            return Ok(env.clone());
+        }
+        let env = crate::tls::TlsEnv::system()?;
+        self.tls = Some(env.clone());
+        Ok(env)
     }
 
     /// A number for a look-up that `id` makes.
@@ -195,6 +239,10 @@ impl Context {
             spare: SpareDescriptor::new(),
             lookups: BTreeMap::new(),
             next_lookup: 0,
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "tls")]
+            plain: Vec::new(),
         };
         Ok(Self {
             inner,

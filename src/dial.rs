@@ -38,7 +38,7 @@ pub(crate) struct Bound {
 /// A client before its connection is established.
 #[derive(Debug)]
 pub(crate) struct ClientRole {
-    info: Arc<ClientConnectInfo>,
+    pub(crate) info: Arc<ClientConnectInfo>,
     timeouts: Timeouts,
     stage: Stage,
     began: Instant,
@@ -60,6 +60,9 @@ enum Stage {
     Resolving(u64),
     /// Nothing was done yet.
     Start,
+    /// The TLS handshake is under way.
+    #[cfg(feature = "tls")]
+    Tls,
     /// Waiting for the next attempt.
     Waiting,
 }
@@ -78,6 +81,8 @@ impl fmt::Debug for Stage {
             Self::Refused(_) => "Refused",
             Self::Resolving(_) => "Resolving",
             Self::Start => "Start",
+            #[cfg(feature = "tls")]
+            Self::Tls => "Tls",
             Self::Waiting => "Waiting",
         })
     }
@@ -174,13 +179,28 @@ impl ClientRole {
     }
 
     pub(crate) fn is_reading(&self) -> bool {
-        self.failure.is_none() && matches!(self.stage, Stage::Handshake(_) | Stage::Refused(_))
+        let reads = match self.stage {
+            Stage::Handshake(_) | Stage::Refused(_) => true,
+            #[cfg(feature = "tls")]
+            Stage::Tls => true,
+            Stage::Racing(..) | Stage::Resolving(_) | Stage::Start | Stage::Waiting => false,
+        };
+        reads && self.failure.is_none()
+    }
+
+    /// Whether the TLS handshake, or the answer to it, is what is awaited: a server that does not
+    /// like our certificate says so after we think that it does.
+    #[cfg(feature = "tls")]
+    pub(crate) fn is_dialling_tls(&self) -> bool {
+        matches!(self.stage, Stage::Tls | Stage::Handshake(_))
     }
 
     fn connect_stage(&self) -> ConnectStage {
         match self.stage {
             Stage::Start | Stage::Resolving(_) | Stage::Waiting => ConnectStage::Dns,
             Stage::Racing(..) => ConnectStage::Tcp,
+            #[cfg(feature = "tls")]
+            Stage::Tls => ConnectStage::Tls,
             Stage::Handshake(_) | Stage::Refused(_) => ConnectStage::Response,
         }
     }
@@ -192,13 +212,15 @@ impl ClientRole {
                 Deadline::new(DeadlineStage::Dns, self.timeouts.dns)
             }
             Stage::Racing(..) => Deadline::new(DeadlineStage::Tcp, self.timeouts.tcp),
+            #[cfg(feature = "tls")]
+            Stage::Tls => Deadline::new(DeadlineStage::Tls, self.timeouts.tls),
             Stage::Handshake(_) | Stage::Refused(_) => {
                 Deadline::new(DeadlineStage::Response, self.timeouts.response)
             }
         }
     }
 
-    fn fail(&mut self, failure: ConnectFailure) {
+    pub(crate) fn fail(&mut self, failure: ConnectFailure) {
         if self.failure.is_none() {
             self.failure = Some((self.connect_stage(), failure));
         }
@@ -217,6 +239,8 @@ impl Lift<'_> {
         match &client.stage {
             Stage::Start => self.dial_start(),
             Stage::Racing(..) => self.dial_race(),
+            #[cfg(feature = "tls")]
+            Stage::Tls => {}
             Stage::Handshake(_) | Stage::Refused(_) | Stage::Resolving(_) | Stage::Waiting => {}
         }
     }
@@ -293,7 +317,7 @@ impl Lift<'_> {
         };
         let won = judge_flights(race, flights, now);
         if let Some((peer, stream)) = won {
-            return self.send_request(Io::new(stream, peer));
+            return self.transport_is_there(Io::new(stream, peer));
         }
         while let Some(address) = race.next_start(now) {
             let id = self.conn.send.id;
@@ -330,8 +354,29 @@ impl Lift<'_> {
         }
     }
 
-    /// The transport is there: the opening handshake goes out.
-    fn send_request(&mut self, io: Io) {
+    fn transport_is_there(&mut self, io: Io) {
+        #[cfg(feature = "tls")]
+        if matches!(&self.conn.role, Role::Client(client) if client.info.is_tls()) {
+            return self.start_client_tls(io);
+        }
+        self.conn.io = Some(io);
+        self.send_request();
+    }
+
+    /// TLS has begun; what it needs to say is queued.
+    #[cfg(feature = "tls")]
+    pub(crate) fn await_handshake(&mut self) {
+        let now = self.inner.out.now;
+        let Role::Client(client) = &mut self.conn.role else {
+            return;
+        };
+        client.stage = Stage::Tls;
+        let at = saturating_add(now, client.timeouts.tls);
+        self.set_dial_deadline(at);
+    }
+
+    /// The connection is ready for it: the opening handshake goes out.
+    pub(crate) fn send_request(&mut self) {
         let now = self.inner.out.now;
         let Role::Client(client) = &mut self.conn.role else {
             return;
@@ -346,7 +391,6 @@ impl Lift<'_> {
             key,
         }));
         let at = saturating_add(now, client.timeouts.response);
-        self.conn.io = Some(io);
         self.set_dial_deadline(at);
     }
 

@@ -138,6 +138,9 @@ pub enum CloseKind {
     /// The stream ended without a Close frame.
     #[error("the peer ended the stream without a Close frame")]
     EndOfStream,
+    /// The certificate that it was made with was replaced.
+    #[error("its certificate was replaced")]
+    IdentityReplaced,
     /// The peer sent a Close frame.
     #[error("closed by the peer")]
     Peer,
@@ -150,6 +153,10 @@ pub enum CloseKind {
     /// A deadline passed.
     #[error("{0}")]
     Timeout(Deadline),
+    /// The TLS session failed.
+    #[cfg(feature = "tls")]
+    #[error("TLS: {0}")]
+    Tls(#[source] Box<TlsError>),
     /// The transport failed.
     #[error("transport error: {0}")]
     Transport(#[source] io::Error),
@@ -195,6 +202,8 @@ pub enum DeadlineStage {
     Silence,
     /// TCP connect, all addresses together.
     Tcp,
+    /// The TLS handshake.
+    Tls,
     /// An application's verdict on an upgrade request.
     Verdict,
     /// Output that the peer does not take.
@@ -212,6 +221,7 @@ impl fmt::Display for DeadlineStage {
             Self::Response => "the response to the opening handshake",
             Self::Silence => "the peer's silence",
             Self::Tcp => "the TCP connect",
+            Self::Tls => "the TLS handshake",
             Self::Verdict => "the verdict on an upgrade request",
             Self::Write => "writing without progress",
         })
@@ -318,6 +328,8 @@ pub enum ConnectStage {
     Dns,
     /// TCP connect.
     Tcp,
+    /// The TLS handshake.
+    Tls,
     /// Sending the opening handshake.
     Request,
     /// Waiting for, or judging, the response.
@@ -330,6 +342,7 @@ impl fmt::Display for ConnectStage {
             Self::Argument => "argument",
             Self::Dns => "dns",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
             Self::Request => "request",
             Self::Response => "response",
         })
@@ -382,9 +395,17 @@ pub enum ConnectFailure {
     /// A deadline passed.
     #[error("{0}")]
     Timeout(Deadline),
-    /// A `wss://` URL. Nothing is sent in the clear in its place.
-    #[error("wss:// needs TLS, which this release does not have; dial ws:// behind a tunnel")]
-    TlsUnsupported,
+    /// A `wss` URL on a vhost that has no client TLS.
+    #[error("this vhost has no client TLS: give it client_tls(..), which needs the feature tls")]
+    NoClientTls,
+    /// The TLS handshake failed.
+    #[cfg(feature = "tls")]
+    #[error("{0}")]
+    Tls(#[source] Box<TlsError>),
+    /// The names of the connection cannot be used for TLS.
+    #[cfg(feature = "tls")]
+    #[error("{0}")]
+    TlsConfig(#[source] Box<crate::tls::TlsConfigError>),
     /// The context or the vhost has as many connections as it may.
     #[error(
         "there are {0} connections, as many as ContextConfig::max_connections or Limits::connections allows"
@@ -473,13 +494,18 @@ impl ConnectError {
             ConnectFailure::Refused(refusal) => {
                 matches!(refusal.status, 408 | 425 | 429 | 500..=599)
             }
+            // A handshake that the network cut off can succeed next time; a verdict will not change.
+            #[cfg(feature = "tls")]
+            ConnectFailure::Tls(error) => error.failure.is_retryable(),
+            #[cfg(feature = "tls")]
+            ConnectFailure::TlsConfig(_) => false,
             ConnectFailure::Aborted
             | ConnectFailure::Argument(_)
             | ConnectFailure::ContextDropped
+            | ConnectFailure::NoClientTls
             | ConnectFailure::NotWanted(_)
             | ConnectFailure::Response(_)
             | ConnectFailure::Shutdown
-            | ConnectFailure::TlsUnsupported
             | ConnectFailure::UnknownProtocol
             | ConnectFailure::VhostDestroyed => false,
         }
@@ -552,6 +578,30 @@ pub enum VhostError {
     /// [`VhostConfig::default_protocol`](crate::VhostConfig::default_protocol) names no protocol.
     #[error("the default protocol {0:?} is not among the vhost's protocols; add it first")]
     DefaultProtocol(String),
+    /// A certificate, key or other part of the TLS settings is not fit.
+    #[cfg(feature = "tls")]
+    #[error("TLS: {0}")]
+    Tls(#[source] Box<crate::tls::TlsConfigError>),
+    /// A vhost on a TLS listener has no TLS settings.
+    #[error("the listener on {address} speaks TLS; give the vhost server_tls(..)")]
+    NoServerTls {
+        /// The listener.
+        address: SocketAddr,
+    },
+    /// A listener serves plaintext to a vhost that requires client certificates.
+    #[error(
+        "{address} serves plaintext too, where nobody can show the certificate that the vhost requires"
+    )]
+    PlaintextWithRequired {
+        /// The listener.
+        address: SocketAddr,
+    },
+    /// There is no such vhost.
+    #[error("no such vhost: it was destroyed, or the id belongs to another context")]
+    Gone,
+    /// The vhost has no TLS settings for that side.
+    #[error("the vhost has no TLS settings for that side; give it server_tls or client_tls")]
+    NoTls,
     /// Two protocols have one name.
     #[error("two protocols are named {0:?}; subprotocol names choose, so they must differ")]
     DuplicateProtocol(String),
@@ -592,6 +642,19 @@ pub enum VhostError {
     /// As many vhosts or listeners as the context can name.
     #[error("the context cannot hold more vhosts or listeners")]
     TooMany,
+}
+
+/// Why TLS failed, and how far it had come.
+#[cfg(feature = "tls")]
+#[derive(Debug, Error)]
+#[error("{failure}")]
+#[non_exhaustive]
+pub struct TlsError {
+    /// Why.
+    #[source]
+    pub failure: crate::tls::TlsFailure,
+    /// The steps of the handshake, as far as it came.
+    pub trace: Option<crate::tls::TlsTrace>,
 }
 
 /// A connection that ended before a protocol owned it. Given to
@@ -637,6 +700,16 @@ pub enum RefusalReason {
     /// The vhost has as many connections as it may.
     #[error("the vhost has as many connections as it may")]
     TooManyConnections,
+    /// The TLS handshake or session failed.
+    #[cfg(feature = "tls")]
+    #[error("TLS: {0}")]
+    Tls(#[source] Box<TlsError>),
+    /// A plain connection to a listener that speaks TLS only.
+    #[error("a plain connection to a listener that speaks TLS only")]
+    Plaintext,
+    /// The request is for another vhost than the TLS handshake was.
+    #[error("the request is for another vhost than the TLS handshake was")]
+    Misdirected,
     /// The upgrade request is not a valid one.
     #[error("{0}")]
     Upgrade(#[source] UpgradeError),

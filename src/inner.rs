@@ -93,6 +93,9 @@ pub(crate) enum TimerKind {
     Protocol { index: u32, tag: TimerTag },
     /// The end of a shutdown's grace.
     Shutdown,
+    /// A vhost's identities want to be looked after.
+    #[cfg(feature = "tls")]
+    Upkeep(VhostId),
     /// A connection's own.
     Wsi(WsiId, TimerTag),
 }
@@ -110,6 +113,22 @@ pub(crate) struct Vhost {
     /// Connections that belong to it.
     pub(crate) live: usize,
     pub(crate) state: VhostState,
+    #[cfg(feature = "tls")]
+    pub(crate) server_tls: Option<crate::tls::ServerCell>,
+    #[cfg(feature = "tls")]
+    pub(crate) client_tls: Option<crate::tls::ClientCell>,
+    #[cfg(feature = "tls")]
+    pub(crate) traces_tls: bool,
+    #[cfg(feature = "tls")]
+    pub(crate) watch_interval: Option<Duration>,
+    #[cfg(feature = "tls")]
+    pub(crate) expiry_thresholds: Vec<Duration>,
+    #[cfg(feature = "tls")]
+    pub(crate) server_upkeep: crate::rotation::Upkeep,
+    #[cfg(feature = "tls")]
+    pub(crate) client_upkeep: crate::rotation::Upkeep,
+    #[cfg(feature = "tls")]
+    pub(crate) upkeep_timer: Option<TimerKey>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +162,52 @@ impl Vhost {
             listeners: Vec::new(),
             live: 0,
             state: VhostState::Announced,
+            #[cfg(feature = "tls")]
+            server_tls: None,
+            #[cfg(feature = "tls")]
+            client_tls: None,
+            #[cfg(feature = "tls")]
+            traces_tls: false,
+            #[cfg(feature = "tls")]
+            watch_interval: None,
+            #[cfg(feature = "tls")]
+            expiry_thresholds: Vec::new(),
+            #[cfg(feature = "tls")]
+            server_upkeep: Default::default(),
+            #[cfg(feature = "tls")]
+            client_upkeep: Default::default(),
+            #[cfg(feature = "tls")]
+            upkeep_timer: None,
         }
+    }
+
+    /// What to call it in a trace.
+    #[cfg(feature = "tls")]
+    pub(crate) fn label(&self) -> String {
+        self.names
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    }
+
+    /// Whether `wss` can be dialled.
+    pub(crate) fn has_client_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        {
+            self.client_tls.is_some()
+        }
+        #[cfg(not(feature = "tls"))]
+        {
+            false
+        }
+    }
+
+    /// How well a name fits it, if it does.
+    pub(crate) fn fit(&self, name: &str) -> Option<usize> {
+        self.names
+            .iter()
+            .filter_map(|pattern| pattern.fit(name))
+            .max()
     }
 
     /// The protocol of that name, or the default one for no name.
@@ -178,9 +242,6 @@ impl Inner {
         if self.shutting_down {
             return Err(refuse(ConnectFailure::Shutdown));
         }
-        if info.is_tls() {
-            return Err(refuse(ConnectFailure::TlsUnsupported));
-        }
         if self.conns.len() >= self.max_connections {
             return Err(refuse(ConnectFailure::TooManyConnections(
                 self.max_connections,
@@ -190,6 +251,9 @@ impl Inner {
         let active = found.filter(|vhost| vhost.state == VhostState::Active);
         let unknown = || refuse(ConnectFailure::UnknownProtocol);
         let known = active.ok_or_else(unknown)?;
+        if info.is_tls() && !known.has_client_tls() {
+            return Err(refuse(ConnectFailure::NoClientTls));
+        }
         let limit = known.settings.limits.connections;
         if known.live >= limit {
             return Err(refuse(ConnectFailure::TooManyConnections(limit)));

@@ -138,8 +138,17 @@ mod net;
 mod pool;
 mod protocol;
 mod retry;
+#[cfg(feature = "tls")]
+mod rotation;
+#[cfg(feature = "tls")]
+mod secure;
+#[cfg(not(feature = "tls"))]
+#[path = "secure_none.rs"]
+mod secure;
 mod service;
 mod timer;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod upgrade;
 mod vhost;
 mod waker;
@@ -151,8 +160,12 @@ pub use net::sim;
 
 pub use client::{Address, ArgumentError, ArgumentProblem, ClientConnectInfo, ClientTimeouts};
 pub use config::{ContextConfig, Limits, ListenConfig, Timeouts, VhostConfig};
+#[cfg(feature = "tls")]
+pub use config::{NamePolicy, PlaintextPolicy};
 pub use conn::Queued;
 pub use context::Context;
+#[cfg(feature = "tls")]
+pub use error::TlsError;
 pub use error::{
     CloseCause, CloseKind, CloseSide, ConnectError, ConnectFailure, ConnectStage, ContextError,
     Deadline, DeadlineStage, Gone, NotPending, RefusalReason, SendError, ServerRefusal, Unsent,
@@ -160,6 +173,8 @@ pub use error::{
 };
 pub use http::HeaderList;
 pub use id::{ProtocolHandle, RequestId, TimerId, TimerTag, VhostId, WsiId};
+#[cfg(feature = "tls")]
+pub use protocol::TlsReport;
 pub use protocol::{
     Accept, ContextObserver, Established, Handshake, ListenerTrouble, Protocol, Refuse, Request,
 };

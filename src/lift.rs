@@ -85,7 +85,11 @@ impl Lift<'_> {
             }
             self.conn.send.last_received = self.inner.out.now;
             self.conn.send.flags -= Flags::PING_SENT;
-            self.received(&mut buffer, n);
+            if self.is_secure_or_sniffing() {
+                self.received_records(&mut buffer, n);
+            } else {
+                self.received(&mut buffer, n);
+            }
             budget = budget.saturating_sub(n);
             if budget == 0 {
                 break;
@@ -95,7 +99,7 @@ impl Lift<'_> {
     }
 
     /// `n` bytes lie in the buffer behind the room for a stashed header.
-    fn received(&mut self, buffer: &mut [u8], n: usize) {
+    pub(crate) fn received(&mut self, buffer: &mut [u8], n: usize) {
         let end = STASHED_HEADER + n;
         match std::mem::take(&mut self.conn.stash) {
             Stash::Empty => {
@@ -230,6 +234,9 @@ impl Lift<'_> {
 
     /// The ends of streams, seen by the role.
     fn after_reading(&mut self) {
+        if self.read_ended() {
+            self.records_ended(self.inner.out.now);
+        }
         let Some(io) = &self.conn.io else { return };
         let Some(end) = &io.read_end else { return };
         match &mut self.conn.role {
@@ -280,10 +287,10 @@ impl Lift<'_> {
     }
 
     /// The only place that writes to a socket.
-    fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         let Conn { io, send, .. } = &mut *self.conn;
         let Some(io) = io else { return };
-        if send.tx.is_empty() || send.flags.contains(Flags::ABORT) {
+        if io.is_flushed(&send.tx) || send.flags.contains(Flags::ABORT) {
             return;
         }
         let flushed = io.flush(&mut send.tx, &mut self.inner.out.pool);
@@ -350,7 +357,7 @@ impl Lift<'_> {
             self.report_refusal();
             return true;
         }
-        if !http.is_responding() || !self.conn.send.tx.is_empty() {
+        if !http.is_responding() || !self.is_all_said() {
             return false;
         }
         self.report_refusal();
@@ -358,13 +365,14 @@ impl Lift<'_> {
     }
 
     fn conclude_ws(&mut self) -> bool {
-        let send = &self.conn.send;
-        let sent = send.tx.is_empty();
-        let ended = self.read_ended();
-        if send.flags.contains(Flags::ABORT) {
+        if self.conn.send.flags.contains(Flags::ABORT) {
             self.close_ws();
             return true;
         }
+        let over = matches!(self.conn.send.phase, Phase::CloseDone | Phase::Failed);
+        let sent = over && self.is_all_said();
+        let ended = self.read_ended();
+        let send = &self.conn.send;
         match (send.phase, send.side) {
             // RFC 6455 section 7.1.1: the server closes first; a client waits for it.
             (Phase::CloseDone, Side::Client) if sent => {
@@ -381,9 +389,27 @@ impl Lift<'_> {
         }
     }
 
+    /// Whether the last byte has left, over TLS with the word that it is the last.
+    fn is_all_said(&mut self) -> bool {
+        let Conn { io, send, .. } = &mut *self.conn;
+        let Some(io) = io else { return true };
+        if !io.is_flushed(&send.tx) {
+            return false;
+        }
+        let Some(secure) = &mut io.secure else {
+            return true;
+        };
+        secure.say_goodbye(&mut self.inner.out.pool);
+        self.flush();
+        let Conn { io, send, .. } = &*self.conn;
+        io.as_ref().is_none_or(|io| io.is_flushed(&send.tx))
+    }
+
     /// The final event of a WebSocket connection.
     fn close_ws(&mut self) {
-        let mut cause = self.conn.send.take_cause();
+        let sealed = self.conn.io.as_ref().and_then(|io| io.secure.as_ref());
+        let sealed = sealed.map_or(0, |secure| secure.undelivered());
+        let mut cause = self.conn.send.take_cause(sealed);
         self.conn.send.phase = Phase::Ended;
         let (protocol, id) = (self.conn.send.protocol, self.conn.send.id);
         let Role::Ws(ws) = &self.conn.role else {

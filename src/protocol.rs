@@ -12,7 +12,12 @@ use crate::error::{CloseCause, ConnectError, ServerRefusal, VhostError};
 use crate::http::HeaderList;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::id::{RequestId, TimerTag, VhostId, WsiId};
+use crate::net::transport::Io;
 use crate::pool::BufferPool;
+#[cfg(feature = "tls")]
+use crate::tls::{Expiring, TlsConfigError};
+#[cfg(feature = "tls")]
+use crate::ws::Side;
 use crate::ws::handshake::UpgradeRequest;
 use crate::ws::recv::{Delivery, Item, Recv};
 use crate::ws::{Chunk, Close, CloseFrame, Message};
@@ -200,6 +205,38 @@ pub trait ContextObserver: Send + 'static {
         let _ = (cx, id, error);
     }
 
+    /// A TLS handshake has ended, on a vhost with [`trace_tls`](crate::VhostConfig::trace_tls).
+    #[cfg(feature = "tls")]
+    fn on_tls_handshake(&mut self, cx: &mut Cx<'_>, report: &TlsReport) {
+        let _ = (cx, report);
+    }
+
+    /// The certificate of a vhost has come closer to its end than one of the thresholds of
+    /// [`Context::warn_before_expiry`](crate::Context::warn_before_expiry).
+    #[cfg(feature = "tls")]
+    fn on_certificate_expiring(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: VhostId,
+        side: Side,
+        what: &Expiring,
+    ) {
+        let _ = (cx, id, side, what);
+    }
+
+    /// A vhost that watches its files ([`Context::watch_identity`](crate::Context::watch_identity))
+    /// has found a new pair: it is in use now, or it is not fit and the old one stays.
+    #[cfg(feature = "tls")]
+    fn on_identity_changed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: VhostId,
+        side: Side,
+        outcome: Result<(), &TlsConfigError>,
+    ) {
+        let _ = (cx, id, side, outcome);
+    }
+
     /// A timer of [`Context::set_timer`](crate::Context::set_timer) is due.
     fn on_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag) {
         let _ = (cx, tag);
@@ -212,6 +249,27 @@ impl fmt::Debug for dyn ContextObserver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ContextObserver")
     }
+}
+
+/// A TLS handshake that has ended.
+#[cfg(feature = "tls")]
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct TlsReport {
+    /// The connection.
+    pub id: WsiId,
+    /// The vhost, as far as it was chosen.
+    pub vhost: VhostId,
+    /// Which side this program is.
+    pub side: Side,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// The steps, in order.
+    pub trace: crate::tls::TlsTrace,
+    /// What was agreed on; `None` if the handshake failed before that.
+    pub info: Option<crate::tls::TlsInfo>,
+    /// Why it failed, if it did.
+    pub failure: Option<crate::tls::TlsFailure>,
 }
 
 /// A listener in trouble.
@@ -249,9 +307,21 @@ pub struct Request<'a> {
     pub(crate) head: &'a RequestHead<'a>,
     pub(crate) upgrade: &'a UpgradeRequest<'a>,
     pub(crate) selected: Option<&'a str>,
+    pub(crate) io: &'a Io,
 }
 
 impl<'a> Request<'a> {
+    /// Whether it came over TLS.
+    pub const fn is_tls(&self) -> bool {
+        self.io.secure.is_some()
+    }
+
+    /// Who the client is, by the certificate that it has shown; `None` if it has shown none.
+    #[cfg(feature = "tls")]
+    pub fn peer_identity(&self) -> Option<crate::tls::PeerIdentity> {
+        self.io.secure.as_ref()?.peer_identity()
+    }
+
     /// Names the request, for a verdict that comes later.
     pub const fn id(&self) -> RequestId {
         self.id

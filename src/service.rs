@@ -297,6 +297,8 @@ impl Context {
                     }
                 }
                 TimerKind::Shutdown => self.force_shutdown(),
+                #[cfg(feature = "tls")]
+                TimerKind::Upkeep(id) => self.on_upkeep(id),
             }
         }
     }
@@ -422,8 +424,9 @@ impl Context {
             }
             match slot.listener.accept() {
                 Ok((stream, peer)) => {
-                    let vhost = slot.default;
-                    self.adopt((index, generation), vhost, stream, peer);
+                    let (vhost, tls) = (slot.default, slot.tls);
+                    let role = HttpRole::new((index, generation), tls);
+                    self.adopt(role, vhost, stream, peer);
                 }
                 Err(AcceptError::WouldBlock) => return,
                 Err(AcceptError::Retry(_)) => {}
@@ -435,7 +438,7 @@ impl Context {
     }
 
     /// A new server connection.
-    fn adopt(&mut self, listener: (u32, u64), vhost: VhostId, stream: Stream, peer: SocketAddr) {
+    fn adopt(&mut self, role: HttpRole, vhost: VhostId, stream: Stream, peer: SocketAddr) {
         if let Some(limit) = self.turn.max_per_ip {
             let count = self.inner.per_ip.entry(peer.ip()).or_default();
             if *count >= limit {
@@ -461,7 +464,7 @@ impl Context {
             send.deadlines.stage = saturating_add(now, head);
             Box::new(Conn {
                 io: Some(io),
-                role: Role::Http(Box::new(HttpRole::new(listener))),
+                role: Role::Http(Box::new(role)),
                 send,
                 stash: Stash::Empty,
             })

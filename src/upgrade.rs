@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::config::Page;
+use crate::config::{Page, PlaintextPolicy};
 use crate::conn::{NO_PROTOCOL, Phase, Role, WsRole};
 use crate::error::{Deadline, DeadlineStage, NotPending, RefusalReason, ServerRefusal};
 use crate::http::HeaderList;
@@ -30,6 +30,12 @@ pub(crate) struct HttpRole {
     pub(crate) listener: (u32, u64),
     scanner: HeadScanner,
     state: State,
+    /// The first byte has not come, which says what a connection to a TLS listener is.
+    pub(crate) sniffs: Option<PlaintextPolicy>,
+    /// A plain connection to a TLS listener that wants to say so.
+    pub(crate) rejects: bool,
+    /// A plain connection to a TLS listener that sends its clients to `https`.
+    pub(crate) redirects: bool,
     /// Why it ends, once that is known; told when the response has left.
     pub(crate) refused: Option<RefusalReason>,
 }
@@ -63,11 +69,14 @@ struct Choice {
 }
 
 impl HttpRole {
-    pub(crate) fn new(listener: (u32, u64)) -> Self {
+    pub(crate) fn new(listener: (u32, u64), sniffs: Option<PlaintextPolicy>) -> Self {
         Self {
             listener,
             scanner: HeadScanner::request(),
             state: State::Head,
+            sniffs,
+            rejects: false,
+            redirects: false,
             refused: None,
         }
     }
@@ -128,7 +137,20 @@ impl Lift<'_> {
                 return self.refused(RefusalReason::Head(error));
             }
         };
-        self.choose_vhost(head.host());
+        if let Role::Http(http) = &self.conn.role {
+            if http.rejects {
+                self.respond(400, &[], b"this port speaks TLS: use https or wss\n");
+                return self.refused(RefusalReason::Plaintext);
+            }
+            if http.redirects {
+                return self.redirect(&head);
+            }
+        }
+        if !self.choose_vhost(head.host()) {
+            // RFC 9110 section 15.5.20.
+            self.respond(421, &[], b"this connection was made for another host\n");
+            return self.refused(RefusalReason::Misdirected);
+        }
         let upgrade = match check_request(&head) {
             Ok(upgrade) => upgrade,
             Err(UpgradeError::NotAnUpgrade) => return self.answer_plain(&head),
@@ -154,29 +176,32 @@ impl Lift<'_> {
     }
 
     /// RFC 9110 section 7.2: the host that the request is for chooses among the vhosts of the
-    /// listener; one that nobody is named for goes to the default.
-    fn choose_vhost(&mut self, host: Option<&str>) {
+    /// listener; one that nobody is named for goes to the default. Over TLS the choice was made by
+    /// the handshake: whether the request is for somebody else.
+    fn choose_vhost(&mut self, host: Option<&str>) -> bool {
         let Role::Http(http) = &self.conn.role else {
-            return;
+            return true;
         };
         let (index, generation) = http.listener;
         let (Some(host), Some(slot)) = (host, self.parts.listeners.get(index, generation)) else {
-            return;
+            return true;
         };
         let host = host
             .strip_prefix('[')
             .and_then(|h| h.strip_suffix(']'))
             .unwrap_or(host);
-        let fit = |id: &VhostId| {
-            let vhost = self.inner.vhost(*id)?;
-            vhost.names.iter().filter_map(|name| name.fit(host)).max()
+        let Some((chosen, _)) = slot.best_vhost(&self.inner.vhosts, host) else {
+            return true;
         };
-        let best = slot
-            .vhosts
-            .iter()
-            .filter_map(|id| Some((fit(id)?, *id)))
-            .max();
-        let Some((_, chosen)) = best else { return };
+        if self.conn.io.as_ref().is_some_and(|io| io.secure.is_some()) {
+            return chosen == self.conn.send.vhost;
+        }
+        self.move_to_vhost(chosen);
+        true
+    }
+
+    /// Makes it a connection of another vhost, with that one's limits.
+    pub(crate) fn move_to_vhost(&mut self, chosen: VhostId) {
         let send = &mut self.conn.send;
         if chosen == send.vhost {
             return;
@@ -190,6 +215,28 @@ impl Lift<'_> {
             send.vhost = chosen;
         }
         self.mark_lifted();
+    }
+
+    /// Sends a plain request to the same place over TLS, on the same port.
+    fn redirect(&mut self, head: &RequestHead<'_>) {
+        let port = self
+            .conn
+            .io
+            .as_ref()
+            .and_then(|io| io.stream.local_addr().ok());
+        let port = port.map_or(443, |address| address.port());
+        let host = head.host().unwrap_or("localhost");
+        let target = if head.target().starts_with('/') {
+            head.target()
+        } else {
+            "/"
+        };
+        let location = match port {
+            443 => format!("https://{host}{target}"),
+            _ => format!("https://{host}:{port}{target}"),
+        };
+        self.respond(308, &[("Location", &location)], b"");
+        self.refused(RefusalReason::Plaintext);
     }
 
     fn is_full(&self) -> bool {
@@ -242,6 +289,7 @@ impl Lift<'_> {
             head,
             upgrade,
             selected: choice.selected.as_deref(),
+            io,
         };
         let mut cx = Cx::new(self.inner, choice.protocol);
         protocol.dispatch.filter(&mut cx, &request)
@@ -409,7 +457,7 @@ impl Lift<'_> {
     }
 
     /// The response is queued; the connection ends when it has left.
-    fn refused(&mut self, reason: RefusalReason) {
+    pub(crate) fn refused(&mut self, reason: RefusalReason) {
         let send = &mut self.conn.send;
         send.deadlines.stage = saturating_add(self.inner.out.now, send.settings.timeouts.close);
         if let Role::Http(http) = &mut self.conn.role {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use crate::config::{NamePattern, Page, Settings, VhostConfig};
+use crate::config::{NamePattern, NamePolicy, Page, PlaintextPolicy, Settings, VhostConfig};
 use crate::context::{ListenerSlot, ListenerState, Parts, ProtocolSlot, listen_options};
 use crate::error::VhostError;
 use crate::http::{is_field_value, is_token};
@@ -26,6 +26,7 @@ pub(crate) fn create(
     let names = names.collect::<Result<Vec<_>, _>>()?;
     check_protocols(&config)?;
     check_pages(&config.pages)?;
+    let tls = TlsCells::new(parts, &config)?;
     let mut bound = Vec::new();
     let mut shared = Vec::new();
     for listen in &config.listen {
@@ -33,14 +34,21 @@ pub(crate) fn create(
         match existing(parts, address) {
             Some(name) => {
                 check_shared(inner, parts, name, &names, config.default_vhost)?;
+                tls.check_listener(address, plaintext_of(parts, name))?;
                 shared.push(name);
             }
             None => {
+                tls.check_listener(address, listen.tls)?;
                 let opened = parts.system.bind(address, listen_options(listen));
                 let failed = |source| VhostError::Bind { address, source };
                 let listener = opened.map_err(failed)?;
                 let address = listener.local_addr().map_err(failed)?;
-                bound.push((listener, address));
+                bound.push(NewListener {
+                    listener,
+                    address,
+                    tls: listen.tls,
+                    names: listen.names,
+                });
             }
         }
     }
@@ -61,6 +69,13 @@ pub(crate) fn create(
             listeners,
             live: 0,
             state: VhostState::Active,
+            #[cfg(feature = "tls")]
+            server_tls: tls.server,
+            #[cfg(feature = "tls")]
+            client_tls: tls.client,
+            #[cfg(feature = "tls")]
+            traces_tls: config.traces_tls,
+            ..Vhost::announced()
         };
     }
     Ok(())
@@ -101,7 +116,15 @@ fn check_pages(pages: &[Page]) -> Result<(), VhostError> {
     Ok(())
 }
 
-fn take_over(inherited: TcpListener) -> Result<(Listener, SocketAddr), VhostError> {
+/// A listener that is open and not in the loop yet.
+struct NewListener {
+    listener: Listener,
+    address: SocketAddr,
+    tls: Option<PlaintextPolicy>,
+    names: NamePolicy,
+}
+
+fn take_over(inherited: TcpListener) -> Result<NewListener, VhostError> {
     let address = inherited.local_addr();
     let address = address.map_err(|source| VhostError::Bind {
         address: NOWHERE,
@@ -109,7 +132,12 @@ fn take_over(inherited: TcpListener) -> Result<(Listener, SocketAddr), VhostErro
     })?;
     let taken = Listener::from_std(inherited);
     let listener = taken.map_err(|source| VhostError::Bind { address, source })?;
-    Ok((listener, address))
+    Ok(NewListener {
+        listener,
+        address,
+        tls: None,
+        names: NamePolicy::ServeDefault,
+    })
 }
 
 /// Stands for the address of a socket that does not tell its own.
@@ -162,11 +190,17 @@ fn attach(parts: &mut Parts, id: VhostId, shared: &[(u32, u64)], default: bool) 
 fn open(
     parts: &mut Parts,
     id: VhostId,
-    bound: Vec<(Listener, SocketAddr)>,
+    bound: Vec<NewListener>,
     explicit_default: bool,
     listeners: &mut Vec<(u32, u64)>,
 ) -> Result<(), VhostError> {
-    for (listener, address) in bound {
+    for new in bound {
+        let NewListener {
+            listener,
+            address,
+            tls,
+            names,
+        } = new;
         let name = parts.listeners.insert(|_, _| ListenerSlot {
             listener,
             address,
@@ -174,6 +208,8 @@ fn open(
             default: id,
             explicit_default,
             state: ListenerState::Active,
+            tls,
+            names,
         });
         let Some((index, generation)) = name else {
             detach(parts, id, listeners);
@@ -269,4 +305,83 @@ impl std::fmt::Display for NamePattern {
             Self::Under(dotted) => write!(f, "*{dotted}"),
         }
     }
+}
+
+/// The TLS settings of a vhost, checked and made into what handshakes use.
+struct TlsCells {
+    #[cfg(feature = "tls")]
+    server: Option<crate::tls::ServerCell>,
+    #[cfg(feature = "tls")]
+    client: Option<crate::tls::ClientCell>,
+}
+
+#[cfg(feature = "tls")]
+impl TlsCells {
+    fn new(parts: &mut Parts, config: &VhostConfig) -> Result<Self, VhostError> {
+        use crate::tls::{ClientCell, ServerCell, TlsConfigError};
+
+        let failed = |error: TlsConfigError| VhostError::Tls(Box::new(error));
+        let mut cells = Self {
+            server: None,
+            client: None,
+        };
+        if let Some(tls) = &config.server_tls {
+            let env = parts.tls_env().map_err(failed)?;
+            cells.server = Some(ServerCell::new(tls.clone(), &env).map_err(failed)?);
+        }
+        if let Some(tls) = &config.client_tls {
+            let env = parts.tls_env().map_err(failed)?;
+            cells.client = Some(ClientCell::new(tls.clone(), &env).map_err(failed)?);
+        }
+        Ok(cells)
+    }
+
+    /// A TLS listener needs a certificate, and one that serves plaintext too cannot belong to a
+    /// vhost where everybody has to show one.
+    fn check_listener(
+        &self,
+        address: SocketAddr,
+        tls: Option<PlaintextPolicy>,
+    ) -> Result<(), VhostError> {
+        match (&self.server, tls) {
+            (None, Some(_)) => Err(VhostError::NoServerTls { address }),
+            (Some(server), _) => check_plaintext(address, tls, server),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Plaintext and a required certificate exclude each other.
+#[cfg(feature = "tls")]
+pub(crate) fn check_plaintext(
+    address: SocketAddr,
+    tls: Option<PlaintextPolicy>,
+    server: &crate::tls::ServerCell,
+) -> Result<(), VhostError> {
+    if tls == Some(PlaintextPolicy::Serve) && server.configs().requires_client_cert() {
+        return Err(VhostError::PlaintextWithRequired { address });
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "tls"))]
+impl TlsCells {
+    fn new(_: &mut Parts, _: &VhostConfig) -> Result<Self, VhostError> {
+        Ok(Self {})
+    }
+
+    fn check_listener(
+        &self,
+        address: SocketAddr,
+        tls: Option<PlaintextPolicy>,
+    ) -> Result<(), VhostError> {
+        match tls {
+            Some(_) => Err(VhostError::NoServerTls { address }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn plaintext_of(parts: &Parts, (index, generation): (u32, u64)) -> Option<PlaintextPolicy> {
+    parts.listeners.get(index, generation)?.tls
 }

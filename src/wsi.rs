@@ -93,9 +93,21 @@ impl<'a> Wsi<'a> {
         }
     }
 
-    /// Whether the transport is TLS. Always `false` in this release.
-    pub const fn is_tls(&self) -> bool {
-        false
+    /// Whether the transport is TLS: what it is, not what the port or the URL said.
+    pub fn is_tls(&self) -> bool {
+        self.current().io.is_some_and(|io| io.secure.is_some())
+    }
+
+    /// What the TLS handshake agreed on; `None` without TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<crate::tls::TlsInfo> {
+        self.current().io?.secure.as_ref()?.info()
+    }
+
+    /// Who the other end is, by the certificate that it has shown; `None` if it has shown none.
+    #[cfg(feature = "tls")]
+    pub fn peer_identity(&self) -> Option<crate::tls::PeerIdentity> {
+        self.current().io?.secure.as_ref()?.peer_identity()
     }
 
     /// The subprotocol that both sides agreed on.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::poller::ReadyFlags;
 use super::stream::{SHORT_READ_MEANS_DRAINED, Stream};
 use crate::pool::BufferPool;
+use crate::secure::Secure;
 use crate::ws::send::TxQueue;
 
 /// A stream, and the two ready bits that edge-triggered polling asks for: set by an event, cleared
@@ -19,6 +20,8 @@ pub(crate) struct Io {
     pub(crate) read_end: Option<ReadEnd>,
     /// Set when writing failed: nothing more is written then.
     pub(crate) write_error: Option<io::Error>,
+    /// What makes it TLS.
+    pub(crate) secure: Option<Box<Secure>>,
 }
 
 /// The end of what can be read.
@@ -49,6 +52,7 @@ impl Io {
             ready: ReadyFlags::READABLE | ReadyFlags::WRITABLE,
             read_end: None,
             write_error: None,
+            secure: None,
         }
     }
 
@@ -118,6 +122,9 @@ impl Io {
 
     /// Writes what waits, as far as the system takes it.
     pub(crate) fn flush(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> Flushed {
+        if self.secure.is_some() {
+            return self.flush_records(tx, pool);
+        }
         let mut progress = Flushed::Nothing;
         while !tx.is_empty() {
             if self.write_error.is_some() || !self.ready.contains(ReadyFlags::WRITABLE) {
@@ -139,6 +146,54 @@ impl Io {
             }
         }
         Flushed::All
+    }
+
+    /// The same through TLS.
+    fn flush_records(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> Flushed {
+        let drains = self.short_read_drains();
+        let Self {
+            stream,
+            ready,
+            secure,
+            write_error,
+            ..
+        } = self;
+        let Some(secure) = secure else {
+            return Flushed::Nothing;
+        };
+        if write_error.is_some() {
+            return Flushed::Nothing;
+        }
+        let flushed = secure.flush(tx, pool, |records| {
+            if !ready.contains(ReadyFlags::WRITABLE) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let written = stream.write(records);
+            match &written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) if *n < records.len() && drains => *ready -= ReadyFlags::WRITABLE,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    *ready -= ReadyFlags::WRITABLE;
+                }
+                Err(_) => {}
+            }
+            written
+        });
+        flushed.unwrap_or_else(|error| {
+            *ready |= ReadyFlags::READABLE | ReadyFlags::ERROR;
+            *write_error = Some(error);
+            Flushed::Nothing
+        })
+    }
+
+    /// Whether everything that was queued for it has been handed to the system.
+    pub(crate) fn is_flushed(&self, tx: &TxQueue) -> bool {
+        tx.is_empty()
+            && self
+                .secure
+                .as_ref()
+                .is_none_or(|secure| secure.is_flushed())
     }
 
     fn write(&mut self, tx: &TxQueue) -> io::Result<usize> {

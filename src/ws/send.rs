@@ -106,6 +106,19 @@ impl TxQueue {
         }
     }
 
+    /// The first bytes that wait, as far as they lie together.
+    #[cfg(feature = "tls")]
+    pub(crate) fn front(&self) -> &[u8] {
+        match self.flat.get(self.written..) {
+            Some(flat @ [_, ..]) => flat,
+            _ => {
+                let rest = self.rest.iter().flat_map(|rest| rest.iter());
+                let mut parts = rest.map(Segment::as_slice);
+                parts.find(|part| !part.is_empty()).unwrap_or_default()
+            }
+        }
+    }
+
     /// Drops `n` bytes that were written; an emptied queue gives its memory back.
     pub(crate) fn advance(&mut self, mut n: usize, pool: &mut BufferPool) {
         debug_assert!(n <= self.len(), "cannot write more than there is");

@@ -1,0 +1,348 @@
+//! TLS settings of a running vhost: exchanged by hand, or by watching files; and a word in time
+//! before a certificate expires.
+
+use std::time::{Duration, Instant};
+
+use crate::conn::Conn;
+use crate::context::Context;
+use crate::error::VhostError;
+use crate::id::VhostId;
+use crate::inner::{TimerKind, VhostState};
+use crate::timer::saturating_add;
+use crate::tls::rotate::{ExpiryWatch, FileWatch, WatchOutcome, read_file};
+use crate::tls::{ClientTls, Identity, ServerTls, TlsConfigError, UtcTime};
+use crate::ws::{Close, CloseCode, Side};
+
+/// What a vhost looks after, for one side.
+#[derive(Debug, Default)]
+pub(crate) struct Upkeep {
+    watch: Option<FileWatch>,
+    expiry: Option<ExpiryWatch>,
+}
+
+impl Context {
+    /// Exchanges everything about a vhost's TLS as a server. New handshakes use it from now on;
+    /// connections that are there keep what they were made with. Tickets from before are of no
+    /// use any more.
+    ///
+    /// # Errors
+    ///
+    /// [`VhostError`] if the settings are not fit, or do not go with the vhost's listeners, or
+    /// there is no such vhost; nothing has changed then.
+    pub fn set_server_tls(&mut self, id: VhostId, tls: ServerTls) -> Result<(), VhostError> {
+        let env = self.parts.tls_env().map_err(failed)?;
+        let new = crate::tls::ServerCell::new(tls.clone(), &env).map_err(failed)?;
+        let vhost = self.inner.vhost(id).ok_or(VhostError::Gone)?;
+        for &(index, generation) in &vhost.listeners {
+            if let Some(slot) = self.parts.listeners.get(index, generation) {
+                crate::vhost::check_plaintext(slot.address, slot.tls, &new)?;
+            }
+        }
+        let vhost = self.inner.vhost_mut(id).ok_or(VhostError::Gone)?;
+        match &mut vhost.server_tls {
+            Some(cell) => cell.set(tls, &env).map_err(failed)?,
+            None => vhost.server_tls = Some(new),
+        }
+        self.refresh_upkeep(id);
+        Ok(())
+    }
+
+    /// Exchanges a vhost's certificate as a server; see [`Context::set_server_tls`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Context::set_server_tls`], and if the vhost has no TLS settings as a server.
+    pub fn set_server_identity(
+        &mut self,
+        id: VhostId,
+        identity: Identity,
+    ) -> Result<(), VhostError> {
+        let env = self.parts.tls_env().map_err(failed)?;
+        let vhost = self.inner.vhost_mut(id).ok_or(VhostError::Gone)?;
+        let cell = vhost.server_tls.as_mut().ok_or(VhostError::NoTls)?;
+        cell.set_identity(identity, &env).map_err(failed)?;
+        self.refresh_upkeep(id);
+        Ok(())
+    }
+
+    /// Exchanges everything about a vhost's TLS as a client, its session store included. New
+    /// connections use it from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`VhostError`] if the settings are not fit or there is no such vhost; nothing has changed
+    /// then.
+    pub fn set_client_tls(&mut self, id: VhostId, tls: ClientTls) -> Result<(), VhostError> {
+        let env = self.parts.tls_env().map_err(failed)?;
+        let vhost = self.inner.vhost_mut(id).ok_or(VhostError::Gone)?;
+        match &mut vhost.client_tls {
+            Some(cell) => cell.set(tls, &env).map_err(failed)?,
+            None => {
+                let cell = crate::tls::ClientCell::new(tls, &env).map_err(failed)?;
+                vhost.client_tls = Some(cell);
+            }
+        }
+        self.refresh_upkeep(id);
+        Ok(())
+    }
+
+    /// Exchanges the certificate that a vhost shows as a client; see [`Context::set_client_tls`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Context::set_client_tls`], and if the vhost has no TLS settings as a client.
+    pub fn set_client_identity(
+        &mut self,
+        id: VhostId,
+        identity: Identity,
+    ) -> Result<(), VhostError> {
+        let env = self.parts.tls_env().map_err(failed)?;
+        let vhost = self.inner.vhost_mut(id).ok_or(VhostError::Gone)?;
+        let cell = vhost.client_tls.as_mut().ok_or(VhostError::NoTls)?;
+        cell.set_identity(identity, &env).map_err(failed)?;
+        self.refresh_upkeep(id);
+        Ok(())
+    }
+
+    /// Looks at the files of the vhost's identities every `interval` (at least a second) and takes
+    /// a new pair into use when it is whole and was found the same twice in a row.
+    /// [`ContextObserver::on_identity_changed`](crate::ContextObserver::on_identity_changed) tells
+    /// about it, and about a pair that is not fit. Identities that came from memory have no files.
+    ///
+    /// # Errors
+    ///
+    /// [`VhostError::Gone`] if there is no such vhost.
+    pub fn watch_identity(&mut self, id: VhostId, interval: Duration) -> Result<(), VhostError> {
+        let vhost = self.inner.vhost_mut(id).ok_or(VhostError::Gone)?;
+        vhost.watch_interval = Some(interval);
+        self.refresh_upkeep(id);
+        Ok(())
+    }
+
+    /// Has
+    /// [`ContextObserver::on_certificate_expiring`](crate::ContextObserver::on_certificate_expiring)
+    /// told at each of these times before the end of a certificate of the vhost; a threshold of
+    /// zero is the end itself.
+    ///
+    /// # Errors
+    ///
+    /// [`VhostError::Gone`] if there is no such vhost.
+    pub fn warn_before_expiry(
+        &mut self,
+        id: VhostId,
+        thresholds: &[Duration],
+    ) -> Result<(), VhostError> {
+        let vhost = self.inner.vhost_mut(id).ok_or(VhostError::Gone)?;
+        vhost.expiry_thresholds = thresholds.to_vec();
+        self.refresh_upkeep(id);
+        Ok(())
+    }
+
+    /// The certificate of the context that expires first: whose it is and when that is.
+    pub fn next_expiry(&self) -> Option<(VhostId, UtcTime)> {
+        let vhosts = self.inner.vhosts.iter();
+        let all = vhosts.flat_map(|(index, generation, vhost)| {
+            let identities = [vhost.identity(Side::Server), vhost.identity(Side::Client)];
+            let id = VhostId { index, generation };
+            identities
+                .into_iter()
+                .flatten()
+                .map(move |identity| (id, identity.not_after()))
+        });
+        all.min_by_key(|(_, not_after)| *not_after)
+    }
+
+    /// Closes (1001) the vhost's connections over TLS that were made before the settings that are
+    /// in force now; how many. A client with a retry policy comes back with the new identity.
+    pub fn drain_old_identity(&mut self, id: VhostId) -> usize {
+        let Some(vhost) = self.inner.vhost(id) else {
+            return 0;
+        };
+        let server = vhost
+            .server_tls
+            .as_ref()
+            .map(crate::tls::ServerCell::generation);
+        let client = vhost
+            .client_tls
+            .as_ref()
+            .map(crate::tls::ClientCell::generation);
+        let is_old = |conn: &Conn| {
+            let made_with = conn.io.as_ref().and_then(|io| io.secure.as_ref());
+            let current = match conn.send.side {
+                Side::Server => server,
+                Side::Client => client,
+            };
+            made_with.is_some_and(|secure| Some(secure.generation) != current)
+        };
+        let crate::inner::Inner { conns, out, .. } = &mut self.inner;
+        let mut closed = 0;
+        for (_, _, conn) in conns.iter_mut() {
+            if conn.send.vhost == id && conn.is_established() && is_old(conn) {
+                let close = Close::new(CloseCode::GOING_AWAY, "new certificate");
+                conn.send
+                    .close(out, &close, crate::error::CloseKind::IdentityReplaced);
+                closed += 1;
+            }
+        }
+        closed
+    }
+
+    /// Begins anew what a vhost looks after, for the identities that it has now.
+    fn refresh_upkeep(&mut self, id: VhostId) {
+        self.read_clock();
+        let now = self.inner.out.now;
+        let Some(vhost) = self.inner.vhost_mut(id) else {
+            return;
+        };
+        for side in [Side::Server, Side::Client] {
+            let identity = vhost.identity(side).cloned();
+            let thresholds = vhost.expiry_thresholds.clone();
+            let interval = vhost.watch_interval;
+            let upkeep = vhost.upkeep(side);
+            upkeep.expiry = identity
+                .as_ref()
+                .filter(|_| !thresholds.is_empty())
+                .map(|identity| ExpiryWatch::new(identity, &thresholds));
+            upkeep.watch = identity
+                .as_ref()
+                .zip(interval)
+                .and_then(|(identity, interval)| FileWatch::new(identity, interval, now));
+        }
+        self.arm_upkeep(id);
+    }
+
+    fn arm_upkeep(&mut self, id: VhostId) {
+        let utc = self.parts.tls.as_ref().and_then(|env| env.now().ok());
+        let now = self.inner.out.now;
+        let Some(vhost) = self.inner.vhost_mut(id) else {
+            return;
+        };
+        let sides = [
+            vhost.upkeep(Side::Server).due(now, utc),
+            vhost.upkeep(Side::Client).due(now, utc),
+        ];
+        let old = vhost.upkeep_timer.take();
+        let due = sides.into_iter().flatten().min();
+        if let Some(key) = old {
+            self.inner.out.timers.cancel(key);
+        }
+        if let Some(at) = due {
+            let key = self.inner.out.timers.arm(at, TimerKind::Upkeep(id));
+            if let Some(vhost) = self.inner.vhost_mut(id) {
+                vhost.upkeep_timer = Some(key);
+            }
+        }
+    }
+
+    /// Looks after the identities of a vhost: the timer has come.
+    pub(crate) fn on_upkeep(&mut self, id: VhostId) {
+        let active = |state| state == VhostState::Active;
+        if !self
+            .inner
+            .vhost(id)
+            .is_some_and(|vhost| active(vhost.state))
+        {
+            return;
+        }
+        for side in [Side::Server, Side::Client] {
+            self.look_at_files(id, side);
+            self.look_at_expiry(id, side);
+        }
+        self.arm_upkeep(id);
+    }
+
+    fn look_at_files(&mut self, id: VhostId, side: Side) {
+        let now = self.inner.out.now;
+        let Some(env) = self.parts.tls.clone() else {
+            return;
+        };
+        let Some(vhost) = self.inner.vhost_mut(id) else {
+            return;
+        };
+        let Some(watch) = &mut vhost.upkeep(side).watch else {
+            return;
+        };
+        let outcome = match watch.poll(now, &env, read_file) {
+            WatchOutcome::Unchanged | WatchOutcome::Pending => return,
+            WatchOutcome::Bad(error) => Err(error),
+            WatchOutcome::Changed(identity) => vhost.replace_identity(side, identity, &env),
+        };
+        if outcome.is_ok() {
+            let thresholds = vhost.expiry_thresholds.clone();
+            let identity = vhost.identity(side).cloned();
+            vhost.upkeep(side).expiry = identity
+                .filter(|_| !thresholds.is_empty())
+                .map(|identity| ExpiryWatch::new(&identity, &thresholds));
+        }
+        let mut cx = Self::bare_cx(&mut self.inner);
+        let outcome = outcome.as_ref().map(|&()| ());
+        self.parts
+            .observer
+            .on_identity_changed(&mut cx, id, side, outcome);
+    }
+
+    fn look_at_expiry(&mut self, id: VhostId, side: Side) {
+        let Some(utc) = self.parts.tls.as_ref().and_then(|env| env.now().ok()) else {
+            return;
+        };
+        let Some(vhost) = self.inner.vhost_mut(id) else {
+            return;
+        };
+        let expiry = vhost.upkeep(side).expiry.as_mut();
+        if let Some(expiring) = expiry.and_then(|expiry| expiry.expiring(utc)) {
+            let mut cx = Self::bare_cx(&mut self.inner);
+            self.parts
+                .observer
+                .on_certificate_expiring(&mut cx, id, side, &expiring);
+        }
+    }
+}
+
+impl crate::inner::Vhost {
+    fn identity(&self, side: Side) -> Option<&Identity> {
+        match side {
+            Side::Server => self.server_tls.as_ref()?.settings().current_identity(),
+            Side::Client => self.client_tls.as_ref()?.settings().current_identity(),
+        }
+    }
+
+    fn upkeep(&mut self, side: Side) -> &mut Upkeep {
+        match side {
+            Side::Server => &mut self.server_upkeep,
+            Side::Client => &mut self.client_upkeep,
+        }
+    }
+
+    fn replace_identity(
+        &mut self,
+        side: Side,
+        identity: Identity,
+        env: &crate::tls::TlsEnv,
+    ) -> Result<(), TlsConfigError> {
+        match (side, &mut self.server_tls, &mut self.client_tls) {
+            (Side::Server, Some(cell), _) => cell.set_identity(identity, env),
+            (Side::Client, _, Some(cell)) => cell.set_identity(identity, env),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Upkeep {
+    /// When there is something to do. Expiry is by the wall clock, which may be set at any time,
+    /// so it is looked at every hour at least.
+    fn due(&self, now: Instant, utc: Option<UtcTime>) -> Option<Instant> {
+        let files = self.watch.as_ref().map(FileWatch::due);
+        let next = self.expiry.as_ref().and_then(ExpiryWatch::next);
+        let expiry = next.zip(utc).and_then(|(next, utc)| {
+            let left = next.since(utc) + Duration::from_secs(1);
+            saturating_add(now, left.min(CLOCK_CHECK))
+        });
+        [files, expiry].into_iter().flatten().min()
+    }
+}
+
+fn failed(error: TlsConfigError) -> VhostError {
+    VhostError::Tls(Box::new(error))
+}
+
+const CLOCK_CHECK: Duration = Duration::from_secs(3600);

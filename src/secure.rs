@@ -1,0 +1,504 @@
+//! A transport that is TLS: the session, and the records that the socket has not taken yet.
+
+use std::io;
+use std::time::Instant;
+
+use crate::arena::Arena;
+use crate::config::{NamePolicy, PlaintextPolicy};
+use crate::conn::{Conn, NO_PROTOCOL, Role, STASHED_HEADER};
+use crate::context::ListenerSlot;
+use crate::error::{CloseCause, CloseKind, CloseSide, ConnectFailure, RefusalReason, TlsError};
+use crate::id::VhostId;
+use crate::inner::{Inner, Vhost};
+use crate::lift::Lift;
+use crate::net::transport::{Flushed, Io, ReadEnd};
+use crate::pool::BufferPool;
+use crate::protocol::TlsReport;
+use crate::timer::saturating_add;
+use crate::tls::client::{ClientHandshake, PeerNames};
+use crate::tls::server::ServerConfigs;
+use crate::tls::session::{Chosen, Received, Selection, Session};
+use crate::tls::trace::{self, ChosenBy, TlsHandshake, TlsStep};
+use crate::tls::{ClientHello, PeerIdentity, ServerCell, TlsEnv, TlsFailure, TlsInfo, TlsTrace};
+use crate::ws::Side;
+use crate::ws::send::TxQueue;
+use crate::wsi::Cx;
+
+/// The TLS of one connection.
+///
+/// Plaintext becomes records when the socket has room for them and not before, so that a full
+/// socket holds back one batch of records and the rest stays what it was.
+#[derive(Debug)]
+pub(crate) struct Secure {
+    session: Session,
+    /// Records that wait for the socket; the first `written` bytes are gone.
+    out: Vec<u8>,
+    written: usize,
+    /// Plaintext in `out`.
+    sealed: usize,
+    /// Whether the peer's certificate was verified, and not let pass by a `danger_` option.
+    verified: bool,
+    /// Which settings of the vhost it was made with.
+    pub(crate) generation: u64,
+}
+
+impl Secure {
+    pub(crate) fn server(now: Instant) -> Self {
+        Self::new(Session::server(now))
+    }
+
+    /// Queues the ClientHello.
+    pub(crate) fn client(
+        handshake: ClientHandshake,
+        generation: u64,
+        now: Instant,
+    ) -> Result<Self, TlsFailure> {
+        let mut out = Vec::new();
+        let ClientHandshake { config, name, .. } = handshake;
+        let session = Session::client(config, name, now, &mut out)?;
+        Ok(Self {
+            out,
+            generation,
+            ..Self::new(session)
+        })
+    }
+
+    fn new(session: Session) -> Self {
+        Self {
+            session,
+            out: Vec::new(),
+            written: 0,
+            sealed: 0,
+            verified: true,
+            generation: 0,
+        }
+    }
+
+    /// See [`Session::receive`]; what it answers the peer is queued here.
+    pub(crate) fn receive(
+        &mut self,
+        input: &mut [u8],
+        plain: &mut Vec<u8>,
+        pool: &mut BufferPool,
+        now: Instant,
+        select: &mut dyn FnMut(&ClientHello) -> Selection,
+    ) -> Result<Received, TlsFailure> {
+        self.begin_out(pool);
+        let received = self
+            .session
+            .receive(input, plain, &mut self.out, now, select);
+        self.end_out(pool);
+        received
+    }
+
+    /// The transport's stream has ended; what that means.
+    pub(crate) fn eof(&mut self, now: Instant) -> Result<(), TlsFailure> {
+        self.session.eof(now)
+    }
+
+    /// Queues `close_notify`, once.
+    pub(crate) fn say_goodbye(&mut self, pool: &mut BufferPool) {
+        self.begin_out(pool);
+        self.session.close(&mut self.out);
+        self.end_out(pool);
+    }
+
+    /// Whether every record has been written.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// Plaintext in records that were not wholly written.
+    pub(crate) fn undelivered(&self) -> usize {
+        self.sealed
+    }
+
+    /// Encrypts and writes what waits, as far as `write` takes it.
+    pub(crate) fn flush(
+        &mut self,
+        tx: &mut TxQueue,
+        pool: &mut BufferPool,
+        mut write: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<Flushed> {
+        let mut progress = Flushed::Nothing;
+        loop {
+            while let Some(records @ [_, ..]) = self.out.get(self.written..) {
+                match write(records) {
+                    Ok(n) => {
+                        self.written += n;
+                        progress = Flushed::Some;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(progress),
+                    Err(error) => return Err(error),
+                }
+            }
+            self.end_out(pool);
+            if tx.is_empty() || !self.session.can_send() {
+                return Ok(Flushed::All);
+            }
+            self.seal(tx, pool)?;
+        }
+    }
+
+    /// Turns the front of the queue into records.
+    fn seal(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> io::Result<()> {
+        self.begin_out(pool);
+        while self.sealed < SEAL_AT_ONCE {
+            let front = tx.front();
+            let front = front.get(..SEAL_AT_ONCE - self.sealed).unwrap_or(front);
+            if front.is_empty() {
+                break;
+            }
+            let sealed = self.session.seal(front, &mut self.out);
+            sealed.map_err(io::Error::other)?;
+            let len = front.len();
+            self.sealed += len;
+            tx.advance(len, pool);
+        }
+        Ok(())
+    }
+
+    fn begin_out(&mut self, pool: &mut BufferPool) {
+        if self.out.capacity() == 0 {
+            self.out = pool.take();
+        }
+    }
+
+    fn end_out(&mut self, pool: &mut BufferPool) {
+        if self.written >= self.out.len() {
+            pool.put(std::mem::take(&mut self.out));
+            self.written = 0;
+            self.sealed = 0;
+        }
+    }
+
+    /// The handshake is complete: remembers what it says about the peer, and verifies again who
+    /// comes with a ticket. `configs` are those of the vhost, for a server.
+    fn established(
+        &mut self,
+        configs: Option<(&ServerConfigs, &TlsEnv)>,
+    ) -> Result<(), TlsFailure> {
+        let passed = |step: &TlsStep| matches!(step, TlsStep::AcceptedUnverified { .. });
+        self.verified = !self.session.trace().steps().any(|(_, step)| passed(step));
+        let resumed = self.session.handshake_kind() == Some(TlsHandshake::Resumed);
+        match configs {
+            Some((configs, env)) if resumed => configs
+                .verify_resumed(self.session.peer_certificates(), env)
+                .map_err(TlsFailure::of_resumption),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.session.is_handshaking()
+    }
+
+    /// The certificates that the peer has shown, verified.
+    pub(crate) fn peer_identity(&self) -> Option<PeerIdentity> {
+        let (leaf, rest) = self.session.peer_certificates().split_first()?;
+        Some(PeerIdentity::from_handshake(leaf, rest, self.verified))
+    }
+
+    pub(crate) fn info(&self) -> Option<TlsInfo> {
+        TlsInfo::of(&self.session)
+    }
+
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.session.server_name()
+    }
+
+    pub(crate) fn trace(&self) -> TlsTrace {
+        self.session.trace()
+    }
+
+    pub(crate) fn take_trace(&mut self) -> Option<TlsTrace> {
+        self.session.take_trace()
+    }
+
+    pub(crate) fn memory(&self) -> usize {
+        self.session.memory() + self.out.capacity()
+    }
+}
+
+/// Plaintext that is encrypted before the socket is asked to take it.
+const SEAL_AT_ONCE: usize = 128 * 1024;
+
+impl Lift<'_> {
+    /// Whether what is read are records, or may turn out to be.
+    pub(crate) fn is_secure_or_sniffing(&self) -> bool {
+        let secure = self.conn.io.as_ref().is_some_and(|io| io.secure.is_some());
+        secure || matches!(&self.conn.role, Role::Http(http) if http.sniffs.is_some())
+    }
+
+    /// `n` bytes of a TLS listener or of a TLS connection lie in the buffer behind the room for a
+    /// stashed header.
+    pub(crate) fn received_records(&mut self, buffer: &mut [u8], n: usize) {
+        if !self.decide_transport(buffer) {
+            return self.received(buffer, n);
+        }
+        let mut plain = self.parts.take_plain();
+        let input = buffer.get_mut(STASHED_HEADER..STASHED_HEADER + n);
+        let outcome = self.open_records(input.unwrap_or_default(), &mut plain);
+        let came = plain.len() - STASHED_HEADER;
+        if matches!(
+            outcome,
+            Ok(Received {
+                established_now: true,
+                ..
+            })
+        ) {
+            self.secure_established();
+        }
+        if came > 0 {
+            self.received(&mut plain, came);
+        }
+        self.parts.put_plain(plain);
+        match outcome {
+            Ok(Received {
+                closed_by_peer: true,
+                ..
+            }) => {
+                if let Some(io) = &mut self.conn.io {
+                    io.read_end = Some(ReadEnd::Eof);
+                }
+            }
+            Ok(_) => {}
+            Err(failure) => self.secure_failed(failure),
+        }
+    }
+
+    /// The first byte of a connection says what it is (RFC 8446 section 5.1: a ClientHello comes
+    /// in a record of type 22). Whether it is TLS.
+    fn decide_transport(&mut self, buffer: &[u8]) -> bool {
+        let now = self.inner.out.now;
+        let Role::Http(http) = &mut self.conn.role else {
+            return true;
+        };
+        let Some(policy) = http.sniffs.take() else {
+            return true;
+        };
+        let Some(io) = &mut self.conn.io else {
+            return false;
+        };
+        if buffer.get(STASHED_HEADER) == Some(&TLS_HANDSHAKE) {
+            io.secure = Some(Box::new(Secure::server(now)));
+            let tls = self.conn.send.settings.timeouts.tls;
+            self.conn.send.deadlines.stage = saturating_add(now, tls);
+            return true;
+        }
+        match policy {
+            PlaintextPolicy::Serve => {}
+            PlaintextPolicy::RedirectToHttps => http.redirects = true,
+            PlaintextPolicy::Reject => http.rejects = true,
+        }
+        false
+    }
+
+    fn open_records(
+        &mut self,
+        input: &mut [u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<Received, TlsFailure> {
+        let Conn { io, role, send, .. } = &mut *self.conn;
+        let Some(secure) = io.as_mut().and_then(|io| io.secure.as_mut()) else {
+            return Ok(Received::default());
+        };
+        let listener = match role {
+            Role::Http(http) => {
+                let (index, generation) = http.listener;
+                self.parts.listeners.get(index, generation)
+            }
+            Role::Client(_) | Role::Linger | Role::Ws(_) => None,
+        };
+        let Inner { vhosts, out, .. } = &mut *self.inner;
+        let mut chosen = None;
+        let mut select = |hello: &ClientHello| {
+            let (id, cell) = choose_by_name(hello, listener, send.vhost, vhosts)?;
+            chosen = Some((id, cell.generation()));
+            let configs = cell.configs();
+            Ok(Chosen {
+                config: configs.for_hello(hello),
+                requests_certificate: configs.asks(hello),
+            })
+        };
+        let now = out.now;
+        let received = secure.receive(input, plain, &mut out.pool, now, &mut select);
+        if let Some((id, generation)) = chosen {
+            secure.generation = generation;
+            self.move_to_vhost(id);
+        }
+        received
+    }
+
+    /// The handshake is complete, as far as this side can tell.
+    fn secure_established(&mut self) {
+        let now = self.inner.out.now;
+        if let Role::Client(_) = self.conn.role {
+            self.send_request();
+        } else {
+            let head = self.conn.send.settings.timeouts.head;
+            self.conn.send.deadlines.stage = saturating_add(now, head);
+        }
+        match self.judge_established() {
+            Ok(()) => self.report_handshake(None),
+            Err(failure) => self.secure_failed(failure),
+        }
+    }
+
+    fn judge_established(&mut self) -> Result<(), TlsFailure> {
+        let is_server = self.conn.send.side == Side::Server;
+        let vhost = self.inner.vhost(self.conn.send.vhost).filter(|_| is_server);
+        let cell = vhost.and_then(|vhost| vhost.server_tls.as_ref());
+        let configs = cell
+            .map(|cell| &**cell.configs())
+            .zip(self.parts.tls.as_ref());
+        let secure = self.conn.io.as_mut().and_then(|io| io.secure.as_mut());
+        secure.map_or(Ok(()), |secure| secure.established(configs))
+    }
+
+    /// The session has failed: what goes to the peer (an alert) is queued already.
+    fn secure_failed(&mut self, failure: TlsFailure) {
+        self.report_handshake(Some(&failure));
+        let trace = self.take_trace();
+        match &mut self.conn.role {
+            Role::Client(_) => {
+                self.stop_dialling(ConnectFailure::Tls(Box::new(TlsError { failure, trace })));
+            }
+            Role::Http(http) => {
+                if http.refused.is_none() {
+                    self.refused(RefusalReason::Tls(Box::new(TlsError { failure, trace })));
+                }
+            }
+            Role::Linger => self.end_now(),
+            Role::Ws(_) => {
+                let kind = CloseKind::Tls(Box::new(TlsError { failure, trace }));
+                self.conn
+                    .send
+                    .set_cause(CloseCause::abnormal(CloseSide::Peer, kind));
+                self.flush();
+                self.end_now();
+            }
+        }
+    }
+
+    /// The stream under the records has ended.
+    pub(crate) fn records_ended(&mut self, now: Instant) {
+        let Some(secure) = self.conn.io.as_mut().and_then(|io| io.secure.as_mut()) else {
+            return;
+        };
+        let handshaking = secure.is_handshaking();
+        let Err(failure) = secure.eof(now) else {
+            return;
+        };
+        match &self.conn.role {
+            Role::Client(client) if client.is_dialling_tls() => self.secure_failed(failure),
+            Role::Http(http) if handshaking && !http.is_responding() => self.secure_failed(failure),
+            // Without a close_notify the end of the stream proves nothing, but the closing
+            // handshake of RFC 6455 has its own proof.
+            _ => {}
+        }
+    }
+
+    /// Begins TLS on a client's fresh transport.
+    pub(crate) fn start_client_tls(&mut self, mut io: Io) {
+        let now = self.inner.out.now;
+        let Role::Client(client) = &mut self.conn.role else {
+            return;
+        };
+        let vhost = self
+            .inner
+            .vhosts
+            .get(self.conn.send.vhost.index, self.conn.send.vhost.generation);
+        let Some(cell) = vhost.and_then(|vhost| vhost.client_tls.as_ref()) else {
+            return client.fail(ConnectFailure::NoClientTls);
+        };
+        let host = client.info.name().to_string();
+        let names = PeerNames {
+            host: &host,
+            sni: client.info.sni_choice(),
+            verify_name: client.info.verified_name(),
+        };
+        let handshake = match cell.configs().handshake(names) {
+            Ok(handshake) => handshake,
+            Err(error) => return client.fail(ConnectFailure::TlsConfig(Box::new(error))),
+        };
+        match Secure::client(handshake, cell.generation(), now) {
+            Ok(secure) => {
+                io.secure = Some(Box::new(secure));
+                self.conn.io = Some(io);
+                self.await_handshake();
+            }
+            Err(failure) => {
+                let trace = None;
+                client.fail(ConnectFailure::Tls(Box::new(TlsError { failure, trace })));
+            }
+        }
+    }
+
+    fn take_trace(&mut self) -> Option<TlsTrace> {
+        let secure = self.conn.io.as_mut().and_then(|io| io.secure.as_mut())?;
+        secure.take_trace()
+    }
+
+    /// Tells the observer about a handshake, if the vhost wants that.
+    fn report_handshake(&mut self, failure: Option<&TlsFailure>) {
+        let id = self.conn.send.vhost;
+        if !self.inner.vhost(id).is_some_and(|vhost| vhost.traces_tls) {
+            return;
+        }
+        let Some(io) = &mut self.conn.io else { return };
+        let Some(secure) = &mut io.secure else { return };
+        let report = TlsReport {
+            id: self.conn.send.id,
+            vhost: id,
+            side: self.conn.send.side,
+            peer: io.peer,
+            trace: secure.trace(),
+            info: secure.info(),
+            failure: failure.cloned(),
+        };
+        let mut cx = Cx::new(self.inner, NO_PROTOCOL);
+        self.parts.observer.on_tls_handshake(&mut cx, &report);
+    }
+}
+
+/// The vhost for a ClientHello, decided before any configuration is: by SNI, exactly or by `*.`.
+fn choose_by_name<'v>(
+    hello: &ClientHello,
+    listener: Option<&ListenerSlot>,
+    fallback: VhostId,
+    vhosts: &'v Arena<Vhost>,
+) -> Result<(VhostId, &'v ServerCell), TlsFailure> {
+    let refuse = || TlsFailure::UnrecognizedName {
+        name: hello.server_name().map(Into::into),
+    };
+    let listener = listener.ok_or_else(refuse)?;
+    let named = hello
+        .server_name()
+        .and_then(|name| listener.best_vhost(vhosts, name));
+    let (id, by) = match (named, hello.server_name()) {
+        (Some((id, true)), _) => (id, ChosenBy::ExactName),
+        (Some((id, false)), _) => (id, ChosenBy::WildcardName),
+        (None, Some(_)) if listener.names >= NamePolicy::RefuseUnknown => return Err(refuse()),
+        (None, None) if listener.names >= NamePolicy::RefuseUnknownAndMissing => {
+            return Err(refuse());
+        }
+        (None, Some(_)) => (listener.default, ChosenBy::DefaultForUnknownName),
+        (None, None) => (listener.default, ChosenBy::DefaultForNoName),
+    };
+    let id = if listener.vhosts.contains(&id) {
+        id
+    } else {
+        fallback
+    };
+    let vhost = vhosts.get(id.index, id.generation).ok_or_else(refuse)?;
+    let cell = vhost.server_tls.as_ref().ok_or_else(refuse)?;
+    trace::note(TlsStep::VhostChosen {
+        vhost: vhost.label().into(),
+        by,
+    });
+    Ok((id, cell))
+}
+
+/// RFC 8446 section 5.1: the type of a record with handshake messages.
+const TLS_HANDSHAKE: u8 = 22;

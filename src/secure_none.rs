@@ -1,0 +1,50 @@
+//! Without the feature `tls` no transport is TLS, and the compiler knows.
+
+use std::io;
+use std::time::Instant;
+
+use crate::lift::Lift;
+use crate::net::transport::Flushed;
+use crate::pool::BufferPool;
+use crate::ws::send::TxQueue;
+
+/// There is none.
+#[derive(Debug)]
+pub(crate) enum Secure {}
+
+impl Secure {
+    pub(crate) fn flush(
+        &mut self,
+        _: &mut TxQueue,
+        _: &mut BufferPool,
+        _: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<Flushed> {
+        match *self {}
+    }
+
+    pub(crate) fn say_goodbye(&mut self, _: &mut BufferPool) {
+        match *self {}
+    }
+
+    pub(crate) fn is_flushed(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn undelivered(&self) -> usize {
+        match *self {}
+    }
+
+    pub(crate) fn memory(&self) -> usize {
+        match *self {}
+    }
+}
+
+impl Lift<'_> {
+    pub(crate) fn is_secure_or_sniffing(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn received_records(&mut self, _: &mut [u8], _: usize) {}
+
+    pub(crate) fn records_ended(&mut self, _: Instant) {}
+}

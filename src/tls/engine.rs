@@ -1,0 +1,309 @@
+//! rustls' unbuffered connections, the same for client and server.
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
+    ReadEarlyData, UnbufferedStatus,
+};
+use rustls::{CommonState, Error};
+use thiserror::Error as ThisError;
+
+use super::alert::Alert;
+use super::tap::{ALERT, MAX_FRAGMENT_LEN};
+
+/// One side of a connection.
+pub(crate) trait Engine {
+    /// rustls' marker for the side.
+    type Data;
+
+    /// Works on `tls` until there is something to report.
+    fn process<'c, 'i>(&'c mut self, tls: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    /// What both sides have in common.
+    fn common(&self) -> &CommonState;
+
+    /// Moves 0-RTT data to the end of `early`.
+    fn read_early(
+        data: ReadEarlyData<'_, '_, Self::Data>,
+        early: &mut Vec<u8>,
+    ) -> Result<(), Error>;
+}
+
+impl Engine for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, tls: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(tls)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+
+    fn read_early(_: ReadEarlyData<'_, '_, Self::Data>, _: &mut Vec<u8>) -> Result<(), Error> {
+        Err(Error::General("a server sent 0-RTT data".into()))
+    }
+}
+
+impl Engine for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, tls: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(tls)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+
+    fn read_early(
+        mut data: ReadEarlyData<'_, '_, Self::Data>,
+        early: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        while let Some(record) = data.next_record() {
+            early.extend_from_slice(record?.payload);
+        }
+        Ok(())
+    }
+}
+
+/// Where output goes: to the ends of these.
+#[derive(Debug)]
+pub(crate) struct Buffers<'a> {
+    pub(crate) plain: &'a mut Vec<u8>,
+    pub(crate) out: &'a mut Vec<u8>,
+}
+
+/// What came of working on some bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// How many of them are done with.
+    pub(crate) used: usize,
+    /// `close_notify` came.
+    pub(crate) closed_by_peer: bool,
+    /// Why it cannot go on, and what the peer was told.
+    pub(crate) error: Option<(Error, SentAlert)>,
+}
+
+/// The alert that went out with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SentAlert {
+    /// In the clear, so that it could be seen.
+    Clear(Alert),
+    /// Encrypted: rustls does not say which.
+    Encrypted,
+    /// None was sent.
+    Nothing,
+}
+
+/// Why plaintext was not encrypted. Nothing of it was.
+#[derive(Clone, Copy, Debug, ThisError, PartialEq, Eq)]
+#[non_exhaustive]
+pub(crate) enum SealError {
+    /// The session has been closed by us, or has failed.
+    #[error("the TLS session is over")]
+    Closed,
+    /// The keys have encrypted as much as they may, and TLS 1.2 has no way to renew them.
+    #[error("the keys of the TLS session are used up; connect again")]
+    KeysExhausted,
+    /// The handshake is not complete.
+    #[error("the TLS handshake is not complete")]
+    NotEstablished,
+}
+
+/// Works on `bytes` until rustls needs more, or cannot go on.
+pub(crate) fn run<E: Engine>(
+    engine: &mut E,
+    bytes: &mut [u8],
+    early: &mut Vec<u8>,
+    buffers: &mut Buffers<'_>,
+) -> Turn {
+    let mut turn = Turn::default();
+    loop {
+        let rest = bytes.get_mut(turn.used..).unwrap_or_default();
+        let UnbufferedStatus { mut discard, state } = engine.process(rest);
+        let step = match state {
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                // Only 0-RTT data that the handshake has confirmed is still here.
+                buffers.plain.append(early);
+                while let Some(Ok(record)) = traffic.next_record() {
+                    discard += record.discard;
+                    buffers.plain.extend_from_slice(record.payload);
+                }
+                Ok(Step::Again)
+            }
+            Ok(ConnectionState::ReadEarlyData(data)) => {
+                E::read_early(data, early).map(|()| Step::Again)
+            }
+            Ok(ConnectionState::EncodeTlsData(data)) => encode(data, buffers.out),
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                data.done();
+                Ok(Step::Again)
+            }
+            Ok(ConnectionState::PeerClosed) => {
+                turn.closed_by_peer = true;
+                Ok(Step::Again)
+            }
+            Ok(_) => Ok(Step::Blocked),
+            Err(error) => Err(error),
+        };
+        turn.used += discard;
+        match step {
+            Ok(Step::Again) => {}
+            Ok(Step::Blocked) => return turn,
+            Err(error) => {
+                turn.error = Some((error, flush_alert(engine, buffers.out)));
+                return turn;
+            }
+        }
+    }
+}
+
+/// Encrypts `plaintext` to the end of `out`. `stash` is what rustls has left of the input: without
+/// it rustls would look for the rest of a message in nothing.
+pub(crate) fn seal<E: Engine>(
+    engine: &mut E,
+    stash: &mut [u8],
+    plaintext: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), SealError> {
+    let result = write(engine, stash, out, |traffic, out| {
+        let records = 1 + plaintext.len() / MAX_FRAGMENT_LEN;
+        let room = plaintext.len() + records * RECORD_OVERHEAD;
+        append(out, room, |space| traffic.encrypt(plaintext, space))
+    });
+    if result == Err(SealError::KeysExhausted) {
+        // rustls has queued a close_notify.
+        flush(engine, out);
+    }
+    result
+}
+
+/// Appends `close_notify` to `out`.
+pub(crate) fn close<E: Engine>(engine: &mut E, stash: &mut [u8], out: &mut Vec<u8>) {
+    // It fails only where sending is over already.
+    let _ = write(engine, stash, out, |traffic, out| {
+        append(out, RECORD_OVERHEAD, |space| {
+            traffic.queue_close_notify(space)
+        })
+    });
+}
+
+enum Step {
+    Again,
+    Blocked,
+}
+
+/// Gets rustls into the state in which it encrypts, and lets `write` do it.
+fn write<E: Engine>(
+    engine: &mut E,
+    stash: &mut [u8],
+    out: &mut Vec<u8>,
+    write: impl FnOnce(
+        &mut rustls::unbuffered::WriteTraffic<'_, E::Data>,
+        &mut Vec<u8>,
+    ) -> Result<(), EncryptError>,
+) -> Result<(), SealError> {
+    loop {
+        let UnbufferedStatus { discard, state } = engine.process(stash);
+        debug_assert_eq!(
+            discard, 0,
+            "everything complete was worked off when it came"
+        );
+        match state {
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                return write(&mut traffic, out).map_err(|_| SealError::KeysExhausted);
+            }
+            Ok(ConnectionState::EncodeTlsData(data)) => {
+                encode(data, out).map_err(|_| SealError::Closed)?;
+            }
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::PeerClosed) => {}
+            Ok(_) | Err(_) => return Err(SealError::Closed),
+        }
+    }
+}
+
+/// Sends what an error has queued, and reads it where it is in the clear.
+fn flush_alert<E: Engine>(engine: &mut E, out: &mut Vec<u8>) -> SentAlert {
+    let begin = out.len();
+    flush(engine, out);
+    match out.get(begin..).unwrap_or_default() {
+        [] => SentAlert::Nothing,
+        [ALERT, _, _, 0, 2, _, code] => SentAlert::Clear(Alert::new(*code)),
+        _ => SentAlert::Encrypted,
+    }
+}
+
+/// Sends what is queued, and nothing else: rustls looks at its queue before it looks for input.
+fn flush<E: Engine>(engine: &mut E, out: &mut Vec<u8>) {
+    while engine.common().wants_write() {
+        let sent = match engine.process(&mut []).state {
+            Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out).is_ok(),
+            _ => false,
+        };
+        if !sent {
+            return;
+        }
+    }
+}
+
+fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut Vec<u8>) -> Result<Step, Error> {
+    let encoded = append(out, 0, |space| data.encode(space));
+    let failed = |error: EncodeError| Error::General(error.to_string());
+    encoded.map(|()| Step::Again).map_err(failed)
+}
+
+/// Lets `write` write to the end of `out`: into `room` bytes, or into as many as it then asks for.
+fn append<E: Short>(
+    out: &mut Vec<u8>,
+    mut room: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, E>,
+) -> Result<(), E> {
+    let begin = out.len();
+    loop {
+        out.resize(begin + room, 0);
+        let result = write(out.get_mut(begin..).unwrap_or_default());
+        match result {
+            Ok(written) => {
+                out.truncate(begin + written);
+                return Ok(());
+            }
+            Err(error) => match error.required() {
+                Some(required) if required > room => room = required,
+                _ => {
+                    out.truncate(begin);
+                    return Err(error);
+                }
+            },
+        }
+    }
+}
+
+/// An error that may ask for more room.
+trait Short {
+    fn required(&self) -> Option<usize>;
+}
+
+impl Short for EncodeError {
+    fn required(&self) -> Option<usize> {
+        match self {
+            Self::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
+            Self::AlreadyEncoded => None,
+        }
+    }
+}
+
+impl Short for EncryptError {
+    fn required(&self) -> Option<usize> {
+        match self {
+            Self::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
+            Self::EncryptExhausted => None,
+        }
+    }
+}
+
+/// The most that a record adds to its data: header, explicit nonce (TLS 1.2), tag and inner type
+/// (TLS 1.3).
+const RECORD_OVERHEAD: usize = 5 + 8 + 16 + 1;

@@ -1,0 +1,148 @@
+//! TLS, client and server side: identities, trust, and what a handshake decided.
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
+mod alert;
+pub(crate) mod client;
+mod der;
+mod engine;
+mod error;
+pub(crate) mod failure;
+pub(crate) mod hello;
+mod identity;
+mod info;
+mod peer;
+mod pem;
+mod roots;
+pub(crate) mod rotate;
+pub(crate) mod server;
+pub(crate) mod session;
+mod tap;
+#[cfg(test)]
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+pub(crate) mod test_support;
+#[cfg(test)]
+#[path = "../../tests/support/testpki.rs"]
+mod testpki;
+#[cfg(test)]
+mod tests;
+pub(crate) mod trace;
+mod verify;
+
+use std::sync::Arc;
+
+use rustls::KeyLog;
+use rustls::SupportedCipherSuite;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::hash::HashAlgorithm;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use rustls::{SupportedProtocolVersion, version};
+
+pub use alert::Alert;
+pub use client::{ClientTls, Sni};
+pub use der::UtcTime;
+pub use error::{InputProblem, PemSource, RootsNeededBy, TlsConfigError};
+pub use failure::{CertificateProblem, TlsFailure, TlsParameter, TlsStage};
+pub use hello::{ClientHello, ForeignProtocol, HelloError, ServerNameIndication, TlsVersion};
+pub use identity::{Identity, IdentityFiles, IdentityOptions, IdentityWarning};
+pub use info::TlsInfo;
+pub use peer::PeerIdentity;
+pub use roots::{RevocationLists, Roots};
+pub use rotate::Expiring;
+pub(crate) use rotate::{ClientCell, ServerCell};
+pub use server::{ClientAuth, ClientSelector, ClientTrust, Resumption, ServerTls};
+pub use trace::{ChosenBy, HelloSummary, TlsHandshake, TlsStep, TlsTrace};
+pub use verify::{Refused, Verdict, VerifyFailure};
+
+/// What all TLS settings of a context have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsEnv {
+    pub(crate) provider: Arc<CryptoProvider>,
+    /// The wall clock that certificates and tickets are judged by.
+    pub(crate) clock: Arc<dyn TimeProvider>,
+    /// Where secrets are written to, if the application wants them written.
+    pub(crate) key_log: Option<Arc<dyn KeyLog>>,
+}
+
+impl TlsEnv {
+    /// The default provider and the system's clock.
+    pub(crate) fn system() -> Result<Self, TlsConfigError> {
+        Ok(Self {
+            provider: provider()?,
+            clock: Arc::new(DefaultTimeProvider),
+            key_log: None,
+        })
+    }
+
+    pub(crate) fn now(&self) -> Result<UtcTime, TlsConfigError> {
+        let now = self.clock.current_time().ok_or(TlsConfigError::Clock)?;
+        Ok(utc(now))
+    }
+}
+
+/// The crypto provider: the application's process-wide default if it has installed one, else
+/// aws-lc-rs, else ring. None is ever installed from here.
+pub(crate) fn provider() -> Result<Arc<CryptoProvider>, TlsConfigError> {
+    match CryptoProvider::get_default() {
+        Some(provider) => Ok(Arc::clone(provider)),
+        None => compiled_in(),
+    }
+}
+
+#[cfg(feature = "aws-lc-rs")]
+fn compiled_in() -> Result<Arc<CryptoProvider>, TlsConfigError> {
+    Ok(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+}
+
+#[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+fn compiled_in() -> Result<Arc<CryptoProvider>, TlsConfigError> {
+    Ok(Arc::new(rustls::crypto::ring::default_provider()))
+}
+
+#[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
+const fn compiled_in() -> Result<Arc<CryptoProvider>, TlsConfigError> {
+    Err(TlsConfigError::NoProvider)
+}
+
+/// SHA-256 out of the provider's cipher suites, all of which need a hash.
+fn sha256(bytes: &[u8]) -> Option<[u8; 32]> {
+    let provider = provider().ok()?;
+    let hash = |suite: &SupportedCipherSuite| {
+        let hash = match suite {
+            SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
+            SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
+        };
+        (hash.algorithm() == HashAlgorithm::SHA256).then_some(hash)
+    };
+    let hash = provider.cipher_suites.iter().find_map(hash)?;
+    hash.hash(bytes).as_ref().try_into().ok()
+}
+
+/// The versions from that one up, for rustls.
+fn versions_from(
+    lowest: TlsVersion,
+) -> Result<Vec<&'static SupportedProtocolVersion>, TlsConfigError> {
+    match lowest {
+        TlsVersion::TLS_1_2 => Ok(vec![&version::TLS13, &version::TLS12]),
+        TlsVersion::TLS_1_3 => Ok(vec![&version::TLS13]),
+        other => Err(TlsConfigError::Version(other)),
+    }
+}
+
+fn check_alpn(protocols: &[Vec<u8>]) -> Result<(), TlsConfigError> {
+    let bad = |protocol: &&Vec<u8>| protocol.is_empty() || protocol.len() > 255;
+    match protocols.iter().find(bad) {
+        Some(protocol) => Err(TlsConfigError::Alpn {
+            len: protocol.len(),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn library(error: impl std::fmt::Display) -> TlsConfigError {
+    TlsConfigError::Library(error.to_string())
+}
+
+fn utc(time: UnixTime) -> UtcTime {
+    UtcTime::from_unix(i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,673 @@
+//! One TLS connection between buffers that belong to somebody else.
+//!
+//! A session keeps no buffer of its own but for the begin of a record whose end has not come.
+//! Plaintext is appended to a buffer of the loop, and what goes to the wire is encrypted to the
+//! end of another.
+
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::UnbufferedServerConnection;
+use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
+
+use super::engine::{self, Buffers, Engine, SealError, SentAlert, Turn};
+use super::failure::{TlsFailure, TlsStage};
+use super::hello::{self, ClientHello, HelloScan, Sniffed, TlsVersion};
+use super::tap::{ALERT, MAX_FRAGMENT_LEN, RECORD_HEADER_LEN, Tap};
+use super::trace::{self, HelloSummary, Recorder, Scope, TlsHandshake, TlsStep, TlsTrace};
+
+/// One TLS connection, client or server.
+///
+/// It does no I/O and has no clock. After a failure it takes and gives nothing any more.
+pub(crate) struct Session {
+    link: Link,
+    /// What rustls has left of the bytes so far: the begin of a record, behind the records of a
+    /// handshake message that is not complete. rustls decrypts and joins in place, so the bytes
+    /// come back to it exactly as it left them. Empty, and without memory, at most times.
+    stash: Vec<u8>,
+    incoming: Tap,
+    /// What only a handshake needs; gone when it is over.
+    handshake: Option<Box<Handshake>>,
+    recorder: Option<Box<Recorder>>,
+    server_name: Option<Box<str>>,
+    failure: Option<Box<TlsFailure>>,
+    closed_by_peer: bool,
+    closed_by_us: bool,
+}
+
+/// The side of the connection, with rustls' half.
+enum Link {
+    /// A server that waits for a ClientHello.
+    Hello(HelloScan),
+    Client(Box<UnbufferedClientConnection>),
+    Server(Box<UnbufferedServerConnection>),
+}
+
+/// The state of a handshake that rustls does not show.
+#[derive(Debug, Default)]
+struct Handshake {
+    outgoing: Tap,
+    /// Whether the peer has been seen to speak TLS.
+    heard: bool,
+    /// Server: whether the configuration asks for a certificate, as far as is known.
+    requests_certificate: bool,
+    /// Whether a certificate has been asked for.
+    certificate_requested: bool,
+    /// Server: how much had come when our flight went out.
+    flight_at: Option<u64>,
+    /// Server: data sent ahead of the handshake (0-RTT). Anybody can replay it until the handshake
+    /// is complete, so it waits for that (RFC 8446 section 8).
+    early: Vec<u8>,
+}
+
+/// What the chooser of a server's configuration answers. An error refuses the connection, with the
+/// alert that [`TlsFailure::alert`] names.
+pub(crate) type Selection = Result<Chosen, TlsFailure>;
+
+/// The configuration for a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Chosen {
+    pub(crate) config: Arc<ServerConfig>,
+    /// Whether it asks the client for a certificate. rustls does not tell, and TLS 1.3 hides it on
+    /// the wire; `false` if it is not known.
+    pub(crate) requests_certificate: bool,
+}
+
+/// What came of received bytes, besides plaintext.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// The handshake was completed by them. There may be plaintext already.
+    pub(crate) established_now: bool,
+    /// The peer has ended its side in order (`close_notify`); no more plaintext will come. Stays
+    /// set.
+    pub(crate) closed_by_peer: bool,
+}
+
+impl Session {
+    /// A server's session: it waits for a ClientHello.
+    pub(crate) fn server(now: Instant) -> Self {
+        Self::new(Link::Hello(HelloScan::default()), now)
+    }
+
+    /// A client's session for the server `name`, which is what goes out as SNI and what the
+    /// certificate is verified for, unless `config` says otherwise. Its ClientHello is appended to
+    /// `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsFailure::Internal`] if rustls finds the configuration unusable.
+    pub(crate) fn client(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<Self, TlsFailure> {
+        let refused = |error| TlsFailure::from_rustls(error, SentAlert::Nothing);
+        let server_name = name.to_str().into();
+        let client = UnbufferedClientConnection::new(config, name).map_err(refused)?;
+        let mut session = Self::new(Link::Client(Box::new(client)), now);
+        session.server_name = Some(server_name);
+        session.traced(now, |session| session.begin(out))?;
+        Ok(session)
+    }
+
+    fn new(link: Link, now: Instant) -> Self {
+        Self {
+            link,
+            stash: Vec::new(),
+            incoming: Tap::default(),
+            handshake: Some(Box::default()),
+            recorder: Some(Box::new(Recorder::new(now))),
+            server_name: None,
+            failure: None,
+            closed_by_peer: false,
+            closed_by_us: false,
+        }
+    }
+
+    /// Takes `input`, the bytes that have just come. Plaintext is appended to `plain`; what goes
+    /// to the peer (handshake messages, alerts, tickets) is appended to `out`, also on failure.
+    ///
+    /// `input` is used as working memory. All of its complete records are worked off: nothing
+    /// waits for another call. After [`close`](Self::close) it is ignored.
+    ///
+    /// `select` chooses a server's configuration when the ClientHello is complete, once; a
+    /// client's session never calls it. During the call [`trace::note`] writes to this session's
+    /// trace.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection cannot go on. The same failure is answered to all later calls.
+    pub(crate) fn receive(
+        &mut self,
+        input: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+        now: Instant,
+        select: &mut dyn FnMut(&ClientHello) -> Selection,
+    ) -> Result<Received, TlsFailure> {
+        if let Some(failure) = &self.failure {
+            return Err(TlsFailure::clone(failure));
+        }
+        let handshaking = self.is_handshaking();
+        if !self.closed_by_us && !input.is_empty() {
+            self.traced(now, |session| {
+                let mut buffers = Buffers { plain, out };
+                let result = session.take(input, &mut buffers, select);
+                result.map_err(|stop| session.fail(stop, buffers.out))
+            })?;
+        }
+        Ok(Received {
+            established_now: handshaking && !self.is_handshaking(),
+            closed_by_peer: self.closed_by_peer,
+        })
+    }
+
+    /// Encrypts `plaintext` to the end of `out`, in records of at most 16 KiB (or what the
+    /// configuration says). Answers to the peer's key updates go ahead of it.
+    ///
+    /// # Errors
+    ///
+    /// When the session cannot send: not yet, or not any more.
+    pub(crate) fn seal(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
+        if self.closed_by_us || self.failure.is_some() {
+            return Err(SealError::Closed);
+        }
+        if self.is_handshaking() {
+            return Err(SealError::NotEstablished);
+        }
+        let stash = &mut self.stash;
+        let result = match &mut self.link {
+            Link::Client(client) => engine::seal(&mut **client, stash, plaintext, out),
+            Link::Server(server) => engine::seal(&mut **server, stash, plaintext, out),
+            Link::Hello(_) => Err(SealError::NotEstablished),
+        };
+        self.closed_by_us |= result.is_err();
+        result
+    }
+
+    /// Ends our side in order: `close_notify` is appended to `out`, once. Call it when nothing
+    /// more is wanted from the peer either: what still comes is ignored.
+    ///
+    /// Does nothing to a handshake, which has no orderly end, nor after a failure.
+    pub(crate) fn close(&mut self, out: &mut Vec<u8>) {
+        if !self.can_send() {
+            return;
+        }
+        self.closed_by_us = true;
+        let stash = &mut self.stash;
+        match &mut self.link {
+            Link::Client(client) => engine::close(&mut **client, stash, out),
+            Link::Server(server) => engine::close(&mut **server, stash, out),
+            Link::Hello(_) => {}
+        }
+        self.stash = Vec::new();
+    }
+
+    /// The transport has ended: the peer's end of stream came, or a reset.
+    ///
+    /// # Errors
+    ///
+    /// What the end means, unless it is an orderly one: `close_notify` had come, or we had closed.
+    /// After a failure, that failure.
+    pub(crate) fn eof(&mut self, now: Instant) -> Result<(), TlsFailure> {
+        if let Some(failure) = &self.failure {
+            return Err(TlsFailure::clone(failure));
+        }
+        if self.closed_by_peer || self.closed_by_us {
+            return Ok(());
+        }
+        let failure = match &self.handshake {
+            None => TlsFailure::Truncated,
+            Some(handshake) if handshake.is_unanswered(&self.incoming) => {
+                TlsFailure::CertificateRequestCancelled
+            }
+            Some(handshake) => TlsFailure::Closed(self.stage(handshake)),
+        };
+        Err(self.traced(now, |session| session.fail(failure.into(), &mut Vec::new())))
+    }
+
+    /// Whether [`seal`](Self::seal) works: the handshake is complete, and neither a failure nor
+    /// our own `close` came after. The peer's `close_notify` changes nothing about it.
+    pub(crate) const fn can_send(&self) -> bool {
+        self.handshake.is_none() && !self.closed_by_us && self.failure.is_none()
+    }
+
+    /// Whether the handshake is not complete.
+    pub(crate) const fn is_handshaking(&self) -> bool {
+        self.handshake.is_some()
+    }
+
+    /// The server's name: what a client asked for (SNI), or what we ask for as a client.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
+    /// The application protocol agreed on, once it is.
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        self.common()?.alpn_protocol()
+    }
+
+    /// The version agreed on, once it is.
+    pub(crate) fn version(&self) -> Option<TlsVersion> {
+        let version = self.common()?.protocol_version()?;
+        Some(TlsVersion::new(version.into()))
+    }
+
+    /// The name of the cipher suite agreed on, as rustls writes it.
+    pub(crate) fn suite(&self) -> Option<&'static str> {
+        self.common()?.negotiated_cipher_suite()?.suite().as_str()
+    }
+
+    /// The name of the group of the key exchange, once the handshake is complete. `None` in a
+    /// session of TLS 1.2 that was resumed.
+    pub(crate) fn group(&self) -> Option<&'static str> {
+        let group = self.common()?.negotiated_key_exchange_group()?;
+        group.name().as_str()
+    }
+
+    /// How the handshake came about, once that is decided.
+    pub(crate) fn handshake_kind(&self) -> Option<TlsHandshake> {
+        self.common()?.handshake_kind().map(Into::into)
+    }
+
+    /// The peer's certificates, its own first, verified. Empty if it gave none. In a resumed
+    /// session, those of the first.
+    pub(crate) fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        let certificates = self.common().and_then(|common| common.peer_certificates());
+        certificates.unwrap_or_default()
+    }
+
+    /// The trace so far. It grows until it is taken: a TLS 1.3 client learns that its certificate
+    /// is rejected only after the handshake, so take it when the peer's first data has come.
+    pub(crate) fn take_trace(&mut self) -> Option<TlsTrace> {
+        let recorder = self.recorder.take()?;
+        Some(recorder.into_trace())
+    }
+
+    /// A copy of the trace so far.
+    pub(crate) fn trace(&self) -> TlsTrace {
+        self.recorder
+            .as_ref()
+            .map(|recorder| recorder.trace())
+            .unwrap_or_default()
+    }
+
+    /// Bytes that this session takes, rustls' own included as an estimate.
+    pub(crate) fn memory(&self) -> usize {
+        let certificates = self.peer_certificates().iter().map(|der| der.len());
+        let rustls = match self.link {
+            Link::Hello(_) => 0,
+            Link::Client(_) => CLIENT_MEMORY,
+            Link::Server(_) => SERVER_MEMORY,
+        };
+        let handshake = self.handshake.as_ref();
+        size_of::<Self>()
+            + rustls
+            + certificates.sum::<usize>()
+            + self.stash.capacity()
+            + handshake.map_or(0, |state| size_of::<Handshake>() + state.early.capacity())
+            + self
+                .recorder
+                .as_ref()
+                .map_or(0, |recorder| recorder.memory())
+    }
+
+    /// Does `work` with this session's trace as the one that is written to, if it still has one.
+    fn traced<R>(&mut self, now: Instant, work: impl FnOnce(&mut Self) -> R) -> R {
+        let Some(recorder) = self.recorder.take() else {
+            return work(self);
+        };
+        let scope = Scope::enter(recorder, now);
+        let result = work(self);
+        self.recorder = scope.leave();
+        result
+    }
+
+    fn common(&self) -> Option<&CommonState> {
+        match &self.link {
+            Link::Hello(_) => None,
+            Link::Client(client) => Some(client.common()),
+            Link::Server(server) => Some(server.common()),
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = match self.link {
+            Link::Hello(_) | Link::Server(_) => "server",
+            Link::Client(_) => "client",
+        };
+        f.debug_struct("Session")
+            .field("side", &side)
+            .field("server_name", &self.server_name)
+            .field("version", &self.version())
+            .field("handshaking", &self.is_handshaking())
+            .field("stash", &self.stash.len())
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why work ended, and what was said to the peer about it.
+struct Stop {
+    failure: TlsFailure,
+    sent: SentAlert,
+}
+
+impl From<TlsFailure> for Stop {
+    fn from(failure: TlsFailure) -> Self {
+        Self {
+            failure,
+            sent: SentAlert::Nothing,
+        }
+    }
+}
+
+/// Receiving.
+impl Session {
+    /// Sends a client's hello.
+    fn begin(&mut self, out: &mut Vec<u8>) -> Result<(), TlsFailure> {
+        let begin = out.len();
+        let mut buffers = Buffers {
+            plain: &mut Vec::new(),
+            out,
+        };
+        let result = self.process(&mut [], &mut buffers);
+        result.map_err(|stop| stop.failure)?;
+        let sent = out.get(begin..).unwrap_or_default();
+        if let Ok(Some(hello)) = HelloScan::default().scan(sent) {
+            trace::note(TlsStep::HelloSent(HelloSummary::from(&hello)));
+        }
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        input: &mut [u8],
+        buffers: &mut Buffers<'_>,
+        select: &mut dyn FnMut(&ClientHello) -> Selection,
+    ) -> Result<(), Stop> {
+        if self.handshake.as_ref().is_none_or(|state| state.heard) {
+            return self.deliver(input, buffers);
+        }
+        if self.stash.is_empty() {
+            return match self.listen(input, select)? {
+                true => self.deliver(input, buffers),
+                false => {
+                    self.stash.extend_from_slice(input);
+                    Ok(())
+                }
+            };
+        }
+        self.stash.extend_from_slice(input);
+        let mut wire = mem::take(&mut self.stash);
+        match self.listen(&wire, select)? {
+            true => self.deliver(&mut wire, buffers),
+            false => {
+                self.stash = wire;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether enough has come, in `wire`, to let rustls begin. A server's configuration is chosen
+    /// then.
+    fn listen(
+        &mut self,
+        wire: &[u8],
+        select: &mut dyn FnMut(&ClientHello) -> Selection,
+    ) -> Result<bool, TlsFailure> {
+        if let Link::Hello(scan) = &mut self.link {
+            let Some(hello) = scan.scan(wire)? else {
+                return Ok(false);
+            };
+            trace::note_with(|| TlsStep::HelloReceived(HelloSummary::from(&hello)));
+            self.server_name = hello.server_name().map(Into::into);
+            let chosen = select(&hello)?;
+            let refused = |error| TlsFailure::from_rustls(error, SentAlert::Nothing);
+            let server = UnbufferedServerConnection::new(chosen.config).map_err(refused)?;
+            self.link = Link::Server(Box::new(server));
+            if let Some(handshake) = &mut self.handshake {
+                handshake.requests_certificate = chosen.requests_certificate;
+            }
+        } else {
+            match hello::sniff_server(wire) {
+                Sniffed::Undecided => return Ok(false),
+                Sniffed::Foreign(guess) => return Err(TlsFailure::NotTls(guess)),
+                Sniffed::Tls => {}
+            }
+        }
+        if let Some(handshake) = &mut self.handshake {
+            handshake.heard = true;
+        }
+        Ok(true)
+    }
+
+    /// Gives bytes to rustls: in place if nothing is pending, else as much as completes the
+    /// pending record, so that a stash never grows by more than a record.
+    fn deliver(&mut self, mut input: &mut [u8], buffers: &mut Buffers<'_>) -> Result<(), Stop> {
+        loop {
+            if self.stash.is_empty() {
+                self.incoming.feed(input);
+                let used = self.process(input, buffers)?;
+                let left = input.get(used..).unwrap_or_default();
+                self.stash.extend_from_slice(left);
+                return self.check_stash();
+            }
+            let missing = match self.incoming.missing() {
+                0 => RECORD_HEADER_LEN,
+                missing => missing,
+            };
+            let (now, later) = input.split_at_mut(missing.min(input.len()));
+            self.incoming.feed(now);
+            self.stash.extend_from_slice(now);
+            self.check_stash()?;
+            // Also for a header alone: rustls refuses a bad one without waiting for the rest.
+            let mut stash = mem::take(&mut self.stash);
+            let used = self.process(&mut stash, buffers)?;
+            if used < stash.len() {
+                stash.drain(..used);
+                self.stash = stash;
+            }
+            if later.is_empty() {
+                return Ok(());
+            }
+            input = later;
+        }
+    }
+
+    fn check_stash(&self) -> Result<(), Stop> {
+        // A server gets nothing long after the handshake; a client gets tickets, which may hold
+        // its own certificates.
+        let limit = match (&self.link, &self.handshake) {
+            (Link::Server(_), None) => MAX_STASH,
+            _ => MAX_HANDSHAKE_STASH,
+        };
+        match self.stash.len() > limit {
+            true => Err(TlsFailure::StashOverflow { limit }.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Lets rustls work on `bytes` until it needs more; answers how many it has done with.
+    fn process(&mut self, bytes: &mut [u8], buffers: &mut Buffers<'_>) -> Result<usize, Stop> {
+        let begin = buffers.out.len();
+        let mut none = Vec::new();
+        let early = match &mut self.handshake {
+            Some(handshake) => &mut handshake.early,
+            None => &mut none,
+        };
+        let turn = match &mut self.link {
+            Link::Client(client) => engine::run(&mut **client, bytes, early, buffers),
+            Link::Server(server) => engine::run(&mut **server, bytes, early, buffers),
+            Link::Hello(_) => Turn::default(),
+        };
+        let sent = buffers.out.get(begin..).unwrap_or_default();
+        self.observe(sent, buffers.plain);
+        if turn.closed_by_peer && !self.closed_by_peer {
+            self.closed_by_peer = true;
+            trace::note(TlsStep::PeerClosed);
+        }
+        match turn.error {
+            Some((error, sent)) => Err(Stop {
+                failure: TlsFailure::from_rustls(error, sent),
+                sent,
+            }),
+            // RFC 8446 section 6.1: "Any data received after a closure alert has been received
+            // MUST be ignored."
+            None if self.closed_by_peer => Ok(bytes.len()),
+            None => Ok(turn.used),
+        }
+    }
+
+    /// Notes what rustls has done to a handshake, and ends it when it is complete.
+    fn observe(&mut self, sent: &[u8], plain: &mut Vec<u8>) {
+        let Some(mut handshake) = self.handshake.take() else {
+            return;
+        };
+        handshake.outgoing.feed(sent);
+        let Some(common) = self.common() else {
+            self.handshake = Some(handshake);
+            return;
+        };
+        let kind = common.handshake_kind().map(TlsHandshake::from);
+        if kind == Some(TlsHandshake::FullWithRetry) {
+            trace::note(TlsStep::HelloRetryRequest);
+        }
+        if let Link::Server(_) = self.link {
+            handshake.observe_flight(common, self.incoming.bytes());
+        }
+        handshake.certificate_requested |= self.incoming.seen().certificate_request;
+        if handshake.certificate_requested {
+            trace::note(TlsStep::CertificateRequested);
+        }
+        let chain = common.peer_certificates().map(<[_]>::len);
+        if let (Some(count), Some(TlsHandshake::Full | TlsHandshake::FullWithRetry)) = (chain, kind)
+        {
+            trace::note(TlsStep::CertificateReceived { count });
+            trace::note(TlsStep::Verified);
+        }
+        if common.is_handshaking() {
+            self.handshake = Some(handshake);
+            return;
+        }
+        if let (Link::Server(_), true, None) = (&self.link, handshake.certificate_requested, chain)
+        {
+            trace::note(TlsStep::CertificateReceived { count: 0 });
+        }
+        trace::note_with(|| self.established());
+        plain.append(&mut handshake.early);
+    }
+
+    fn established(&self) -> TlsStep {
+        let alpn = self.alpn().map(|name| name.escape_ascii().to_string());
+        TlsStep::Established {
+            version: self.version().unwrap_or(TlsVersion::new(0)),
+            suite: self.suite().unwrap_or("unknown"),
+            group: self.group(),
+            alpn: alpn.map(Into::into),
+            handshake: self.handshake_kind().unwrap_or(TlsHandshake::Full),
+        }
+    }
+}
+
+/// Ending.
+impl Session {
+    /// Makes a failure final. rustls has said what it says to the peer; before it had anything to
+    /// say, the alert is ours and goes in the clear.
+    fn fail(&mut self, stop: Stop, out: &mut Vec<u8>) -> TlsFailure {
+        let Stop { failure, mut sent } = stop;
+        let heard = self.handshake.as_ref().is_none_or(|state| state.heard);
+        if let (false, Some(alert)) = (heard, failure.alert()) {
+            out.extend([ALERT, 3, 3, 0, 2, FATAL, alert.value()]);
+            sent = SentAlert::Clear(alert);
+        }
+        note_failure(&failure, sent);
+        self.stash = Vec::new();
+        self.failure = Some(Box::new(failure.clone()));
+        failure
+    }
+
+    /// How far the handshake has come.
+    fn stage(&self, handshake: &Handshake) -> TlsStage {
+        match &self.link {
+            Link::Hello(_) if self.stash.is_empty() => TlsStage::BeforeHello,
+            Link::Hello(_) => TlsStage::ClientHello,
+            Link::Server(_) if handshake.flight_at.is_none() => TlsStage::SecondClientHello,
+            Link::Server(_) => TlsStage::ClientFlight,
+            Link::Client(client) => match client.protocol_version() {
+                None => TlsStage::ServerHello,
+                Some(ProtocolVersion::TLSv1_2) if handshake.outgoing.seen().change_cipher_spec => {
+                    TlsStage::ServerFinished
+                }
+                Some(_) => TlsStage::ServerFlight,
+            },
+        }
+    }
+}
+
+impl Handshake {
+    /// Notes when a server's flight has gone out, and whether it asked for a certificate.
+    fn observe_flight(&mut self, common: &CommonState, received: u64) {
+        let sent = self.outgoing.seen();
+        let resumed = common.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        if self.flight_at.is_none() && (sent.ciphertext || sent.server_hello_done || resumed) {
+            self.flight_at = Some(received);
+        }
+        // TLS 1.2 shows a request on the wire; TLS 1.3 encrypts it, and sends one in every full
+        // handshake of such a configuration.
+        let hidden = self.requests_certificate && sent.ciphertext && !resumed;
+        self.certificate_requested |= sent.certificate_request || hidden;
+    }
+
+    /// Whether a certificate was asked for and not one byte has come since.
+    fn is_unanswered(&self, incoming: &Tap) -> bool {
+        self.certificate_requested && self.flight_at == Some(incoming.bytes())
+    }
+}
+
+fn note_failure(failure: &TlsFailure, sent: SentAlert) {
+    if let Some(alert) = failure.peer_alert() {
+        trace::note(TlsStep::AlertReceived(alert));
+    }
+    match failure {
+        TlsFailure::Certificate(problem) => {
+            trace::note(TlsStep::VerificationFailed(problem.clone()));
+        }
+        TlsFailure::NoCertificate => trace::note(TlsStep::CertificateReceived { count: 0 }),
+        _ => {}
+    }
+    let alert = match sent {
+        SentAlert::Nothing => None,
+        SentAlert::Clear(alert) => Some(alert),
+        SentAlert::Encrypted => failure.alert(),
+    };
+    if let Some(alert) = alert {
+        trace::note(TlsStep::AlertSent(alert));
+    }
+    trace::note_with(|| TlsStep::Failed(failure.to_string().into()));
+}
+
+/// A handshake message of 64 KiB, the longest that rustls takes, and one record.
+const MAX_HANDSHAKE_STASH: usize = (64 + 16) * 1024 + 261;
+
+/// One record: header, data and what TLS 1.3 adds (RFC 8446 section 5.2).
+const MAX_STASH: usize = MAX_FRAGMENT_LEN + RECORD_HEADER_LEN + 256;
+
+/// The level of a fatal alert (RFC 8446 section 6).
+const FATAL: u8 = 2;
+
+/// What rustls keeps on the heap for an idle TLS 1.3 connection without the peer's certificates,
+/// as measured.
+const CLIENT_MEMORY: usize = 3900;
+const SERVER_MEMORY: usize = 3400;
+
+#[cfg(test)]
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+mod tests;
