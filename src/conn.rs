@@ -75,7 +75,9 @@ impl Conn {
             Role::Linger => 0,
             Role::Ws(ws) => ws.recv.memory(),
         };
-        size_of::<Self>() + role + self.stash.memory() + self.send.memory()
+        let secure = self.io.as_ref().and_then(|io| io.secure.as_ref());
+        let secure = secure.map_or(0, |secure| secure.memory());
+        size_of::<Self>() + role + secure + self.stash.memory() + self.send.memory()
     }
 }
 

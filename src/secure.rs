@@ -16,9 +16,11 @@ use crate::pool::BufferPool;
 use crate::protocol::TlsReport;
 use crate::timer::saturating_add;
 use crate::tls::client::{ClientHandshake, PeerNames};
+use crate::tls::hello::{FirstByte, first_byte};
 use crate::tls::server::ServerConfigs;
 use crate::tls::session::{Chosen, Received, Selection, Session};
 use crate::tls::trace::{self, ChosenBy, TlsHandshake, TlsStep};
+use crate::tls::verify::take_unverified;
 use crate::tls::{ClientHello, PeerIdentity, ServerCell, TlsEnv, TlsFailure, TlsInfo, TlsTrace};
 use crate::ws::Side;
 use crate::ws::send::TxQueue;
@@ -87,6 +89,9 @@ impl Secure {
         let received = self
             .session
             .receive(input, plain, &mut self.out, now, select);
+        if take_unverified() {
+            self.verified = false;
+        }
         self.end_out(pool);
         received
     }
@@ -172,14 +177,8 @@ impl Secure {
         }
     }
 
-    /// The handshake is complete: remembers what it says about the peer, and verifies again who
-    /// comes with a ticket. `configs` are those of the vhost, for a server.
-    fn established(
-        &mut self,
-        configs: Option<(&ServerConfigs, &TlsEnv)>,
-    ) -> Result<(), TlsFailure> {
-        let passed = |step: &TlsStep| matches!(step, TlsStep::AcceptedUnverified { .. });
-        self.verified = !self.session.trace().steps().any(|(_, step)| passed(step));
+    /// The handshake is complete: verifies again who comes with a ticket. `configs` are those of the vhost, for a server.
+    fn established(&self, configs: Option<(&ServerConfigs, &TlsEnv)>) -> Result<(), TlsFailure> {
         let resumed = self.session.handshake_kind() == Some(TlsHandshake::Resumed);
         match configs {
             Some((configs, env)) if resumed => configs
@@ -201,10 +200,6 @@ impl Secure {
 
     pub(crate) fn info(&self) -> Option<TlsInfo> {
         TlsInfo::of(&self.session)
-    }
-
-    pub(crate) fn server_name(&self) -> Option<&str> {
-        self.session.server_name()
     }
 
     pub(crate) fn trace(&self) -> TlsTrace {
@@ -280,7 +275,8 @@ impl Lift<'_> {
         let Some(io) = &mut self.conn.io else {
             return false;
         };
-        if buffer.get(STASHED_HEADER) == Some(&TLS_HANDSHAKE) {
+        let first = buffer.get(STASHED_HEADER).copied().map(first_byte);
+        if first == Some(FirstByte::Tls) {
             io.secure = Some(Box::new(Secure::server(now)));
             let tls = self.conn.send.settings.timeouts.tls;
             self.conn.send.deadlines.stage = saturating_add(now, tls);
@@ -499,6 +495,3 @@ fn choose_by_name<'v>(
     });
     Ok((id, cell))
 }
-
-/// RFC 8446 section 5.1: the type of a record with handshake messages.
-const TLS_HANDSHAKE: u8 = 22;

@@ -1,4 +1,8 @@
 //! Without the feature `tls` no transport is TLS, and the compiler knows.
+#![expect(
+    clippy::needless_pass_by_ref_mut,
+    reason = "the signatures are those of secure.rs"
+)]
 
 use std::io;
 use std::time::Instant;

@@ -45,21 +45,32 @@ impl Site {
         let client_log = Log::default();
         let config = VhostConfig::new("client")
             .client_tls(ClientTls::new(roots(&pki)))
-            .protocol("c", Recorder {
-                established: Some(Box::new(|wsi| {
-                    assert!(wsi.is_tls());
-                    wsi.send_text("hello")?;
-                    Ok(())
-                })),
-                ..Recorder::new(&client_log)
-            });
+            .protocol(
+                "c",
+                Recorder {
+                    established: Some(Box::new(|wsi| {
+                        assert!(wsi.is_tls());
+                        wsi.send_text("hello")?;
+                        Ok(())
+                    })),
+                    ..Recorder::new(&client_log)
+                },
+            );
         let client = world.context.create_vhost(config).unwrap();
-        Self { world, pki, client, client_log }
+        Self {
+            world,
+            pki,
+            client,
+            client_log,
+        }
     }
 
     fn dial(&mut self, url: &str) {
         let info = ClientConnectInfo::from_url(url).unwrap();
-        self.world.context.client_connect(self.client, info).unwrap();
+        self.world
+            .context
+            .client_connect(self.client, info)
+            .unwrap();
         self.world.turn();
     }
 }
@@ -95,8 +106,15 @@ fn a_certificate_of_an_unknown_authority_is_refused_with_the_reason_at_both_ends
         .unwrap();
     site.world.log.take();
     site.dial("wss://a.test:80/");
-    println!("{:#?} {:#?}", site.client_log.lines(), site.world.log.lines());
-    assert_eq!(site.client_log.count("connect_error a.test:80: tls stage"), 1);
+    println!(
+        "{:#?} {:#?}",
+        site.client_log.lines(),
+        site.world.log.lines()
+    );
+    assert_eq!(
+        site.client_log.count("connect_error a.test:80: tls stage"),
+        1
+    );
     assert_eq!(site.world.log.count("refused TLS"), 1);
     let _ = (&site.pki, request("/"));
 }

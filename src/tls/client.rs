@@ -310,6 +310,7 @@ pub(crate) struct ClientHandshake {
     /// sessions by.
     pub(crate) name: ServerName<'static>,
     /// What the certificate is verified for.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for tests of the names"))]
     pub(crate) verify: ServerName<'static>,
 }
 

@@ -140,6 +140,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Whether subject and issuer are the same: a root's certificate, or a self-signed one.
+    #[cfg(test)]
     pub(crate) fn is_self_issued(&self) -> bool {
         self.subject == self.issuer
     }

@@ -26,7 +26,7 @@ mod testpki;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trace;
-mod verify;
+pub(crate) mod verify;
 
 use std::sync::Arc;
 

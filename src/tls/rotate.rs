@@ -356,6 +356,7 @@ impl ExpiryWatch {
         Some(UtcTime::from_unix(at))
     }
 
+    #[cfg(test)]
     pub(crate) const fn not_after(&self) -> UtcTime {
         self.not_after
     }

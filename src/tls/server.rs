@@ -422,6 +422,7 @@ impl ServerConfigs {
         self.demand == Demand::Required
     }
 
+    #[cfg(test)]
     pub(crate) const fn demand(&self) -> Demand {
         self.demand
     }
