@@ -119,7 +119,10 @@
 //! |---|---|---|
 //! | `log` | yes | warnings through the `log` facade |
 //! | `sim` | no | the simulated network |
-//! | `tls`, `aws-lc-rs`, `ring` | no | nothing yet: they settle the versions that TLS will use |
+//! | `aws-lc-rs` | yes | TLS with the cryptography of AWS-LC |
+//! | `ring` | no | TLS with that of ring, where AWS-LC is not there |
+//! | `tls` | by either | TLS, with a provider that the application installs |
+//! | `native-certs`, `webpki-roots` | no | `Roots::system`, `Roots::bundled` |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

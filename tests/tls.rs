@@ -6,6 +6,11 @@ mod support;
 #[path = "support/testpki.rs"]
 mod testpki;
 
+#[path = "tls/lab.rs"]
+mod lab;
+#[path = "tls/matrix.rs"]
+mod matrix;
+
 use std::net::IpAddr;
 
 use support::{Log, Recorder, World, addr, masked, plain, request};
