@@ -3,13 +3,13 @@
 //!     cargo run --example mtls_client [--once] TARGET...      each TARGET is
 //!         --connect wss://HOST[:PORT]/PATH --ca PEM [--cert PEM --key PEM]
 //!
-//! Each target is a vhost of its own. Connections that are lost come back; when the files of a
-//! certificate are replaced, the new one is taken into use and its connection made anew. With
-//! `--once` each connection sends one message, waits for the echo and closes; the status is 1 if
-//! one of them failed.
+//! Each target is a vhost of its own, which sends one message per connection. Connections that
+//! are lost come back; when the files of a certificate are replaced, the new one is taken into
+//! use, on a new connection. With `--once` each connection waits for the echo and closes, and the
+//! status is 1 if one of them failed.
 //!
-//! Without arguments it shows itself: three clients with a certificate each at a server in the
-//! same process that demands them, and one of the certificates is replaced.
+//! Without arguments it shows itself: three clients with a certificate each go to a server in the
+//! same process that demands them, and then one of the certificates is replaced.
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 #[path = "support/pki.rs"]
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use pki::Pki;
 use wsloop::tls::{
-    ClientAuth, ClientTls, ClientTrust, Identity, Roots, ServerTls, TlsConfigError,
+    ClientAuth, ClientTls, ClientTrust, Identity, PeerIdentity, Roots, ServerTls, TlsConfigError,
 };
 use wsloop::{
     ClientConnectInfo, Close, CloseCause, ConnectError, Context, ContextConfig, ContextObserver,
@@ -32,30 +32,29 @@ use wsloop::{
     Side, VhostConfig, VhostId, Wsi, WsiId,
 };
 
-/// A client of one target. Sends one message per connection, and prints what happens.
+/// The one connection of a target, with what has come of it.
 struct Client {
-    url: String,
-    /// What its certificate says of itself.
-    shows: &'static str,
+    label: String,
     once: bool,
-    /// What came back, over all connections.
-    echoes: Vec<String>,
-    outcome: Option<Result<(), String>>,
+    /// Over all connections.
+    answers: Vec<String>,
+    /// How the last connection ended, if none follows.
+    ended: Option<Result<(), String>>,
 }
 
 impl Protocol for Client {
     type Session = ();
 
     fn on_established(&mut self, wsi: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
-        let (url, shows) = (&self.url, self.shows);
-        match (wsi.tls(), wsi.peer_identity()) {
-            (Some(tls), Some(server)) => println!(
-                "{url}: established, {}; the server is {}, verified by us; we show {shows}",
-                tls.version,
-                server.dns_names().join(" or "),
-            ),
-            _ => println!("{url}: established without TLS"),
-        }
+        let server = wsi.peer_identity();
+        let verified = server.as_ref().is_some_and(PeerIdentity::is_verified);
+        let names = server.map(|server| server.dns_names().join(", "));
+        println!(
+            "{}: established with {}, {}",
+            self.label,
+            names.as_deref().unwrap_or("nobody in particular"),
+            if verified { "verified" } else { "not verified" },
+        );
         wsi.send_text("hello")?;
         Ok(())
     }
@@ -67,26 +66,26 @@ impl Protocol for Client {
         message: Message<'_>,
     ) -> Result<(), Close> {
         if let Message::Text(text) = message {
-            println!("{}: {text:?}", self.url);
-            self.echoes.push(text.to_owned());
+            println!("{}: {text}", self.label);
+            self.answers.push(text.to_owned());
         }
-        match self.once {
-            true => Err(Close::normal()),
-            false => Ok(()),
+        if self.once {
+            return Err(Close::normal());
         }
+        Ok(())
     }
 
     fn on_closed(&mut self, _: &mut Cx<'_>, _: WsiId, _: (), cause: &CloseCause) {
-        println!("{}: {cause}", self.url);
-        let echoed = cause.is_clean() && !self.echoes.is_empty();
-        self.outcome = Some(match echoed {
-            true => Ok(()),
-            false => Err(cause.to_string()),
-        });
+        println!("{}: {cause}", self.label);
+        if self.once {
+            let answered = cause.is_clean() && !self.answers.is_empty();
+            self.ended = Some(answered.then_some(()).ok_or_else(|| cause.to_string()));
+        }
     }
 
     fn on_connect_error(&mut self, _: &mut Cx<'_>, _: WsiId, error: &ConnectError) {
-        self.outcome = Some(Err(error.to_string()));
+        println!("{}: no connection: {error}", self.label);
+        self.ended = Some(Err(error.to_string()));
     }
 }
 
@@ -108,10 +107,9 @@ impl ContextObserver for Watcher {
 }
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let outcome = match args.as_slice() {
-        [] => show(),
-        _ => Targets::from_args(args).and_then(run),
+    let outcome = match std::env::args().len() {
+        1 => show(),
+        _ => parse(std::env::args().skip(1)).and_then(|(targets, once)| run(&targets, once)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,21 +120,143 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(targets: Targets) -> Result<(), Box<dyn Error>> {
-    let mut clients = Clients::new()?;
-    for target in &targets.list {
-        clients.connect(target, targets.once)?;
-    }
-    loop {
-        clients.turn()?;
-        let outcomes = clients.each().filter_map(|client| client.outcome.as_ref());
-        let outcomes: Vec<_> = outcomes.cloned().collect();
-        if outcomes.len() == targets.list.len() {
-            let failed: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
-            return match failed.is_empty() {
-                true => Ok(()),
-                false => Err(failed.join("; ").into()),
-            };
+/// Whom to connect to, whom to trust there, and what to show.
+#[derive(Default)]
+struct Target {
+    label: String,
+    url: String,
+    address: Option<SocketAddr>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<(Vec<Target>, bool), Box<dyn Error>> {
+    let mut targets = Vec::<Target>::new();
+    let mut once = false;
+    while let Some(arg) = args.next() {
+        if arg == "--once" {
+            once = true;
+            continue;
         }
+        let value = args.next().ok_or_else(|| format!("{arg} wants a value"))?;
+        if arg == "--connect" {
+            targets.push(Target {
+                label: value.clone(),
+                url: value,
+                ..Target::default()
+            });
+            continue;
+        }
+        let target = targets.last_mut().ok_or("begin with --connect URL")?;
+        let path = Some(value.into());
+        match arg.as_str() {
+            "--ca" => target.ca = path,
+            "--cert" => target.cert = path,
+            "--key" => target.key = path,
+            _ => return Err(format!("{arg} is no option of this example").into()),
+        }
+    }
+    Ok((targets, once))
+}
+
+/// Connects to all; ends with `once` only.
+fn run(targets: &[Target], once: bool) -> Result<(), Box<dyn Error>> {
+    let mut clients = Clients::new()?;
+    for target in targets {
+        clients.connect(target, once)?;
+    }
+    let mut outcomes = Vec::new();
+    while !once || outcomes.len() < targets.len() {
+        clients.turn()?;
+        let ended = |client: &mut Client| client.ended.clone();
+        outcomes = clients.each(ended).into_iter().flatten().collect();
+    }
+    let failures: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
+    match failures.as_slice() {
+        [] => Ok(()),
+        failures => Err(failures.join("; ").into()),
+    }
+}
+
+/// One context with a vhost for each target.
+struct Clients {
+    context: Context,
+    list: Vec<(VhostId, ProtocolHandle<Client>, ClientConnectInfo)>,
+    changed: Receiver<(VhostId, Result<(), String>)>,
+}
+
+impl Clients {
+    fn new() -> Result<Self, Box<dyn Error>> {
+        let (sender, changed) = channel();
+        let config = ContextConfig::new().observer(Watcher(sender));
+        Ok(Self {
+            context: Context::new(config)?,
+            list: Vec::new(),
+            changed,
+        })
+    }
+
+    fn connect(&mut self, target: &Target, once: bool) -> Result<(), Box<dyn Error>> {
+        let ca = target.ca.as_ref().ok_or("--ca PEM is missing")?;
+        let mut tls = ClientTls::new(Roots::from_pem_file(ca)?);
+        match (&target.cert, &target.key) {
+            (Some(cert), Some(key)) => tls = tls.identity(Identity::from_pem_files(cert, key)?),
+            (None, None) => {}
+            _ => return Err("--cert and --key go together".into()),
+        }
+        let mut info = ClientConnectInfo::from_url(&target.url)?;
+        if let Some(address) = target.address {
+            info = info.addresses(vec![address])?;
+        }
+        if !once {
+            let delays = [1, 2, 5, 10].map(Duration::from_secs);
+            info = info.reconnect(RetryPolicy::builder().delays(delays).forever().build()?);
+        }
+        let mut config = VhostConfig::new("client").client_tls(tls);
+        let client = config.add_protocol(
+            "client",
+            Client {
+                label: target.label.clone(),
+                once,
+                answers: Vec::new(),
+                ended: None,
+            },
+        );
+        let vhost = self.context.create_vhost(config)?;
+        self.context.watch_identity(vhost, Duration::from_secs(1))?;
+        self.context.client_connect(vhost, info.clone())?;
+        self.list.push((vhost, client, info));
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<(), Box<dyn Error>> {
+        self.context.service(None)?;
+        for (changed, outcome) in self.changed.try_iter() {
+            let mut list = self.list.iter();
+            let Some((vhost, client, info)) = list.find(|(vhost, _, _)| *vhost == changed) else {
+                continue;
+            };
+            let client = self.context.protocol(*client).ok_or("no protocol")?;
+            match outcome {
+                Err(error) => println!("{}: the old certificate stays: {error}", client.label),
+                Ok(()) => {
+                    println!("{}: a new certificate is in use", client.label);
+                    // One that was refused for the old certificate has not come back by itself.
+                    if client.ended.take().is_some() {
+                        self.context.client_connect(*vhost, info.clone())?;
+                    }
+                    self.context.drain_old_identity(*vhost);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn each<T>(&mut self, f: impl FnMut(&mut Client) -> T) -> Vec<T> {
+        let context = &mut self.context;
+        let clients = self.list.iter();
+        let clients = clients.filter_map(|(_, client, _)| context.protocol(*client));
+        clients.map(f).collect()
     }
 }

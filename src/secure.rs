@@ -245,6 +245,8 @@ impl Lift<'_> {
             self.secure_established();
         }
         if came > 0 {
+            // The handshake is past even for those who hear of a refusal late (TLS 1.3).
+            drop(self.take_trace());
             self.received(&mut plain, came);
         }
         self.parts.put_plain(plain);

@@ -10,6 +10,8 @@ mod testpki;
 mod lab;
 #[path = "tls/matrix.rs"]
 mod matrix;
+#[path = "tls/names.rs"]
+mod names;
 
 use std::net::IpAddr;
 

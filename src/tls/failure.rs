@@ -8,8 +8,8 @@ use rustls::{AlertDescription, CertificateError, Error, OtherError, PeerIncompat
 use thiserror::Error;
 
 use super::alert::Alert;
-use super::engine::SentAlert;
 use super::hello::{ForeignProtocol, HelloError};
+use super::unbuffered::SentAlert;
 
 /// Why a handshake, or an established TLS connection, failed.
 ///

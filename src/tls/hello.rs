@@ -39,7 +39,7 @@ impl ClientHello {
     }
 
     /// The server name extension, as it was used.
-    pub const fn server_name_indication(&self) -> &ServerNameIndication {
+    pub fn server_name_indication(&self) -> &ServerNameIndication {
         &self.server_name
     }
 
@@ -50,17 +50,17 @@ impl ClientHello {
     }
 
     /// The cipher suites on offer, by number, best first.
-    pub const fn cipher_suites(&self) -> &[u16] {
+    pub fn cipher_suites(&self) -> &[u16] {
         &self.cipher_suites
     }
 
     /// The types of the extensions, in their order.
-    pub const fn extensions(&self) -> &[u16] {
+    pub fn extensions(&self) -> &[u16] {
         &self.extensions
     }
 
     /// The versions on offer, best first. Reserved values (GREASE) are left out.
-    pub const fn versions(&self) -> &[TlsVersion] {
+    pub fn versions(&self) -> &[TlsVersion] {
         &self.versions
     }
 

@@ -1,11 +1,11 @@
 //! What a handshake agreed on.
 
 use super::alert::Alert;
-use super::engine::SentAlert;
 use super::failure::TlsFailure;
 use super::hello::TlsVersion;
 use super::session::Session;
 use super::trace::TlsHandshake;
+use super::unbuffered::SentAlert;
 
 /// What a TLS handshake agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]

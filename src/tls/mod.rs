@@ -4,9 +4,10 @@
 mod alert;
 pub(crate) mod client;
 mod der;
-mod engine;
 mod error;
 pub(crate) mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub(crate) mod hello;
 mod identity;
 mod info;
@@ -26,6 +27,7 @@ mod testpki;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trace;
+mod unbuffered;
 pub(crate) mod verify;
 
 use std::sync::Arc;

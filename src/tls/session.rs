@@ -3,6 +3,11 @@
 //! A session keeps no buffer of its own but for the begin of a record whose end has not come.
 //! Plaintext is appended to a buffer of the loop, and what goes to the wire is encrypted to the
 //! end of another.
+//!
+//! Next to rustls' buffered connections (`benches/tls.rs`, aws-lc-rs, TLS 1.3 with AES-256-GCM),
+//! an idle connection takes 2.4 KB as a server and 2.8 KB as a client in place of 6.3 KB and 7.0
+//! KB; opening a record of 16 KiB takes one allocation and 1.25 us in place of five and 1.65 us;
+//! sealing, and opening records of 125 bytes, differ by less than a tenth in either direction.
 
 use std::fmt;
 use std::mem;
@@ -14,11 +19,12 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
 
-use super::engine::{self, Buffers, Engine, SealError, SentAlert, Turn};
+use super::alert::Alert;
 use super::failure::{TlsFailure, TlsStage};
 use super::hello::{self, ClientHello, HelloScan, Sniffed, TlsVersion};
 use super::tap::{ALERT, MAX_FRAGMENT_LEN, RECORD_HEADER_LEN, Tap};
 use super::trace::{self, HelloSummary, Recorder, Scope, TlsHandshake, TlsStep, TlsTrace};
+use super::unbuffered::{self, Buffers, SealError, SentAlert, Turn, Unbuffered};
 
 /// One TLS connection, client or server.
 ///
@@ -130,7 +136,8 @@ impl Session {
     }
 
     /// Takes `input`, the bytes that have just come. Plaintext is appended to `plain`; what goes
-    /// to the peer (handshake messages, alerts, tickets) is appended to `out`, also on failure.
+    /// to the peer (handshake messages, alerts, tickets) is appended to `out`. Both also on
+    /// failure: data ahead of what failed is good, and the alert wants to be sent.
     ///
     /// `input` is used as working memory. All of its complete records are worked off: nothing
     /// waits for another call. After [`close`](Self::close) it is ignored.
@@ -182,8 +189,8 @@ impl Session {
         }
         let stash = &mut self.stash;
         let result = match &mut self.link {
-            Link::Client(client) => engine::seal(&mut **client, stash, plaintext, out),
-            Link::Server(server) => engine::seal(&mut **server, stash, plaintext, out),
+            Link::Client(client) => unbuffered::seal(&mut **client, stash, plaintext, out),
+            Link::Server(server) => unbuffered::seal(&mut **server, stash, plaintext, out),
             Link::Hello(_) => Err(SealError::NotEstablished),
         };
         self.closed_by_us |= result.is_err();
@@ -201,8 +208,8 @@ impl Session {
         self.closed_by_us = true;
         let stash = &mut self.stash;
         match &mut self.link {
-            Link::Client(client) => engine::close(&mut **client, stash, out),
-            Link::Server(server) => engine::close(&mut **server, stash, out),
+            Link::Client(client) => unbuffered::close(&mut **client, stash, out),
+            Link::Server(server) => unbuffered::close(&mut **server, stash, out),
             Link::Hello(_) => {}
         }
         self.stash = Vec::new();
@@ -430,8 +437,11 @@ impl Session {
             trace::note_with(|| TlsStep::HelloReceived(HelloSummary::from(&hello)));
             self.server_name = hello.server_name().map(Into::into);
             let chosen = select(&hello)?;
-            let refused = |error| TlsFailure::from_rustls(error, SentAlert::Nothing);
-            let server = UnbufferedServerConnection::new(chosen.config).map_err(refused)?;
+            let server = UnbufferedServerConnection::new(chosen.config);
+            let server = server.map_err(|error| TlsFailure::Internal {
+                detail: error.to_string().into(),
+                alert: Some(Alert::INTERNAL_ERROR),
+            })?;
             self.link = Link::Server(Box::new(server));
             if let Some(handshake) = &mut self.handshake {
                 handshake.requests_certificate = chosen.requests_certificate;
@@ -504,8 +514,8 @@ impl Session {
             None => &mut none,
         };
         let turn = match &mut self.link {
-            Link::Client(client) => engine::run(&mut **client, bytes, early, buffers),
-            Link::Server(server) => engine::run(&mut **server, bytes, early, buffers),
+            Link::Client(client) => unbuffered::run(&mut **client, bytes, early, buffers),
+            Link::Server(server) => unbuffered::run(&mut **server, bytes, early, buffers),
             Link::Hello(_) => Turn::default(),
         };
         let sent = buffers.out.get(begin..).unwrap_or_default();

@@ -132,7 +132,7 @@ impl Side {
     }
 
     fn input(&mut self, mut wire: &[u8]) {
-        let scope = Scope::enter(Some(Box::new(Recorder::new(now()))), now());
+        let scope = Scope::enter(Box::new(Recorder::new(now())), now());
         while !wire.is_empty() && self.result.is_ok() {
             self.connection.read_tls(&mut wire).unwrap();
             self.result = self.connection.process_new_packets().map(|_| ());

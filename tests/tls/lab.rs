@@ -21,9 +21,8 @@ use wsloop::tls::{
 use wsloop::{
     Accept, ClientConnectInfo, Close, CloseCause, CloseKind, CloseSide, ConnectError,
     ConnectFailure, ConnectStage, Context, ContextConfig, ContextObserver, Cx, DeadlineStage,
-    Established,
-    ListenConfig, Message, PlaintextPolicy, Protocol, ProtocolHandle, RefusalReason, Refuse,
-    Request, ServerRefusal, Side, TlsReport, VhostConfig, VhostId, Wsi, WsiId,
+    Established, ListenConfig, Message, PlaintextPolicy, Protocol, ProtocolHandle, RefusalReason,
+    Refuse, Request, ServerRefusal, Side, TlsReport, VhostConfig, VhostId, Wsi, WsiId,
 };
 
 use crate::support::addr;
@@ -347,7 +346,13 @@ impl ContextObserver for Watcher {
         }));
     }
 
-    fn on_certificate_expiring(&mut self, _: &mut Cx<'_>, id: VhostId, side: Side, what: &Expiring) {
+    fn on_certificate_expiring(
+        &mut self,
+        _: &mut Cx<'_>,
+        id: VhostId,
+        side: Side,
+        what: &Expiring,
+    ) {
         self.0.push(Event::Expiring(id, side, *what));
     }
 

@@ -66,7 +66,7 @@ impl Certificates {
             good: pki.leaf(&["good"]).issue(),
             expired: pki.leaf(&["expired"]).valid(early.0, early.1).issue(),
             not_yet_valid: pki.leaf(&["later"]).valid(late.0, late.1).issue(),
-            unknown: Pki::new("ca").leaf(&["unknown"]).issue(),
+            unknown: Pki::new("another ca").leaf(&["unknown"]).issue(),
             for_servers: pki.leaf(&["server"]).for_servers_only().issue(),
             revoked: pki.leaf(&["revoked"]).issue(),
             pki,
@@ -118,9 +118,7 @@ impl Certificates {
 /// The failure that the server reports, without times and lists; `None` where it serves.
 fn expected(asks: Asks, shows: Shows) -> Option<(&'static str, Alert)> {
     match (asks, shows) {
-        (Asks::None, _)
-        | (_, Shows::Good)
-        | (Asks::Optional, Shows::Nothing) => None,
+        (Asks::None, _) | (_, Shows::Good) | (Asks::Optional, Shows::Nothing) => None,
         (Asks::Required, Shows::Nothing) => Some(("none", Alert::CERTIFICATE_REQUIRED)),
         (_, Shows::Expired) => Some(("expired", Alert::CERTIFICATE_EXPIRED)),
         (_, Shows::NotYetValid) => Some(("not yet valid", Alert::CERTIFICATE_EXPIRED)),
@@ -200,13 +198,22 @@ fn one_of_the_matrix(certificates: &Certificates, version: TlsVersion, asks: Ask
     assert_eq!(server.failure.as_ref(), Some(&failure));
     assert!(refused.trace.unwrap().steps().len() >= 3);
     let failed = lab.journal.connect_error().unwrap();
-    assert_eq!(failed.tls, Some(TlsFailure::PeerAlert(alert)), "{}", failed.text);
+    assert_eq!(
+        failed.tls,
+        Some(TlsFailure::PeerAlert(alert)),
+        "{}",
+        failed.text
+    );
     match version {
         // The alert comes after the client has said all it has to say.
         TlsVersion::TLS_1_3 => assert_eq!(failed.stage, ConnectStage::Response),
         _ => assert_eq!(failed.stage, ConnectStage::Tls),
     }
-    assert!(failed.text.contains(alert.name().unwrap()), "{}", failed.text);
+    assert!(
+        failed.text.contains(alert.name().unwrap()),
+        "{}",
+        failed.text
+    );
     let received = |step: &TlsStep| *step == TlsStep::AlertReceived(alert);
     assert!(has_step(&failed.trace.unwrap(), received));
     let sent = |step: &TlsStep| *step == TlsStep::AlertSent(alert);
@@ -294,7 +301,10 @@ fn the_hook_after_verification_refuses_and_only_refuses() {
         assert_eq!(lab.journal.opens("a.test") == 1, served);
         let refused = lab.journal.refused().unwrap();
         let said = |step: &TlsStep| *step == TlsStep::Refused("not today".into());
-        assert_eq!(has_step(&refused.trace.unwrap(), said), shows == Shows::Good);
+        assert_eq!(
+            has_step(&refused.trace.unwrap(), said),
+            shows == Shows::Good
+        );
         let alert = match shows {
             Shows::Good => Alert::ACCESS_DENIED,
             _ => Alert::CERTIFICATE_EXPIRED,
@@ -388,7 +398,10 @@ fn with_cipher(hello: &[u8], suite: u16) -> Vec<u8> {
     out.splice(suites + 2..suites + 2, suite.to_be_bytes());
     for (at, size) in [(3, 2), (6, 3), (suites, 2)] {
         let field = &mut out[at..at + size];
-        let value = field.iter().fold(0_u32, |all, byte| all << 8 | u32::from(*byte)) + 2;
+        let value = field
+            .iter()
+            .fold(0_u32, |all, byte| all << 8 | u32::from(*byte))
+            + 2;
         field.copy_from_slice(&value.to_be_bytes()[4 - size..]);
     }
     out
@@ -425,7 +438,10 @@ fn a_client_with_ech_gets_in_without_being_asked() {
     let machine = certificates.client(Shows::Good, TlsVersion::TLS_1_3);
     let machine = lab.client("machine", machine);
     lab.dial(machine, &url("a.test"));
-    assert_eq!(lab.journal.open("a.test").unwrap().peer_name(), Some("good"));
+    assert_eq!(
+        lab.journal.open("a.test").unwrap().peer_name(),
+        Some("good")
+    );
 }
 
 #[cfg(feature = "aws-lc-rs")]
@@ -462,8 +478,16 @@ fn the_end_right_after_the_request_for_a_certificate_has_its_own_reason() {
         lab.turn();
         let refused = lab.journal.refused().unwrap();
         let cancelled = refused.tls == Some(TlsFailure::CertificateRequestCancelled);
-        assert_eq!(cancelled, expected, "{version:?} {asks:?}: {}", refused.text);
-        assert!(!expected || refused.text.contains("browser"), "{}", refused.text);
+        assert_eq!(
+            cancelled, expected,
+            "{version:?} {asks:?}: {}",
+            refused.text
+        );
+        assert!(
+            !expected || refused.text.contains("browser"),
+            "{}",
+            refused.text
+        );
     }
 }
 
@@ -476,7 +500,10 @@ fn a_vhost_may_insist_on_the_newest_version() {
     let client = certificates.client(Shows::Nothing, TlsVersion::TLS_1_2);
     let client = lab.client("client", client);
     lab.dial(client, &url("a.test"));
-    assert_eq!(lab.journal.refused().unwrap().tls, Some(TlsFailure::NoCommonVersion));
+    assert_eq!(
+        lab.journal.refused().unwrap().tls,
+        Some(TlsFailure::NoCommonVersion)
+    );
     let alert = TlsFailure::PeerAlert(Alert::PROTOCOL_VERSION);
     let failed = lab.journal.connect_error().unwrap();
     assert_eq!((failed.tls, failed.stage), (Some(alert), ConnectStage::Tls));

@@ -4,7 +4,6 @@ use rustls::client::Resumption;
 use rustls::{AlertDescription, Error, HandshakeKind, SupportedProtocolVersion};
 
 use super::*;
-use crate::tls::alert::Alert;
 use crate::tls::failure::CertificateProblem;
 use crate::tls::hello::ForeignProtocol;
 use crate::tls::test_support::*;
@@ -1091,6 +1090,39 @@ fn the_same_bytes_fail_the_same_way_at_every_split() {
 fn a_session_can_move_to_its_thread() {
     fn check<T: Send>() {}
     check::<Session>();
+}
+
+#[test]
+fn tl_06_a_client_sends_names_without_dot_and_never_an_address() {
+    let config = Arc::new(Pki::new().client_config(&VERSIONS));
+    for (name, sent) in [
+        ("A.Test.", "SNI a.test"),
+        ("a.test", "SNI a.test"),
+        ("10.0.0.1", "no SNI"),
+        ("2001:db8::7", "no SNI"),
+    ] {
+        let (now, mut out) = (now(), Vec::new());
+        let server_name = ServerName::try_from(name).unwrap();
+        let session = Session::client(Arc::clone(&config), server_name, now, &mut out);
+        let mut session = session.unwrap();
+        assert_eq!(session.server_name(), Some(name));
+        let trace = session.take_trace().unwrap().to_string();
+        assert!(
+            trace.contains(&format!("ClientHello sent: {sent},")),
+            "{trace}"
+        );
+    }
+}
+
+#[test]
+fn an_unusable_configuration_is_our_fault() {
+    let pki = Pki::new();
+    let mut config = pki.server_config(&VERSIONS, Asks::No);
+    config.max_fragment_size = Some(1);
+    let mut client = Ours::client(&Arc::new(pki.client_config(&VERSIONS)));
+    let (server, client) = refusals(&mut Ours::server(&Arc::new(config)), &mut client);
+    assert!(matches!(server, TlsFailure::Internal { .. }), "{server}");
+    assert_eq!(client, TlsFailure::PeerAlert(Alert::INTERNAL_ERROR));
 }
 
 #[test]

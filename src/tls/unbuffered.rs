@@ -13,7 +13,7 @@ use super::alert::Alert;
 use super::tap::{ALERT, MAX_FRAGMENT_LEN};
 
 /// One side of a connection.
-pub(crate) trait Engine {
+pub(crate) trait Unbuffered {
     /// rustls' marker for the side.
     type Data;
 
@@ -30,7 +30,7 @@ pub(crate) trait Engine {
     ) -> Result<(), Error>;
 }
 
-impl Engine for UnbufferedClientConnection {
+impl Unbuffered for UnbufferedClientConnection {
     type Data = ClientConnectionData;
 
     fn process<'c, 'i>(&'c mut self, tls: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
@@ -46,7 +46,7 @@ impl Engine for UnbufferedClientConnection {
     }
 }
 
-impl Engine for UnbufferedServerConnection {
+impl Unbuffered for UnbufferedServerConnection {
     type Data = ServerConnectionData;
 
     fn process<'c, 'i>(&'c mut self, tls: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
@@ -113,8 +113,8 @@ pub(crate) enum SealError {
 }
 
 /// Works on `bytes` until rustls needs more, or cannot go on.
-pub(crate) fn run<E: Engine>(
-    engine: &mut E,
+pub(crate) fn run<U: Unbuffered>(
+    connection: &mut U,
     bytes: &mut [u8],
     early: &mut Vec<u8>,
     buffers: &mut Buffers<'_>,
@@ -122,7 +122,7 @@ pub(crate) fn run<E: Engine>(
     let mut turn = Turn::default();
     loop {
         let rest = bytes.get_mut(turn.used..).unwrap_or_default();
-        let UnbufferedStatus { mut discard, state } = engine.process(rest);
+        let UnbufferedStatus { mut discard, state } = connection.process(rest);
         let step = match state {
             Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                 // Only 0-RTT data that the handshake has confirmed is still here.
@@ -134,7 +134,7 @@ pub(crate) fn run<E: Engine>(
                 Ok(Step::Again)
             }
             Ok(ConnectionState::ReadEarlyData(data)) => {
-                E::read_early(data, early).map(|()| Step::Again)
+                U::read_early(data, early).map(|()| Step::Again)
             }
             Ok(ConnectionState::EncodeTlsData(data)) => encode(data, buffers.out),
             Ok(ConnectionState::TransmitTlsData(data)) => {
@@ -153,7 +153,7 @@ pub(crate) fn run<E: Engine>(
             Ok(Step::Again) => {}
             Ok(Step::Blocked) => return turn,
             Err(error) => {
-                turn.error = Some((error, flush_alert(engine, buffers.out)));
+                turn.error = Some((error, flush_alert(connection, buffers.out)));
                 return turn;
             }
         }
@@ -162,28 +162,28 @@ pub(crate) fn run<E: Engine>(
 
 /// Encrypts `plaintext` to the end of `out`. `stash` is what rustls has left of the input: without
 /// it rustls would look for the rest of a message in nothing.
-pub(crate) fn seal<E: Engine>(
-    engine: &mut E,
+pub(crate) fn seal<U: Unbuffered>(
+    connection: &mut U,
     stash: &mut [u8],
     plaintext: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<(), SealError> {
-    let result = write(engine, stash, out, |traffic, out| {
+    let result = write(connection, stash, out, |traffic, out| {
         let records = 1 + plaintext.len() / MAX_FRAGMENT_LEN;
         let room = plaintext.len() + records * RECORD_OVERHEAD;
         append(out, room, |space| traffic.encrypt(plaintext, space))
     });
     if result == Err(SealError::KeysExhausted) {
         // rustls has queued a close_notify.
-        flush(engine, out);
+        flush(connection, out);
     }
     result
 }
 
 /// Appends `close_notify` to `out`.
-pub(crate) fn close<E: Engine>(engine: &mut E, stash: &mut [u8], out: &mut Vec<u8>) {
+pub(crate) fn close<U: Unbuffered>(connection: &mut U, stash: &mut [u8], out: &mut Vec<u8>) {
     // It fails only where sending is over already.
-    let _ = write(engine, stash, out, |traffic, out| {
+    let _ = write(connection, stash, out, |traffic, out| {
         append(out, RECORD_OVERHEAD, |space| {
             traffic.queue_close_notify(space)
         })
@@ -196,17 +196,17 @@ enum Step {
 }
 
 /// Gets rustls into the state in which it encrypts, and lets `write` do it.
-fn write<E: Engine>(
-    engine: &mut E,
+fn write<U: Unbuffered>(
+    connection: &mut U,
     stash: &mut [u8],
     out: &mut Vec<u8>,
     write: impl FnOnce(
-        &mut rustls::unbuffered::WriteTraffic<'_, E::Data>,
+        &mut rustls::unbuffered::WriteTraffic<'_, U::Data>,
         &mut Vec<u8>,
     ) -> Result<(), EncryptError>,
 ) -> Result<(), SealError> {
     loop {
-        let UnbufferedStatus { discard, state } = engine.process(stash);
+        let UnbufferedStatus { discard, state } = connection.process(stash);
         debug_assert_eq!(
             discard, 0,
             "everything complete was worked off when it came"
@@ -226,9 +226,9 @@ fn write<E: Engine>(
 }
 
 /// Sends what an error has queued, and reads it where it is in the clear.
-fn flush_alert<E: Engine>(engine: &mut E, out: &mut Vec<u8>) -> SentAlert {
+fn flush_alert<U: Unbuffered>(connection: &mut U, out: &mut Vec<u8>) -> SentAlert {
     let begin = out.len();
-    flush(engine, out);
+    flush(connection, out);
     match out.get(begin..).unwrap_or_default() {
         [] => SentAlert::Nothing,
         [ALERT, _, _, 0, 2, _, code] => SentAlert::Clear(Alert::new(*code)),
@@ -237,9 +237,9 @@ fn flush_alert<E: Engine>(engine: &mut E, out: &mut Vec<u8>) -> SentAlert {
 }
 
 /// Sends what is queued, and nothing else: rustls looks at its queue before it looks for input.
-fn flush<E: Engine>(engine: &mut E, out: &mut Vec<u8>) {
-    while engine.common().wants_write() {
-        let sent = match engine.process(&mut []).state {
+fn flush<U: Unbuffered>(connection: &mut U, out: &mut Vec<u8>) {
+    while connection.common().wants_write() {
+        let sent = match connection.process(&mut []).state {
             Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out).is_ok(),
             _ => false,
         };
