@@ -26,6 +26,8 @@ TLS = ("src/tls/", "src/tls.rs")
 CLOCK = ("src/net/clock.rs",)
 
 SOCKETS = r"\b(?:Tcp(?:Stream|Listener)|UdpSocket|Unix(?:Stream|Listener|Datagram)|socket2|ToSocketAddrs)\b"
+# rustls, rustls_pemfile, rustls_native_certs, webpki, webpki_roots.
+RUSTLS = r"\b(?:rustls|webpki)\w*\b"
 LEFT_OVERS = r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b|\b(?:to" r"do|unimplemen" r"ted)!"
 MACHINE_PATHS = r"(?<![\w.$}*~-])/(?:t" r"mp|wo" r"rk|ro" r"ot|ho" r"me|fa" r"rm|Us" r"ers)/\w"
 CRATES_IO = "registry+https://github.com/rust-lang/crates.io-index"
@@ -33,13 +35,13 @@ CRATES_IO = "registry+https://github.com/rust-lang/crates.io-index"
 # (finding, expression, paths it concerns, paths it spares, does it hold in test code too)
 NAMES = [
     ("a wire room names mio", r"\bmio\b", WIRE, (), True),
-    ("a wire room names rustls", r"\brustls\w*\b|\bwebpki\b", WIRE, (), True),
+    ("a wire room names rustls", RUSTLS, WIRE, (), True),
     ("a wire room names threads", r"\bstd::thread\b|\bthread::\w", WIRE, (), True),
     ("a wire room names sockets", SOCKETS, WIRE, (), True),
     ("a wire room names std::net", r"\b(?:std|core)::net\b", WIRE, NET_ADDRESSES, True),
     ("a wire room reads the clock", r"\bInstant::now\b", WIRE, (), False),
     ("a wire room names SystemTime", r"\bSystemTime\b", WIRE, (), True),
-    ("only src/tls names rustls", r"\brustls\w*\b|\bwebpki\b", ("src/",), TLS, True),
+    ("only src/tls names rustls", RUSTLS, ("src/",), TLS, True),
     ("only net, context, service and waker name mio", r"\bmio\b", ("src/",), MIO, True),
     ("only src/net/clock.rs reads the clock", r"\b(?:Instant|SystemTime)::now\b", ("src/",), CLOCK, False),
     ("unwrap() outside tests", r"\.unwrap\(\s*\)", ("src/",), (), False),
@@ -164,7 +166,7 @@ def line_of(text, offset):
 # --- checks ------------------------------------------------------------------------------------
 
 def is_test_file(path):
-    return not path.startswith("src/") or path.endswith("/tests.rs") or "/tests/" in path
+    return not path.startswith("src/") or path.endswith(("/tests.rs", "/test_support.rs")) or "/tests/" in path
 
 
 def check_rust(path, text):
@@ -257,7 +259,12 @@ SAMPLES = [  # path, text, what must be found (None: nothing)
     ("src/context.rs", "fn f() { Instant::now(); mio::Poll::new(); }\n", "reads the clock"),
     ("src/conn.rs", "use mio::Token;\n", "name mio"),
     ("src/conn.rs", "use rustls::X;\n", "names rustls"),
+    ("src/conn.rs", "use rustls_pemfile::X;\n", "names rustls"),
+    ("src/conn.rs", "use webpki_roots::X;\n", "names rustls"),
+    ("src/conn.rs", "fn f() { x.from_rustls() }\n", None),
     ("src/tls/a.rs", "use rustls::X;\n", None),
+    ("src/tls/test_support.rs", "fn f() { Instant::now().unwrap(); }\n", None),
+    ("src/ws/test_support.rs", "use mio::Token;\n", "names mio"),
     ("tests/a.rs", "unsafe fn f() {}\n", "unsafe"),
     ("src/lib.rs", "#![forbid(unsafe_code)]\n", None),
     ("tests/a.rs", "fn f() { x.unwrap(); Instant::now(); }\n", None),

@@ -1,9 +1,11 @@
 //! A WebSocket client that sends every message back until the connection ends.
 //!
-//!     cargo run --example echo_client URL
+//!     cargo run --example echo_client URL [--ca PEM [--cert PEM --key PEM]]
 //!
+//! A `wss` URL needs `--ca`: whose servers are trusted; the other two are what the client shows.
 //! Ends with status 0 after a clean close, else with 1 and one line that says what failed where.
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use wsloop::{
@@ -35,12 +37,10 @@ impl Protocol for Echo {
     }
 
     fn on_closed(&mut self, _: &mut Cx<'_>, _: WsiId, _: (), cause: &CloseCause) {
-        let outcome = if cause.is_clean() {
-            Ok(())
-        } else {
-            Err(format!("websocket: {cause}"))
-        };
-        self.outcome = Some(outcome);
+        self.outcome = Some(match cause.is_clean() {
+            true => Ok(()),
+            false => Err(format!("websocket: {cause}")),
+        });
     }
 
     fn on_connect_error(&mut self, _: &mut Cx<'_>, _: WsiId, error: &ConnectError) {
@@ -60,10 +60,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let url = std::env::args()
-        .nth(1)
-        .ok_or("usage: echo_client ws://HOST[:PORT]/PATH")?;
+fn run() -> Result<(), Box<dyn Error>> {
+    let (mut url, mut files) = (None, [None, None, None]);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match ["--ca", "--cert", "--key"].iter().position(|o| *o == arg) {
+            Some(option) => files[option] = args.next(),
+            None => url = Some(arg),
+        }
+    }
+    let url = url.ok_or("usage: echo_client URL [--ca PEM [--cert PEM --key PEM]]")?;
     let info = ClientConnectInfo::from_url(&url)?;
 
     let limits = Limits::default()
@@ -71,15 +77,32 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         .with_output_bytes(2 * MESSAGE_MAX)
         .with_fragments(100_000);
     let mut context = Context::new(ContextConfig::new())?;
-    let mut vhost = VhostConfig::new("client").limits(limits);
+    let vhost = VhostConfig::new("client").limits(limits);
+    #[cfg(feature = "tls")]
+    let vhost = with_tls(vhost, files)?;
+    let mut vhost = vhost;
     let echo = vhost.add_protocol("echo", Echo::default());
     let vhost = context.create_vhost(vhost)?;
     context.client_connect(vhost, info)?;
     loop {
         context.service(None)?;
-        let outcome = context.protocol(echo).and_then(|echo| echo.outcome.take());
-        if let Some(outcome) = outcome {
+        if let Some(outcome) = context.protocol(echo).and_then(|e| e.outcome.take()) {
             return Ok(outcome?);
         }
     }
+}
+
+#[cfg(feature = "tls")]
+fn with_tls(
+    vhost: VhostConfig,
+    [ca, cert, key]: [Option<String>; 3],
+) -> Result<VhostConfig, Box<dyn Error>> {
+    use wsloop::tls::{ClientTls, Identity, Roots};
+
+    let Some(ca) = ca else { return Ok(vhost) };
+    let mut tls = ClientTls::new(Roots::from_pem_file(ca)?);
+    if let (Some(cert), Some(key)) = (cert, key) {
+        tls = tls.identity(Identity::from_pem_files(cert, key)?);
+    }
+    Ok(vhost.client_tls(tls))
 }

@@ -1,17 +1,20 @@
 //! Many client connections in one loop, each with a certificate and authorities of its own.
 //!
 //!     cargo run --example mtls_client [--once] TARGET...      each TARGET is
-//!         --connect wss://HOST[:PORT]/PATH --ca PEM [--cert PEM --key PEM]
+//!         --connect wss://HOST[:PORT]/PATH --ca PEM [--cert PEM --key PEM [--out-of-date yes]]
 //!
 //! Each target is a vhost of its own, which sends one message per connection. Connections that
 //! are lost come back; when the files of a certificate are replaced, the new one is taken into
 //! use, on a new connection. With `--once` each connection waits for the echo and closes, and the
-//! status is 1 if one of them failed.
+//! status is 1 if one of them failed. `--out-of-date yes` shows a certificate that is not valid
+//! now, to see what the server says.
 //!
 //! Without arguments it shows itself: three clients with a certificate each go to a server in the
 //! same process that demands them, and then one of the certificates is replaced.
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
+#[path = "support/greeter.rs"]
+mod greeter;
 #[path = "support/pki.rs"]
 mod pki;
 
@@ -23,13 +26,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use pki::Pki;
-use wsloop::tls::{
-    ClientAuth, ClientTls, ClientTrust, Identity, PeerIdentity, Roots, ServerTls, TlsConfigError,
-};
+use wsloop::tls::{ClientTls, IdentityOptions, PeerIdentity, Roots, TlsConfigError};
 use wsloop::{
     ClientConnectInfo, Close, CloseCause, ConnectError, Context, ContextConfig, ContextObserver,
-    Cx, Established, ListenConfig, Message, PlaintextPolicy, Protocol, ProtocolHandle, RetryPolicy,
-    Side, VhostConfig, VhostId, Wsi, WsiId,
+    Cx, Established, Message, Protocol, ProtocolHandle, RetryPolicy, Side, VhostConfig, VhostId,
+    Wsi, WsiId,
 };
 
 /// The one connection of a target, with what has come of it.
@@ -129,6 +130,7 @@ struct Target {
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
+    options: IdentityOptions,
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<(Vec<Target>, bool), Box<dyn Error>> {
@@ -154,6 +156,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Vec<Target>, bool), 
             "--ca" => target.ca = path,
             "--cert" => target.cert = path,
             "--key" => target.key = path,
+            "--out-of-date" => target.options = IdentityOptions::new().accept_out_of_date(),
             _ => return Err(format!("{arg} is no option of this example").into()),
         }
     }
@@ -201,7 +204,9 @@ impl Clients {
         let ca = target.ca.as_ref().ok_or("--ca PEM is missing")?;
         let mut tls = ClientTls::new(Roots::from_pem_file(ca)?);
         match (&target.cert, &target.key) {
-            (Some(cert), Some(key)) => tls = tls.identity(Identity::from_pem_files(cert, key)?),
+            (Some(cert), Some(key)) => {
+                tls = tls.identity(target.options.clone().from_pem_files(cert, key)?);
+            }
             (None, None) => {}
             _ => return Err("--cert and --key go together".into()),
         }
@@ -253,10 +258,51 @@ impl Clients {
         Ok(())
     }
 
-    fn each<T>(&mut self, f: impl FnMut(&mut Client) -> T) -> Vec<T> {
-        let context = &mut self.context;
-        let clients = self.list.iter();
-        let clients = clients.filter_map(|(_, client, _)| context.protocol(*client));
-        clients.map(f).collect()
+    /// Turns until the clients have had that many answers.
+    fn until_answers(&mut self, wanted: [usize; 3]) -> Result<(), Box<dyn Error>> {
+        while self.each(|client| client.answers.len()) != wanted {
+            self.turn()?;
+            for failure in self
+                .each(|client| client.ended.clone())
+                .into_iter()
+                .flatten()
+            {
+                failure?;
+            }
+        }
+        Ok(())
     }
+
+    fn each<T>(&mut self, mut f: impl FnMut(&mut Client) -> T) -> Vec<T> {
+        let mut all = Vec::new();
+        for (_, client, _) in &self.list {
+            all.extend(self.context.protocol(*client).map(&mut f));
+        }
+        all
+    }
+}
+
+fn show() -> Result<(), Box<dyn Error>> {
+    let pki = Pki::new("mtls_client")?;
+    let address = greeter::start(&pki)?;
+    let mut clients = Clients::new()?;
+    for name in ["anna", "bert", "carl"] {
+        let (cert, key) = pki.client(name)?;
+        let target = Target {
+            label: name.to_owned(),
+            url: format!("wss://localhost:{}/", address.port()),
+            address: Some(address),
+            ca: Some(pki.ca()),
+            cert: Some(cert),
+            key: Some(key),
+            options: IdentityOptions::new(),
+        };
+        clients.connect(&target, false)?;
+    }
+    clients.until_answers([1, 1, 1])?;
+    println!("replacing the certificate of bert");
+    pki.client("bert")?;
+    clients.until_answers([1, 2, 1])?;
+    clients.context.shutdown(Duration::from_secs(5));
+    Ok(clients.context.run()?)
 }

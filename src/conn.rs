@@ -428,7 +428,7 @@ impl SendHalf {
             Phase::Open if !self.is_open() => {}
             Phase::Open => {
                 let code = close.code().value();
-                if !matches!(kind, CloseKind::Timeout(_)) {
+                if !matches!(kind, CloseKind::Timeout(_) | CloseKind::IdentityReplaced) {
                     self.stay_away();
                 }
                 self.set_cause(CloseCause::new(

@@ -177,7 +177,8 @@ impl Context {
         let crate::inner::Inner { conns, out, .. } = &mut self.inner;
         let mut closed = 0;
         for (_, _, conn) in conns.iter_mut() {
-            if conn.send.vhost == id && conn.is_established() && is_old(conn) {
+            let lives = conn.is_established() && conn.send.is_open();
+            if conn.send.vhost == id && lives && is_old(conn) {
                 let close = Close::new(CloseCode::GOING_AWAY, "new certificate");
                 conn.send
                     .close(out, &close, crate::error::CloseKind::IdentityReplaced);

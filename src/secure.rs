@@ -36,8 +36,9 @@ pub(crate) struct Secure {
     /// Records that wait for the socket; the first `written` bytes are gone.
     out: Vec<u8>,
     written: usize,
-    /// Plaintext in `out`.
+    /// Plaintext in `out`, and the length of the records with it.
     sealed: usize,
+    sealed_len: usize,
     /// Whether the peer's certificate was verified, and not let pass by a `danger_` option.
     verified: bool,
     /// Which settings of the vhost it was made with.
@@ -71,6 +72,7 @@ impl Secure {
             out: Vec::new(),
             written: 0,
             sealed: 0,
+            sealed_len: 0,
             verified: true,
             generation: 0,
         }
@@ -115,7 +117,17 @@ impl Secure {
 
     /// Plaintext in records that were not wholly written.
     pub(crate) fn undelivered(&self) -> usize {
-        self.sealed
+        let records = self.out.get(..self.sealed_len).unwrap_or_default();
+        let count = record_lens(records).count();
+        // What a record has beside its plaintext is the same for all of a session.
+        let beside = records.len().saturating_sub(self.sealed) / count.max(1);
+        let ends = record_lens(records).scan(0, |end, len| {
+            *end += len;
+            Some((*end, len))
+        });
+        let delivered = ends.take_while(|&(end, _)| end <= self.written);
+        let delivered = delivered.map(|(_, len)| len.saturating_sub(beside));
+        self.sealed.saturating_sub(delivered.sum())
     }
 
     /// Encrypts and writes what waits, as far as `write` takes it.
@@ -160,6 +172,7 @@ impl Secure {
             self.sealed += len;
             tx.advance(len, pool);
         }
+        self.sealed_len = self.out.len();
         Ok(())
     }
 
@@ -174,6 +187,7 @@ impl Secure {
             pool.put(std::mem::take(&mut self.out));
             self.written = 0;
             self.sealed = 0;
+            self.sealed_len = 0;
         }
     }
 
@@ -215,6 +229,20 @@ impl Secure {
     }
 }
 
+/// The lengths of records, headers included.
+fn record_lens(mut records: &[u8]) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let &[_, _, _, high, low, ..] = records else {
+            return None;
+        };
+        let len = RECORD_HEADER + usize::from(u16::from_be_bytes([high, low]));
+        records = records.get(len..).unwrap_or_default();
+        Some(len)
+    })
+}
+
+/// RFC 8446 section 5.1: type, version, length.
+const RECORD_HEADER: usize = 5;
 /// Plaintext that is encrypted before the socket is asked to take it.
 const SEAL_AT_ONCE: usize = 128 * 1024;
 
@@ -223,6 +251,12 @@ impl Lift<'_> {
     pub(crate) fn is_secure_or_sniffing(&self) -> bool {
         let secure = self.conn.io.as_ref().is_some_and(|io| io.secure.is_some());
         secure || matches!(&self.conn.role, Role::Http(http) if http.sniffs.is_some())
+    }
+
+    /// Whether nothing can be said yet, for it would have to be encrypted.
+    pub(crate) fn is_in_tls_handshake(&self) -> bool {
+        let secure = self.conn.io.as_ref().and_then(|io| io.secure.as_ref());
+        secure.is_some_and(|secure| secure.is_handshaking())
     }
 
     /// `n` bytes of a TLS listener or of a TLS connection lie in the buffer behind the room for a

@@ -473,6 +473,10 @@ impl Lift<'_> {
             return;
         };
         let timeouts = &self.conn.send.settings.timeouts;
+        if self.is_in_tls_handshake() && !http.is_responding() {
+            let deadline = Deadline::new(DeadlineStage::Tls, timeouts.tls);
+            return self.end_unanswered(RefusalReason::Timeout(deadline));
+        }
         let (status, deadline) = match &http.state {
             State::Head => (408, Deadline::new(DeadlineStage::Head, timeouts.head)),
             State::Waiting(pending) | State::Decided(pending, _) => {
@@ -492,10 +496,20 @@ impl Lift<'_> {
         let Role::Http(http) = &self.conn.role else {
             return;
         };
-        if !http.is_responding() {
-            self.respond(503, &[], b"the server is shutting down\n");
-            self.refused(RefusalReason::Shutdown);
+        if http.is_responding() {
+            return;
         }
+        if self.is_in_tls_handshake() {
+            return self.end_unanswered(RefusalReason::Shutdown);
+        }
+        self.respond(503, &[], b"the server is shutting down\n");
+        self.refused(RefusalReason::Shutdown);
+    }
+
+    /// Ends a connection that cannot be answered, for its TLS handshake is not complete.
+    fn end_unanswered(&mut self, reason: RefusalReason) {
+        self.refused(reason);
+        self.end_now();
     }
 
     /// Tells the observer about a connection that no protocol owned.

@@ -25,9 +25,31 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
+accepting() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# await_port PORT PID LOG: at most 10 s until the process accepts there.
+await_port() {
+    local port=$1 pid=$2 log=$3
+    for _ in $(seq 100); do
+        if accepting "$port"; then return; fi
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "autobahn: nothing accepts on port $port:" >&2
+    tail -n 5 "$log" >&2
+    exit 2
+}
+
+# The certificates of a run over TLS.
+make_pki() {
+    mkdir -p "$1"
+    bash "$top/tests/interop/pki.sh" "$1"
+}
+
+# compare RUN EXPECTATION
 # The judge's own summary is for reading; the checked-in expectation decides.
 compare() {
     local flags=()
     [ "${AUTOBAHN_WRITE:-}" = 1 ] && flags=(--write)
-    python3 "$here/compare.py" "$out/$1/index.json" "$here/expected-$1.json" "${flags[@]}"
+    python3 "$here/compare.py" "$out/$1/index.json" "$here/expected-$2.json" "${flags[@]}"
 }

@@ -2,9 +2,13 @@
 // posts each result back here; nothing drives the browser from outside.
 //
 //   SERVER_URL=ws://127.0.0.1:PORT [CHROMIUM=chromium] node peer_chromium.mjs
-import { spawn } from 'node:child_process';
+//   SERVER_URL='wss://localhost:PORT ws://localhost:PORT' PKI=DIR BROWSERS_URL=... OPTIONAL_URL=... node peer_chromium.mjs
+//
+// With PKI (see pki.sh) the browser, in a home of its own, trusts its authority, and goes to two servers more: one
+// that asks all but browsers for a certificate, which it can talk to, and one that asks everybody, which it cannot.
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,7 +21,9 @@ const FLAGS = [
 ];
 
 const page = readFileSync(new URL('page.html', import.meta.url));
-const profile = mkdtempSync(join(tmpdir(), 'wsloop-chromium-'));
+const home = mkdtempSync(join(tmpdir(), 'wsloop-chromium-'));
+const profile = join(home, 'profile');
+const { PKI, SERVER_URL, BROWSERS_URL, OPTIONAL_URL } = process.env;
 let passed = 0;
 let failed = 0;
 let said = '';
@@ -51,9 +57,18 @@ const server = createServer(async (request, response) => {
 server.listen(0, '127.0.0.1');
 await once(server, 'listening');
 
-const address = `http://127.0.0.1:${server.address().port}/page.html?url=${encodeURIComponent(process.env.SERVER_URL)}`;
+if (PKI) {
+  const db = join(home, '.pki', 'nssdb');
+  mkdirSync(db, { recursive: true });
+  execFileSync('certutil', ['-d', `sql:${db}`, '-N', '--empty-password']);
+  execFileSync('certutil', ['-d', `sql:${db}`, '-A', '-t', 'C,,', '-n', 'ca', '-i', `${PKI}/ca.pem`]);
+}
+const query = new URLSearchParams(SERVER_URL.split(' ').map((url) => ['url', url]));
+if (BROWSERS_URL) query.append('opens', BROWSERS_URL);
+if (OPTIONAL_URL) query.append('fails', OPTIONAL_URL);
+const address = `http://127.0.0.1:${server.address().port}/page.html?${query}`;
 // A process group of its own: the browser's helpers end with it.
-const browser = spawn(process.env.CHROMIUM ?? 'chromium', [...FLAGS, `--user-data-dir=${profile}`, address], { detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
+const browser = spawn(process.env.CHROMIUM ?? 'chromium', [...FLAGS, `--user-data-dir=${profile}`, address], { detached: true, stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, HOME: home } });
 // Without a desktop Chromium complains about the message bus, at length.
 browser.stderr.on('data', (chunk) => { said = (said + chunk).split('\n').filter((line) => !line.includes('dbus')).join('\n').slice(-2000); });
 browser.on('error', (error) => give_up(`the browser does not start: ${error.message}`));
@@ -69,7 +84,7 @@ function give_up(why) {
 function end(version) {
   browser.removeAllListeners('exit');
   const exit = () => {
-    rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+    rmSync(home, { recursive: true, force: true, maxRetries: 5 });
     console.log(`# chromium ${version}: ${passed} passed, ${failed} failed`);
     process.exit(failed > 0 || passed === 0 ? 1 : 0);
   };

@@ -2,30 +2,73 @@
 """Conversations with Python's `websockets`, as client against our echo_server and as server against our echo_client.
 
     SERVER_URL=ws://127.0.0.1:PORT ECHO_CLIENT='PROGRAM WORDS' peer_websockets.py
+    SERVER_URL='wss://localhost:PORT ws://localhost:PORT' PKI=DIR REQUIRED_URL=... peer_websockets.py
 
+With several URLs each conversation is had with one after the other. With PKI (see pki.sh) our client is served
+over TLS, and the conversations about TLS are had too; REQUIRED_URL is a server that demands certificates.
 One line per conversation, `ok - ...` or `not ok - ...`; status 1 when one is not ok.
 To add one: a coroutine with @as_client (gets a connection to our server) or @as_server (gets our client's
 connection); it returns when all was as it should be and raises otherwise.
 """
 
 import asyncio
+import logging
 import os
 import random
+import socket
+import ssl
 import sys
 from functools import partial
+from urllib.parse import urlsplit
 
 import websockets
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 from websockets.protocol import State
 
-SERVER_URL = os.environ["SERVER_URL"]
+SERVER_URLS = os.environ["SERVER_URL"].split()
+PKI = os.environ.get("PKI")
 ECHO_CLIENT = os.environ["ECHO_CLIENT"].split()
 SECONDS_MAX = 30
 MIB = 1 << 20
 OPEN = {"max_size": 64 * MIB, "ping_interval": None, "open_timeout": 10, "close_timeout": 10}
 
-client_side, server_side = [], []
+# Handshakes that fail are what some conversations are about.
+logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
+
+client_side, server_side, tls_only = [], [], []
+
+
+def server_context(**settings):
+    """For serving our client: over TLS where there are certificates."""
+    if not PKI:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(PKI + "/server.pem", PKI + "/server.key")
+    for name, value in settings.items():
+        setattr(context, name, value)
+    return context
+
+
+def client_context(url, identity=None, **settings):
+    if not url.startswith("wss:"):
+        return None
+    context = ssl.create_default_context(cafile=PKI + "/ca.pem")
+    if identity:
+        context.load_cert_chain("%s/%s.pem" % (PKI, identity), "%s/%s.key" % (PKI, identity))
+    for name, value in settings.items():
+        setattr(context, name, value)
+    return context
+
+
+def dial(url, **options):
+    return connect(url, ssl=client_context(url), **OPEN, **options)
+
+
+def dialled(ws):
+    """The URL of a connection to our server."""
+    uri = ws.protocol.uri
+    return "%s://%s:%d/" % ("wss" if uri.secure else "ws", uri.host, uri.port)
 
 
 def as_client(title, **options):
@@ -189,9 +232,9 @@ as_server("ours closes with 1007 on text that is not UTF-8, and says so by its e
 
 
 @as_client("16 connections at once, one server")
-async def _(_ws):
+async def _(first):
     async def one(n):
-        async with connect(SERVER_URL, **OPEN) as ws:
+        async with dial(dialled(first)) as ws:
             for i in range(20):
                 await echoed(ws, "connection %d message %d" % (n, i))
     await asyncio.gather(*[one(n) for n in range(16)])
@@ -201,7 +244,7 @@ async def _(_ws):
 async def _(ws):
     await echoed(ws, "still here")
     ws.transport.abort()
-    async with connect(SERVER_URL, **OPEN) as again:
+    async with dial(dialled(ws)) as again:
         await echoed(again, "back")
 
 
@@ -212,14 +255,131 @@ async def _(ws):
     await ws.wait_closed()
 
 
+# --- conversations about TLS --------------------------------------------------------------------
+
+def about_tls(title):
+    def add(conversation):
+        tls_only.append((title, conversation))
+        return conversation
+    return add
+
+
+VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
+
+
+def only(version):
+    return {"minimum_version": VERSIONS[version], "maximum_version": VERSIONS[version]}
+
+
+def version_spoken(ws):
+    return ws.transport.get_extra_info("ssl_object").version()
+
+
+def refusal(url, context):
+    """The alert that ends a handshake, in TLS 1.3 only once the client believes that it is over."""
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as tcp:
+        try:
+            with context.wrap_socket(tcp, server_hostname=address.hostname) as tls:
+                return "no alert but %r" % tls.recv(1)
+        except ssl.SSLError as error:
+            return error.reason
+
+
+def speaks(version):
+    async def as_client():
+        async with connect(SERVER_URLS[0], ssl=client_context(SERVER_URLS[0], **only(version)), **OPEN) as ws:
+            equal(version_spoken(ws), version, "version")
+            await echoed(ws, "hello")
+
+    async def as_server():
+        async def conversation(ws):
+            equal(version_spoken(ws), version, "version")
+            await echoed(ws, random.Random(3).randbytes(MIB))
+        await run_as_server(conversation, 0, {"ssl": server_context(**only(version))})
+
+    async def with_certificate():
+        url = os.environ["REQUIRED_URL"]
+        async with connect(url, ssl=client_context(url, "client", **only(version)), **OPEN) as ws:
+            await echoed(ws, "it is me")
+
+    async def without_certificate():
+        url = os.environ["REQUIRED_URL"]
+        context = client_context(url, **only(version))
+        equal(await asyncio.to_thread(refusal, url, context), "TLSV13_ALERT_CERTIFICATE_REQUIRED", "alert")
+
+    about_tls("client: %s" % version)(as_client)
+    about_tls("server: %s" % version)(as_server)
+    about_tls("client: %s, a certificate where it is demanded" % version)(with_certificate)
+    about_tls("client: %s, no certificate where it is demanded" % version)(without_certificate)
+
+
+for version in VERSIONS:
+    speaks(version)
+
+
+@about_tls("client: ws and wss in turn, 100 times on one port")
+async def _():
+    for i in range(100):
+        for url in SERVER_URLS:
+            async with dial(url) as ws:
+                await echoed(ws, "%s %d" % (url, i))
+
+
+@about_tls("server: its certificate is of another authority: exit status 1")
+async def _():
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(PKI + "/impostor.pem", PKI + "/impostor.key")
+    async with serve(lambda ws: None, "127.0.0.1", 0, ssl=context) as server:
+        await judge_client(server_url(server), 1)
+
+
+@about_tls("server: its certificate has another name: exit status 1")
+async def _():
+    async with serve(lambda ws: None, "127.0.0.2", 0, ssl=server_context()) as server:
+        await judge_client("wss://127.0.0.2:%d/" % server.sockets[0].getsockname()[1], 1)
+
+
+@about_tls("server: speaks no TLS: exit status 1")
+async def _():
+    async with serve(lambda ws: None, "127.0.0.1", 0) as server:
+        await judge_client(server_url(server), 1)
+
+
+@about_tls("server: demands a certificate, which our client has")
+async def _():
+    async def conversation(ws):
+        subject = ws.transport.get_extra_info("peercert")["subject"]
+        equal(subject, ((("commonName", "throw-away client"),),), "subject")
+        await echoed(ws, "hello")
+    words = ("--cert", PKI + "/client.pem", "--key", PKI + "/client.key")
+    await run_as_server(conversation, 0, {"ssl": demanding()}, words)
+
+
+@about_tls("server: demands a certificate, which our client has not: exit status 1")
+async def _():
+    async with serve(lambda ws: None, "127.0.0.1", 0, ssl=demanding()) as server:
+        await judge_client(server_url(server), 1)
+
+
+def demanding():
+    context = server_context(verify_mode=ssl.CERT_REQUIRED)
+    context.load_verify_locations(PKI + "/ca.pem")
+    return context
+
+
 # --- running them -----------------------------------------------------------------------------
 
-async def run_as_client(conversation, options):
-    async with connect(SERVER_URL, **OPEN, **options) as ws:
+async def run_as_client(url, conversation, options):
+    async with dial(url, **options) as ws:
         await conversation(ws)
 
 
-async def run_as_server(conversation, exits, options):
+def server_url(server):
+    return "%s:%d/" % ("wss://localhost" if PKI else "ws://127.0.0.1", server.sockets[0].getsockname()[1])
+
+
+async def run_as_server(conversation, exits, options, words=()):
     verdict = asyncio.get_running_loop().create_future()
 
     async def handler(ws):
@@ -232,13 +392,13 @@ async def run_as_server(conversation, exits, options):
         except BaseException as error:
             verdict.done() or verdict.set_exception(error if isinstance(error, Exception) else AssertionError(repr(error)))
 
-    async with serve(handler, "127.0.0.1", 0, **OPEN, **options) as server:
-        await judge_client("ws://127.0.0.1:%d/" % server.sockets[0].getsockname()[1], exits, verdict)
+    async with serve(handler, "127.0.0.1", 0, **{"ssl": server_context(), **OPEN, **options}) as server:
+        await judge_client(server_url(server), exits, verdict, words)
 
 
-async def judge_client(url, exits, verdict=None):
+async def judge_client(url, exits, verdict=None, words=()):
     """Runs our client to its end; wants this exit status, and words on stderr where it is not 0."""
-    process = await asyncio.create_subprocess_exec(*ECHO_CLIENT, url, stderr=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(*ECHO_CLIENT, *words, url, stderr=asyncio.subprocess.PIPE)
     ended = asyncio.create_task(process.communicate())
     try:
         if verdict is not None:
@@ -260,8 +420,9 @@ async def judge_client(url, exits, verdict=None):
 
 async def refused_by_http():
     """A server that answers 403 instead of 101."""
-    async with serve(lambda ws: None, "127.0.0.1", 0, process_request=lambda ws, _: ws.respond(403, "not you\n")) as server:
-        await judge_client("ws://127.0.0.1:%d/" % server.sockets[0].getsockname()[1], 1)
+    refuse = {"process_request": lambda ws, _: ws.respond(403, "not you\n")}
+    async with serve(lambda ws: None, "127.0.0.1", 0, ssl=server_context(), **refuse) as server:
+        await judge_client(server_url(server), 1)
 
 
 async def nobody_listens():
@@ -274,11 +435,15 @@ async def nobody_listens():
 
 def conversations():
     for title, conversation, options in client_side:
-        yield "client: " + title, partial(run_as_client, conversation, options)
+        for url in SERVER_URLS:
+            over = " over " + url.split(":")[0] if PKI else ""
+            yield "client: " + title + over, partial(run_as_client, url, conversation, options)
     for title, conversation, exits, options in server_side:
         yield "server: " + title, partial(run_as_server, conversation, exits, options)
     yield "server: 403 to the handshake: exit status 1", refused_by_http
     yield "server: nobody listens: exit status 1", nobody_listens
+    if PKI:
+        yield from tls_only
 
 
 async def main():

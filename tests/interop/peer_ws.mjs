@@ -1,19 +1,35 @@
 // Conversations with npm's `ws`, as client against our echo_server and as server against our echo_client.
 //
 //   SERVER_URL=ws://127.0.0.1:PORT ECHO_CLIENT='PROGRAM WORDS' node peer_ws.mjs
+//   SERVER_URL='wss://localhost:PORT ws://localhost:PORT' PKI=DIR ... node peer_ws.mjs
+//
+// With several URLs each conversation is had with one after the other. With PKI (see pki.sh) our client is served
+// over TLS, and the conversations about TLS are had too: with REQUIRED_URL, OPTIONAL_URL and BROWSERS_URL, servers
+// that demand certificates, ask for them, and ask all but browsers.
 //
 // One line per conversation; status 1 when one is not ok. To add one: a row in `both`, `clientOnly` or
 // `serverOnly`; the function gets a `Talk` with our program, returns when all was right, throws otherwise.
 import { randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
+import { connect as connectTls } from 'node:tls';
 import { once } from 'node:events';
 import { WebSocket, WebSocketServer } from 'ws';
 import { equal, judgeClient, report, within } from './report.mjs';
 
 const MIB = 1 << 20;
 const LIMITS = { maxPayload: 64 * MIB };
+const URLS = process.env.SERVER_URL.split(' ');
+const { PKI } = process.env;
+
+const pem = (file) => readFileSync(`${PKI}/${file}`);
+const trust = PKI ? { ca: pem('ca.pem') } : {};
+const identity = (name) => ({ cert: pem(`${name}.pem`), key: pem(`${name}.key`) });
+const only = (version) => ({ minVersion: version, maxVersion: version });
+// Over TLS by the address, so that both kinds of names in the certificate are verified by somebody.
+const address = (server) => `${PKI ? 'wss' : 'ws'}://127.0.0.1:${server.address().port}/`;
 
 /// A connection with its events in queues, so that a conversation reads top-down.
 class Talk {
@@ -127,9 +143,11 @@ const clientOnly = [
   ['ours closes with 1002 on a reserved opcode', raw([0x83, 0x80, 0, 0, 0, 0])],
   ['ours closes with 1002 on a frame that is not masked', raw([0x81, 0x01, 0x61])],
   ['ours closes with 1002 on a reserved bit', raw([0xc1, 0x80, 0, 0, 0, 0])],
-  ['a frame in the same segment as the handshake', async () => {
-    const { hostname, port } = new URL(process.env.SERVER_URL);
-    const socket = connect(Number(port), hostname);
+  ['a frame in the same segment as the handshake', async (talk) => {
+    const { protocol, hostname, port } = new URL(talk.ws.url);
+    const socket = protocol === 'wss:'
+      ? connectTls({ port: Number(port), host: hostname, servername: hostname, ...trust })
+      : connect(Number(port), hostname);
     const key = randomBytes(16).toString('base64');
     socket.write(Buffer.concat([
       Buffer.from(`GET / HTTP/1.1\r\nHost: ${hostname}:${port}\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n`
@@ -144,9 +162,9 @@ const clientOnly = [
     await within(10, heard, 'the echo').finally(() => socket.destroy());
     equal(got.toString('latin1').startsWith('HTTP/1.1 101 '), true, 'status line');
   }],
-  ['50 connections at once', async () => {
+  ['50 connections at once', async ({ ws: { url } }) => {
     await Promise.all(Array.from({ length: 50 }, async (_, n) => {
-      const talk = await dial();
+      const talk = await dial(url);
       for (let i = 0; i < 10; i += 1) await talk.echoed(`connection ${n} message ${i}`);
       talk.ws.close(1000);
       await talk.closed(1000);
@@ -165,8 +183,8 @@ const serverOnly = [
   }, 0],
 ];
 
-async function dial(options = {}) {
-  const ws = new WebSocket(process.env.SERVER_URL, { handshakeTimeout: 10000, ...LIMITS, ...options });
+async function dial(url, options = {}) {
+  const ws = new WebSocket(url, { handshakeTimeout: 10000, ...LIMITS, ...trust, ...options });
   const talk = new Talk(ws);
   await within(10, new Promise((resolve, reject) => {
     ws.on('open', resolve);
@@ -175,8 +193,8 @@ async function dial(options = {}) {
   return talk;
 }
 
-async function asClient(conversation) {
-  const talk = await dial();
+async function asClient(conversation, url, options) {
+  const talk = await dial(url, options);
   try {
     await conversation(talk);
     if (talk.ws.readyState === WebSocket.OPEN) {
@@ -188,11 +206,17 @@ async function asClient(conversation) {
   }
 }
 
-async function asServer(conversation, exits) {
-  const server = new WebSocketServer({ host: '127.0.0.1', port: 0, ...LIMITS });
+function http(answer, options = {}) {
+  return PKI ? createTlsServer({ ...identity('server'), ...options }, answer) : createServer(answer);
+}
+
+async function asServer(conversation, exits, options) {
+  const server = http(undefined, options);
+  const sockets = new WebSocketServer({ server, ...LIMITS });
+  server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const done = new Promise((resolve, reject) => {
-    server.on('connection', (ws) => {
+    sockets.on('connection', (ws) => {
       const talk = new Talk(ws);
       const whole = async () => {
         await conversation(talk);
@@ -204,28 +228,71 @@ async function asServer(conversation, exits) {
     });
   });
   try {
-    await judgeClient(`ws://127.0.0.1:${server.address().port}/`, exits, done);
+    await judgeClient(address(server), exits, done);
   } finally {
-    server.clients.forEach((ws) => ws.terminate());
+    sockets.clients.forEach((ws) => ws.terminate());
+    sockets.close();
     server.close();
   }
 }
 
 async function refused() {
-  const server = createServer((_, response) => response.end('no websocket here'));
+  const server = http((_, response) => response.end('no websocket here'));
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   try {
-    await judgeClient(`ws://127.0.0.1:${server.address().port}/`, 1);
+    await judgeClient(address(server), 1);
   } finally {
     server.closeAllConnections();
     server.close();
   }
 }
 
+const hello = (talk) => talk.echoed('hello');
+
+async function isRefused(url, options, alert) {
+  const outcome = await dial(url, options).then(() => 'served', (error) => error.message);
+  if (!outcome.includes(`alert ${alert}`)) throw new Error(`wanted the alert ${alert}, got: ${outcome}`);
+}
+
+function speaks(version) {
+  const { REQUIRED_URL, OPTIONAL_URL, BROWSERS_URL } = process.env;
+  const isSpoken = async (talk) => {
+    equal(talk.ws._socket.getProtocol(), version, 'version');
+    await talk.echoed(randomBytes(MIB));
+  };
+  const mine = { ...only(version), ...identity('client') };
+  const stranger = { ...only(version), ...identity('stranger') };
+  return [
+    [`client: ${version}`, () => asClient(isSpoken, URLS[0], only(version))],
+    [`server: ${version}`, () => asServer(isSpoken, 0, only(version))],
+    [`client: ${version}, a certificate where it is demanded`, () => asClient(hello, REQUIRED_URL, mine)],
+    [`client: ${version}, none where it is demanded`, () => isRefused(REQUIRED_URL, only(version), 'certificate required')],
+    [`client: ${version}, of another authority where it is demanded`, () => isRefused(REQUIRED_URL, stranger, 'unknown ca')],
+    ...[['', OPTIONAL_URL], [' of all but browsers', BROWSERS_URL]].flatMap(([whom, url]) => [
+      [`client: ${version}, a certificate where it is asked for${whom}`, () => asClient(hello, url, mine)],
+      [`client: ${version}, none where it is asked for${whom}`, () => asClient(hello, url, only(version))],
+      // It is refused, so it was asked for.
+      [`client: ${version}, of another authority where it is asked for${whom}`, () => isRefused(url, stranger, 'unknown ca')],
+    ]),
+  ];
+}
+
+const aboutTls = () => [
+  ...['TLSv1.2', 'TLSv1.3'].flatMap(speaks),
+  ['client: ws and wss at the same time, 40 connections on one port', async () => {
+    await Promise.all(Array.from({ length: 40 }, (_, n) => asClient(
+      async (talk) => { for (let i = 0; i < 10; i += 1) await talk.echoed(`connection ${n} message ${i}`); },
+      URLS[n % URLS.length],
+    )));
+  }],
+];
+
 const { version } = JSON.parse(readFileSync(new URL('node_modules/ws/package.json', import.meta.url)));
 report('ws', version, [
-  ...[...both, ...clientOnly].map(([title, talk]) => [`client: ${title}`, () => asClient(talk)]),
+  ...[...both, ...clientOnly].flatMap(([title, talk]) => URLS.map((url) => [
+    `client: ${title}${PKI ? ` over ${url.split(':')[0]}` : ''}`, () => asClient(talk, url)])),
   ...[...both, ...serverOnly].map(([title, talk, exits = 0]) => [`server: ${title}`, () => asServer(talk, exits)]),
   ['server: 200 to the handshake: exit status 1', refused],
+  ...(PKI ? aboutTls() : []),
 ]);

@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
-# Judged peers talk with our examples: Python's `websockets`, npm's `ws`, headless Chromium.
+# Judged peers talk with our examples: Python's `websockets`, npm's `ws`, headless Chromium; `curl` with
+# `openssl s_client`. A peer's name with -tls: over wss and ws on one port, and about certificates.
 #
-#   run.sh [PEER...]              websockets ws chromium; all by default
-#   run.sh --self-test [PEER...]  with a correct stand-in in the place of our examples
+#   run.sh [PEER...]              websockets ws chromium websockets-tls ws-tls chromium-tls curl; all by default
+#   run.sh --self-test [PEER...]  websockets ws chromium, with a correct stand-in in the place of our examples
 #
 #   ECHO_SERVER  command line of the server, which gets HOST:PORT   (default: the release example)
 #   ECHO_CLIENT  command line of the client, which gets a URL, echoes until the connection ends, and exits
-#                with 0 after a clean close, else with 1 and a line on stderr (default: the release example)
+#                with 0 after a clean close, else with 1 and a line on stderr (default: the release example);
+#                for -tls also --ca PEM before the URL, and --cert PEM --key PEM
+#   DUAL_SERVER  command line of the server for -tls, which gets HOST:PORT --cert PEM --key PEM
+#                --client-auth none|optional|required|browsers --client-ca PEM (default: the release example)
 #   CHROMIUM     the browser's program (default: chromium)
 #
-# A further kind of conversation (wss, deflate, HTTP) is a row in a peer's file, and its server one more
+# A further kind of conversation (deflate, HTTP) is a row in a peer's file, and its server one more
 # `start` here.
 set -euo pipefail
 
@@ -30,25 +34,32 @@ if ! cmp -s package.json node_modules/.installed; then
     cp package.json node_modules/.installed
 fi
 
+all=(websockets ws chromium websockets-tls ws-tls chromium-tls curl)
 if [ "${1:-}" = --self-test ]; then
     shift
+    all=(websockets ws chromium)
     ECHO_SERVER="$venv/bin/python $here/stand_in.py server"
     ECHO_CLIENT="$venv/bin/python $here/stand_in.py client"
 fi
 read -ra echo_server <<<"${ECHO_SERVER:-$top/target/release/examples/echo_server}"
+read -ra dual_server <<<"${DUAL_SERVER:-$top/target/release/examples/dual_ws_wss_server}"
 export ECHO_CLIENT=${ECHO_CLIENT:-$top/target/release/examples/echo_client}
-for program in "${echo_server[0]}" "${ECHO_CLIENT%% *}"; do
+[ $# -gt 0 ] || set -- "${all[@]}"
+over_tls=
+[[ " $* " =~ -tls\ |\ curl\  ]] && over_tls=1
+for program in "${echo_server[0]}" "${ECHO_CLIENT%% *}" ${over_tls:+"${dual_server[0]}"}; do
     command -v "$program" >/dev/null && continue
     echo "interop: no $program: cargo build --release --examples" >&2
     exit 2
 done
 
-log=$(mktemp)
+work=$(mktemp -d)
+log=$work/log
 servers=()
 stop() {
     local pid
     for pid in "${servers[@]}"; do kill "$pid" 2>/dev/null || true; done
-    rm -f "$log"
+    rm -rf "$work"
 }
 trap stop EXIT
 trap 'exit 143' TERM INT
@@ -79,6 +90,35 @@ port=$(free_port)
 start "$port" "${echo_server[@]}" "127.0.0.1:$port"
 export SERVER_URL=ws://127.0.0.1:$port/
 
+# start_dual MODE: its port is in $port.
+start_dual() {
+    port=$(free_port)
+    start "$port" "${dual_server[@]}" "127.0.0.1:$port" --cert "$pki/server.pem" --key "$pki/server.key" \
+        --client-auth "$1" --client-ca "$pki/ca.pem"
+}
+
+if [ -n "$over_tls" ]; then
+    pki=$work/pki
+    mkdir "$pki"
+    ./pki.sh "$pki"
+    start_dual none && https_port=$port
+    start_dual required && required_port=$port
+    start_dual optional && optional_port=$port
+    start_dual browsers && browsers_port=$port
+    tls=(
+        PKI="$pki" "ECHO_CLIENT=$ECHO_CLIENT --ca $pki/ca.pem"
+        "SERVER_URL=wss://localhost:$https_port/ ws://localhost:$https_port/"
+        REQUIRED_URL="wss://localhost:$required_port/" OPTIONAL_URL="wss://localhost:$optional_port/"
+        BROWSERS_URL="wss://localhost:$browsers_port/" HTTPS_PORT="$https_port" REQUIRED_PORT="$required_port"
+        OPTIONAL_PORT="$optional_port" BROWSERS_PORT="$browsers_port"
+    )
+fi
+
+all_alive() {
+    local pid
+    for pid in "${servers[@]}"; do kill -0 "$pid" 2>/dev/null || return 1; done
+}
+
 passed=0 failed=()
 judge() {
     local peer=$1
@@ -86,18 +126,21 @@ judge() {
     if timeout --kill-after=10 150 "$@"; then passed=$((passed + 1)); else failed+=("$peer"); fi
 }
 
-[ $# -gt 0 ] || set -- websockets ws chromium
 for peer in "$@"; do
     case $peer in
         websockets) judge "$peer" "$venv/bin/python" peer_websockets.py ;;
         ws) judge "$peer" node peer_ws.mjs ;;
         chromium) judge "$peer" node peer_chromium.mjs ;;
+        websockets-tls) judge "$peer" env "${tls[@]}" "$venv/bin/python" peer_websockets.py ;;
+        ws-tls) judge "$peer" env "${tls[@]}" node peer_ws.mjs ;;
+        chromium-tls) judge "$peer" env "${tls[@]}" node peer_chromium.mjs ;;
+        curl) judge "$peer" env "${tls[@]}" ./peer_curl.sh ;;
         *)
             echo "interop: no peer $peer" >&2
             exit 2
             ;;
     esac
-    if ! kill -0 "${servers[0]}" 2>/dev/null; then
+    if ! all_alive; then
         echo "not ok - our server did not survive $peer:"
         tail -n 5 "$log"
         failed+=("server")

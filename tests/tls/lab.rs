@@ -12,7 +12,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
+    SupportedProtocolVersion,
+};
 use wsloop::sim::{Net, SimPeer};
 use wsloop::tls::{
     Alert, ClientTls, Expiring, Identity, IdentityOptions, PeerIdentity, Roots, ServerTls,
@@ -130,7 +133,7 @@ impl Journal {
     }
 
     /// Takes the first event that `pick` picks out, with what it picks.
-    pub fn one<T>(&self, mut pick: impl FnMut(Event) -> Result<T, Event>) -> Option<T> {
+    pub fn one<T>(&self, mut pick: impl FnMut(Event) -> Result<T, Box<Event>>) -> Option<T> {
         let mut events = self.0.lock().unwrap();
         let mut rest = Vec::new();
         let mut found = None;
@@ -141,7 +144,7 @@ impl Journal {
             }
             match pick(event) {
                 Ok(picked) => found = Some(picked),
-                Err(event) => rest.push(event),
+                Err(event) => rest.push(*event),
             }
         }
         *events = rest;
@@ -151,35 +154,35 @@ impl Journal {
     pub fn open(&self, of: &str) -> Option<Open> {
         self.one(|event| match event {
             Event::Open(open) if open.who == of => Ok(open),
-            other => Err(other),
+            other => Err(other.into()),
         })
     }
 
     pub fn closed(&self, of: &str) -> Option<End> {
         self.one(|event| match event {
             Event::Closed(end) if end.who == of => Ok(end),
-            other => Err(other),
+            other => Err(other.into()),
         })
     }
 
     pub fn refused(&self) -> Option<Refused> {
         self.one(|event| match event {
             Event::Refused(refused) => Ok(refused),
-            other => Err(other),
+            other => Err(other.into()),
         })
     }
 
     pub fn connect_error(&self) -> Option<Failed> {
         self.one(|event| match event {
             Event::ConnectError(failed) => Ok(failed),
-            other => Err(other),
+            other => Err(other.into()),
         })
     }
 
     pub fn report(&self, of: Side) -> Option<Reported> {
         self.one(|event| match event {
             Event::Report(report) if report.side == of => Ok(report),
-            other => Err(other),
+            other => Err(other.into()),
         })
     }
 
@@ -552,16 +555,34 @@ pub fn steps(trace: &TlsTrace) -> Vec<String> {
     trace.steps().map(|(_, step)| variant(step)).collect()
 }
 
-/// A stranger's client who speaks TLS over a simulated connection.
+/// rustls' own configuration of a server.
+pub fn rustls_server(leaf: &Leaf, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
+    let (chain, key) = rustls_identity(leaf);
+    ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap()
+}
+
+/// A stranger who speaks TLS over a simulated connection.
 pub struct TlsStranger {
     pub peer: SimPeer,
-    pub tls: ClientConnection,
+    pub tls: Connection,
 }
 
 impl TlsStranger {
     pub fn new(peer: SimPeer, config: ClientConfig, name: &'static str) -> Self {
         let name = ServerName::try_from(name).unwrap();
-        let tls = ClientConnection::new(Arc::new(config), name).unwrap();
+        let tls = ClientConnection::new(Arc::new(config), name)
+            .unwrap()
+            .into();
+        Self { peer, tls }
+    }
+
+    pub fn server(peer: SimPeer, config: ServerConfig) -> Self {
+        let tls = ServerConnection::new(Arc::new(config)).unwrap().into();
         Self { peer, tls }
     }
 

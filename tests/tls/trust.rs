@@ -1,0 +1,277 @@
+//! What a client makes of a server's certificate, and what an application may make of that.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustls::version::{TLS12, TLS13};
+use wsloop::tls::{
+    Alert, CertificateProblem, ClientTls, Refused, RevocationLists, Roots, ServerTls, TlsFailure,
+    TlsStep, Verdict,
+};
+use wsloop::{ConnectStage, Side};
+
+use crate::lab::{Failed, Lab, any_identity, has_step, roots, rustls_server, url};
+use crate::testpki::{EC_AUTHORITY_CERTIFICATE, EC_SEC1_KEY, Leaf, Pki, date};
+
+/// A client of these settings meets a server that shows this.
+fn meet(tls: ClientTls, leaf: &Leaf, old_version: bool) -> Lab {
+    let version = if old_version { &TLS12 } else { &TLS13 };
+    let mut lab = Lab::new();
+    // What our own settings would refuse to show, rustls shows.
+    let server = match old_version {
+        true => ServerTls::from_rustls(rustls_server(leaf, &[version]).into()),
+        false => ServerTls::new(any_identity(leaf)),
+    };
+    lab.server("a.test", server);
+    let client = lab.client("client", tls);
+    lab.dial(client, &url("a.test"));
+    lab
+}
+
+/// Both sides' account of a server that was not accepted.
+fn both(lab: &Lab) -> (Failed, Option<TlsFailure>) {
+    let failed = lab.journal.connect_error().unwrap();
+    assert_eq!(failed.stage, ConnectStage::Tls);
+    assert_eq!(lab.journal.opens("client") + lab.journal.opens("a.test"), 0);
+    assert_eq!(lab.context.connections(), 0);
+    (failed, lab.journal.refused().unwrap().tls)
+}
+
+#[test]
+fn tl_05_each_fault_of_a_server_s_certificate_has_its_reason_and_its_alert() {
+    use CertificateProblem as P;
+    let pki = Pki::new("ca");
+    let at_a = || pki.leaf(&["a.test"]);
+    let revoked = at_a().issue();
+    let middle = pki.intermediate("middle");
+    let mut gap = middle.leaf(&["a.test"]).issue();
+    gap.keep_leaf_only();
+    let self_signed = Pki::new("another ca").leaf(&["a.test"]).issue();
+    type Is = fn(&P) -> bool;
+    let cases: [(&str, Leaf, Is, Alert); 8] = [
+        (
+            "expired",
+            at_a().valid(date(2000, 1, 1), date(2010, 1, 1)).issue(),
+            |p| matches!(p, P::Expired { .. }),
+            Alert::CERTIFICATE_EXPIRED,
+        ),
+        (
+            "not yet valid",
+            at_a().valid(date(2080, 1, 1), date(2090, 1, 1)).issue(),
+            |p| matches!(p, P::NotYetValid { .. }),
+            Alert::CERTIFICATE_EXPIRED,
+        ),
+        (
+            "unknown issuer",
+            self_signed,
+            |p| *p == P::UnknownIssuer,
+            Alert::UNKNOWN_CA,
+        ),
+        (
+            "missing intermediate",
+            gap,
+            |p| *p == P::UnknownIssuer,
+            Alert::UNKNOWN_CA,
+        ),
+        (
+            "wrong purpose",
+            at_a().for_clients_only().issue(),
+            |p| matches!(p, P::WrongPurpose { .. }),
+            Alert::UNSUPPORTED_CERTIFICATE,
+        ),
+        (
+            "revoked",
+            revoked.clone(),
+            |p| *p == P::Revoked,
+            Alert::CERTIFICATE_REVOKED,
+        ),
+        (
+            "wrong name",
+            pki.leaf(&["b.test"]).issue(),
+            |p| matches!(p, P::NotValidForName { .. }),
+            Alert::BAD_CERTIFICATE,
+        ),
+        (
+            "authority",
+            at_a().authority().issue(),
+            |p| *p == P::CaUsedAsEndEntity,
+            Alert::CERTIFICATE_UNKNOWN,
+        ),
+    ];
+    for old_version in [false, true] {
+        for (case, leaf, is, alert) in &cases {
+            let lists = RevocationLists::from_pem(pki.crl_pem(&[&revoked])).unwrap();
+            let lists = match *case {
+                // There is no list of what is between.
+                "missing intermediate" => RevocationLists::default(),
+                _ => lists,
+            };
+            let tls = ClientTls::new(roots(&pki)).revocation_lists(lists);
+            let lab = meet(tls, leaf, old_version);
+            let (failed, at_server) = both(&lab);
+            let Some(TlsFailure::Certificate(problem)) = &failed.tls else {
+                panic!("{case}: {}", failed.text);
+            };
+            assert!(is(problem), "{case}: {problem:?}");
+            assert_eq!(failed.tls.as_ref().unwrap().alert(), Some(*alert), "{case}");
+            assert_eq!(at_server, Some(TlsFailure::PeerAlert(*alert)), "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_whole_chain_under_an_intermediate_is_accepted() {
+    let pki = Pki::new("ca");
+    let leaf = pki
+        .intermediate("one")
+        .intermediate("two")
+        .leaf(&["a.test"])
+        .issue();
+    for old_version in [false, true] {
+        let lab = meet(ClientTls::new(roots(&pki)), &leaf, old_version);
+        assert_eq!(lab.journal.texts("client"), ["hello"]);
+        let open = lab.journal.open("client").unwrap();
+        assert_eq!(open.peer.unwrap().chain().len(), 3);
+    }
+}
+
+#[test]
+fn tl_18_looking_at_a_failure_does_not_change_it() {
+    static LOOKED: AtomicUsize = AtomicUsize::new(0);
+    let pki = Pki::new("ca");
+    let leaf = pki.leaf(&["b.test"]).issue();
+    type Look = fn() -> Verdict;
+    let looks: [Look; 3] = [
+        || Verdict::Reject,
+        || Verdict::Accept,
+        || panic!("what the application does wrong"),
+    ];
+    for look in looks {
+        let before = LOOKED.load(Ordering::Relaxed);
+        let tls = ClientTls::new(roots(&pki)).on_verify_failure(move |failure| {
+            LOOKED.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(failure.name(), "a.test");
+            assert_eq!(failure.peer().dns_names(), ["b.test"]);
+            assert!(!failure.peer().is_verified());
+            assert!(matches!(
+                failure.problem(),
+                CertificateProblem::NotValidForName { .. }
+            ));
+            look()
+        });
+        let lab = meet(tls, &leaf, false);
+        let (failed, at_server) = both(&lab);
+        assert!(
+            matches!(failed.tls, Some(TlsFailure::Certificate(_))),
+            "{}",
+            failed.text
+        );
+        assert_eq!(
+            at_server,
+            Some(TlsFailure::PeerAlert(Alert::BAD_CERTIFICATE))
+        );
+        assert_eq!(LOOKED.load(Ordering::Relaxed), before + 1);
+    }
+}
+
+#[test]
+fn tl_18_a_panic_rejects_even_where_the_application_may_accept() {
+    let pki = Pki::new("ca");
+    let leaf = pki.leaf(&["b.test"]).issue();
+    let tls = ClientTls::new(roots(&pki))
+        .danger_allow_override(true)
+        .on_verify_failure(|_| panic!("what the application does wrong"));
+    both(&meet(tls, &leaf, false));
+    // A context goes on after that.
+    let tls = ClientTls::new(roots(&pki)).danger_allow_override(true);
+    both(&meet(tls, &leaf, false));
+}
+
+#[test]
+fn what_passes_by_a_dangerous_option_is_not_called_verified() {
+    let pki = Pki::new("ca");
+    let other = Pki::new("another ca").leaf(&["b.test"]).issue();
+    let wrong_name = pki.leaf(&["b.test"]).issue();
+    let tls = || ClientTls::new(roots(&pki));
+    for (case, (tls, leaf, verified)) in [
+        (
+            tls()
+                .danger_allow_override(true)
+                .on_verify_failure(|_| Verdict::Accept),
+            &other,
+            false,
+        ),
+        (tls().danger_accept_any_certificate(true), &other, false),
+        (tls().danger_no_hostname_check(true), &wrong_name, true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut lab = meet(tls, leaf, false);
+        let open = lab.journal.open("client").unwrap();
+        let peer = open.peer.unwrap();
+        assert_eq!(peer.dns_names(), ["b.test"]);
+        assert_eq!(peer.is_verified(), verified, "{case}");
+        let report = lab.journal.report(Side::Client).unwrap();
+        let passed = |step: &TlsStep| matches!(step, TlsStep::AcceptedUnverified { .. });
+        assert_eq!(
+            has_step(&report.trace, passed),
+            !verified,
+            "{}",
+            report.trace
+        );
+        // Nothing is remembered that would let the next one pass without a look.
+        let vhost = open.vhost;
+        lab.journal.take();
+        lab.dial(vhost, &url("a.test"));
+        let open = lab.journal.open("client").unwrap();
+        assert_eq!(open.info.unwrap().handshake.to_string(), "full handshake");
+        assert_eq!(open.peer.unwrap().is_verified(), verified);
+    }
+}
+
+#[test]
+fn a_pin_refuses_what_verification_lets_pass() {
+    let pki = Pki::new("ca");
+    let good = pki.leaf(&["a.test"]).issue();
+    let same_name = pki.leaf(&["a.test"]).issue();
+    for (leaf, served) in [(&good, true), (&same_name, false)] {
+        let pinned = good.leaf_der().to_vec();
+        let tls = ClientTls::new(roots(&pki)).after_verification(move |peer| {
+            match peer.leaf() == pinned {
+                true => Ok(()),
+                false => Err(Refused::new("another certificate than the one we know")),
+            }
+        });
+        let lab = meet(tls, leaf, false);
+        if served {
+            assert!(
+                lab.journal
+                    .open("client")
+                    .unwrap()
+                    .peer
+                    .unwrap()
+                    .is_verified()
+            );
+            continue;
+        }
+        let (failed, at_server) = both(&lab);
+        let problem = CertificateProblem::RefusedByApplication;
+        assert_eq!(failed.tls, Some(TlsFailure::Certificate(problem)));
+        assert_eq!(at_server, Some(TlsFailure::PeerAlert(Alert::ACCESS_DENIED)));
+    }
+}
+
+#[test]
+fn a_self_signed_certificate_of_openssl_is_told_from_an_unknown_one() {
+    let mut lab = Lab::new();
+    let own = wsloop::tls::Identity::from_pem(EC_AUTHORITY_CERTIFICATE, EC_SEC1_KEY).unwrap();
+    lab.net.name("localhost", [crate::support::addr().ip()]);
+    lab.server("a.test", ServerTls::new(own));
+    let tls = ClientTls::new(Roots::from_pem(EC_AUTHORITY_CERTIFICATE).unwrap());
+    let client = lab.client("client", tls);
+    lab.dial(client, &url("localhost"));
+    let failed = lab.journal.connect_error().unwrap();
+    let problem = CertificateProblem::CaUsedAsEndEntity;
+    assert_eq!(failed.tls, Some(TlsFailure::Certificate(problem)));
+    assert!(failed.text.contains("CA:FALSE"), "{}", failed.text);
+}

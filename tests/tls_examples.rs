@@ -1,0 +1,320 @@
+//! The TLS examples do what their head comments say, also in the eyes of `openssl` and `curl` where
+//! the machine has them. `cargo test` builds the examples; when only this binary is asked for,
+//! `cargo build --examples` has to come first.
+#![cfg(all(unix, feature = "aws-lc-rs"))]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+#[test]
+fn three_clients_are_known_by_their_certificates_and_one_comes_back_with_a_new_one() {
+    let said = run("mtls_client");
+    let serials = |name: &str| -> Vec<String> {
+        let start = format!("{name}: the server has verified us as {name:?} by certificate ");
+        let lines = said.lines().filter_map(|line| line.strip_prefix(&start));
+        lines.map(str::to_owned).collect()
+    };
+    let (anna, bert, carl) = (serials("anna"), serials("bert"), serials("carl"));
+    assert_eq!((anna.len(), bert.len(), carl.len()), (1, 2, 1), "{said}");
+    assert_ne!(bert[0], bert[1]);
+    assert_ne!(anna[0], carl[0]);
+    assert!(said.contains("bert: a new certificate is in use"), "{said}");
+    assert!(
+        said.contains("bert: its certificate was replaced, code 1001"),
+        "{said}"
+    );
+}
+
+#[test]
+fn each_name_is_answered_by_its_vhost_with_its_certificate() {
+    let said = run("sni_vhosts");
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "a.test: certificate for a.test; vhost a.test",
+            "b.test: certificate for b.test; vhost b.test",
+            "any.c.test: certificate for *.c.test; vhost *.c.test",
+            "unknown.test: refused: the peer's certificate is not accepted: it is not valid for \
+         \"unknown.test\", only for default.test",
+            "unknown.test, if default.test is good enough: certificate for default.test; vhost \
+         default.test",
+            "no name, if default.test is good enough: certificate for default.test; vhost default.test",
+        ]
+    );
+}
+
+#[test]
+fn the_trace_tells_both_sides_of_every_handshake() {
+    let said = run("tls_trace");
+    let parts: Vec<_> = said.trim_end().split("\n\n").collect();
+    let wanted: [&[&str]; 4] = [
+        &[
+            "A good handshake",
+            "Client with",
+            "certificate verified",
+            "Server with",
+            "vhost \"open.test\" chosen by exact name",
+            "full handshake",
+            "The client talked",
+        ],
+        &[
+            "Client with",
+            "TLS 1.3, resumed",
+            "Server with",
+            "TLS 1.3, resumed",
+            "The client talked",
+        ],
+        &[
+            "certificate sent: 0",
+            "the peer gave no certificate and one is required",
+            "alert sent: certificate_required (116)",
+            "the peer refused with certificate_required (116)",
+            "alert received: certificate_required (116)",
+            "The client was told",
+        ],
+        &[
+            "it is not valid for \"other.test\"",
+            "alert sent: bad_certificate (42)",
+            "chosen by default, for the name is unknown",
+            "alert received: bad_certificate (42)",
+            "The client was told",
+        ],
+    ];
+    assert_eq!(parts.len(), wanted.len(), "{said}");
+    for (part, wanted) in parts.into_iter().zip(wanted) {
+        for text in wanted {
+            assert!(part.contains(text), "no {text:?} in\n{part}");
+        }
+    }
+}
+
+#[test]
+fn a_trace_of_a_foreign_server_says_how_the_handshake_went() {
+    let dual = Dual::start(&[]);
+    let ca = dual.file("ca.pem");
+    let url = format!("wss://127.0.0.1:{}/", dual.port);
+    let traced = example("tls_trace").args([&url, "--ca", &ca]).output();
+    let traced = traced.unwrap();
+    assert!(traced.status.success(), "{traced:?}");
+    assert!(String::from_utf8_lossy(&traced.stdout).contains("certificate verified"));
+    let stranger = dual.file("client.pem");
+    let traced = example("tls_trace")
+        .args([&url, "--ca", &stranger])
+        .output();
+    assert_eq!(traced.unwrap().status.code(), Some(1));
+}
+
+#[test]
+fn our_client_shows_its_certificate_to_a_server_that_demands_it() {
+    let dual = Dual::start(&["--client-auth", "required"]);
+    let url = format!("wss://localhost:{}/", dual.port);
+    let (ca, cert, key) = (
+        dual.file("ca.pem"),
+        dual.file("client.pem"),
+        dual.file("client.key"),
+    );
+    let target = ["--once", "--connect", &url, "--ca", &ca];
+    let shown = example("mtls_client")
+        .args(target)
+        .args(["--cert", &cert, "--key", &key])
+        .output()
+        .unwrap();
+    assert!(shown.status.success(), "{shown:?}");
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(": hello\n"));
+    let kept_back = example("mtls_client").args(target).output().unwrap();
+    assert_eq!(kept_back.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&kept_back.stderr);
+    assert!(error.contains("certificate_required (116)"), "{error}");
+}
+
+#[test]
+fn curl_is_greeted_over_https_and_http_on_one_port() {
+    if !is_there("curl") {
+        return;
+    }
+    let dual = Dual::start(&[]);
+    let ca = dual.file("ca.pem");
+    for host in ["localhost", "127.0.0.1"] {
+        for scheme in ["https", "http"] {
+            let answer = curl(&dual.url(scheme, host), &["--cacert", &ca]);
+            assert!(answer.status.success(), "{answer:?}");
+            assert!(answer.stdout.starts_with(b"Hello"), "{answer:?}");
+        }
+    }
+    let untrusting = curl(&dual.url("https", "localhost"), &[]);
+    // curl: the peer's certificate cannot be verified.
+    assert_eq!(untrusting.status.code(), Some(60));
+}
+
+#[test]
+fn client_authentication_decides_whom_curl_can_reach() {
+    if !is_there("curl") {
+        return;
+    }
+    for (auth, bare_https, http) in [
+        ("none", true, true),
+        ("optional", true, true),
+        ("browsers", true, true),
+        ("required", false, false),
+    ] {
+        let dual = Dual::start(&["--client-auth", auth]);
+        let ca = dual.file("ca.pem");
+        let (cert, key) = (dual.file("client.pem"), dual.file("client.key"));
+        let url = dual.url("https", "localhost");
+        let greeted = |answer: Output| answer.stdout.starts_with(b"Hello");
+        let shown = curl(&url, &["--cacert", &ca, "--cert", &cert, "--key", &key]);
+        assert!(greeted(shown), "{auth}, with a certificate");
+        let bare = curl(&url, &["--cacert", &ca]);
+        assert_eq!(greeted(bare), bare_https, "{auth}, without");
+        let clear = curl(&dual.url("http", "localhost"), &[]);
+        assert_eq!(greeted(clear), http, "{auth}, in the clear");
+    }
+}
+
+#[test]
+fn openssl_is_asked_for_a_certificate_and_refused_without_in_both_versions() {
+    if !is_there("openssl") {
+        return;
+    }
+    let dual = Dual::start(&["--client-auth", "required"]);
+    let (cert, key) = (dual.file("client.pem"), dual.file("client.key"));
+    for version in ["-tls1_2", "-tls1_3"] {
+        let shown = s_client(&dual, &[version, "-cert", &cert, "-key", &key]);
+        assert!(
+            shown.stdout.windows(5).any(|window| window == b"Hello"),
+            "{shown:?}"
+        );
+        let bare = s_client(&dual, &[version]);
+        let error = String::from_utf8_lossy(&bare.stderr);
+        assert!(error.contains("SSL alert number 116"), "{error}");
+    }
+}
+
+#[test]
+fn wrong_arguments_are_one_line_and_status_1() {
+    let missing = "/nonexistent.pem";
+    for (name, args) in [
+        ("dual_ws_wss_server", &["nonsense"][..]),
+        ("dual_ws_wss_server", &["--cert", missing]),
+        ("dual_ws_wss_server", &["--cert", missing, "--key", missing]),
+        ("dual_ws_wss_server", &["--client-auth", "perhaps"]),
+        ("dual_ws_wss_server", &["--nonsense", "value"]),
+        ("mtls_client", &["--connect"]),
+        ("mtls_client", &["--ca", missing]),
+        ("mtls_client", &["--connect", "wss://localhost/"]),
+        ("tls_trace", &["wss://localhost/"]),
+    ] {
+        let output = example(name).args(args).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name} {args:?}: {error}");
+        assert!(error.starts_with(name), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+/// What an example that ends by itself says, if it ends well.
+fn run(name: &str) -> String {
+    let output = example(name).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn example(name: &str) -> Command {
+    let here = std::env::current_exe().unwrap();
+    let target = here.parent().unwrap().parent().unwrap();
+    let path = target.join("examples").join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run cargo build --examples",
+        path.display()
+    );
+    Command::new(path)
+}
+
+/// A program that not every machine has. Without it a test shows nothing, and says so.
+fn is_there(program: &str) -> bool {
+    let version = Command::new(program)
+        .arg(if program == "curl" { "-V" } else { "version" })
+        .output();
+    if version.is_err() {
+        println!("skipped: there is no {program} on this machine");
+    }
+    version.is_ok()
+}
+
+fn curl(url: &str, options: &[&str]) -> Output {
+    let mut command = Command::new("curl");
+    command.args(["-q", "--silent", "--noproxy", "*", "--max-time", "20"]);
+    command.args(options).arg(url).output().unwrap()
+}
+
+fn s_client(dual: &Dual, options: &[&str]) -> Output {
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-quiet", "-verify_return_error"])
+        .args(["-servername", "localhost", "-connect"])
+        .arg(format!("127.0.0.1:{}", dual.port))
+        .args(["-CAfile", &dual.file("ca.pem")])
+        .args(options)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = client.stdin.take().unwrap();
+    // One that was refused has stopped reading.
+    let _ = input.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    drop(input);
+    client.wait_with_output().unwrap()
+}
+
+/// A running server with throw-away certificates.
+struct Dual {
+    process: Child,
+    /// Held open for what it says later.
+    _said: Lines<BufReader<ChildStdout>>,
+    directory: PathBuf,
+    port: u16,
+}
+
+impl Dual {
+    fn start(options: &[&str]) -> Self {
+        let mut command = example("dual_ws_wss_server");
+        let spawned = command
+            .arg("127.0.0.1:0")
+            .args(options)
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut process = spawned.unwrap();
+        let said = BufReader::new(process.stdout.take().unwrap());
+        let mut said = said.lines();
+        let made = said.next().unwrap().unwrap();
+        let (_, directory) = made.rsplit_once(" in ").unwrap();
+        let address = said.next().unwrap().unwrap();
+        let (_, port) = address.trim_end_matches('/').rsplit_once(':').unwrap();
+        Self {
+            directory: directory.into(),
+            port: port.parse().unwrap(),
+            process,
+            _said: said,
+        }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+
+    fn url(&self, scheme: &str, host: &str) -> String {
+        format!("{scheme}://{host}:{}/", self.port)
+    }
+}
+
+impl Drop for Dual {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
