@@ -168,7 +168,7 @@ impl Options {
         if let Some(pki) = &pki {
             let made = pki.server("server", &["localhost", "127.0.0.1", "::1"])?;
             identity.get_or_insert(made);
-            client_ca.get_or_insert(pki.ca());
+            client_ca.get_or_insert_with(|| pki.ca());
             pki.client("client")?;
             println!(
                 "made ca.pem, server.pem, server.key, client.pem and client.key in {}",

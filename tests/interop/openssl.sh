@@ -230,7 +230,8 @@ client_half() {
                     identity=(--cert "$work/client-$case.pem" --key "$work/client-$case.key" --out-of-date yes)
                 serve "$port" -cert "$work/server-good.pem" -key "$work/server-good.key" "-tls$version" "${verify[@]}"
                 outcome=$(dial "$port" "${identity[@]}")
-                outcome=$(sed 's/^the peer refused with \([a-z_]* ([0-9]*)\).*/\1/' <<<"$outcome")
+                outcome=${outcome#the peer refused with }
+                outcome=${outcome%%:*}
                 judge "our client, client auth $auth, TLS $version, $case" "$outcome" \
                     "$(their_verdict "$auth" "$case" "$version")" "$work/out" "$work/err"
                 stop_peer
