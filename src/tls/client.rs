@@ -309,9 +309,6 @@ pub(crate) struct ClientHandshake {
     /// For rustls: what it sends as SNI, if the configuration has it send one, and what it keeps
     /// sessions by.
     pub(crate) name: ServerName<'static>,
-    /// What the certificate is verified for.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for tests of the names"))]
-    pub(crate) verify: ServerName<'static>,
 }
 
 /// The checked settings of a vhost, ready for handshakes.
@@ -420,11 +417,7 @@ impl ClientConfigs {
             Some(sni) if sni == verify => (Arc::clone(&self.named), sni),
             Some(sni) => (self.split(&sni, &verify)?, sni),
         };
-        Ok(ClientHandshake {
-            config,
-            name,
-            verify,
-        })
+        Ok(ClientHandshake { config, name })
     }
 
     /// Pairs of names that have a configuration of their own.

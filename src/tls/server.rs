@@ -422,11 +422,6 @@ impl ServerConfigs {
         self.demand == Demand::Required
     }
 
-    #[cfg(test)]
-    pub(crate) const fn demand(&self) -> Demand {
-        self.demand
-    }
-
     /// Verifies the chain of a resumed session again, as if it had been presented now: time has
     /// passed since, and the application may have changed its mind.
     pub(crate) fn verify_resumed(

@@ -151,6 +151,11 @@ const SERVER_HELLO_DONE: u8 = 14;
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::cast_possible_truncation,
+        reason = "the lengths of test records are small"
+    )]
+
     use super::*;
 
     /// A handshake record with these messages, given as type and length.

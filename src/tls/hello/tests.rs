@@ -1,3 +1,8 @@
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "a byte of a random number is what is meant"
+)]
+
 use super::*;
 use crate::tls::test_support::{End, Pki, Rng, Theirs, VERSIONS};
 
