@@ -14,6 +14,7 @@
 
 pub mod body;
 pub mod head;
+pub mod response;
 mod start_line;
 
 use std::fmt;
