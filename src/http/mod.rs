@@ -13,6 +13,7 @@
 )]
 
 pub mod body;
+pub mod event_stream;
 pub mod head;
 pub mod response;
 mod start_line;
