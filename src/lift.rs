@@ -237,6 +237,11 @@ impl Lift<'_> {
         if self.read_ended() {
             self.records_ended(self.inner.out.now);
         }
+        // The end comes in its turn, behind what the application does not want yet. Only TLS tells
+        // of it that early.
+        if self.is_held_back() {
+            return;
+        }
         let Some(io) = &self.conn.io else { return };
         let Some(end) = &io.read_end else { return };
         match &mut self.conn.role {
@@ -258,6 +263,14 @@ impl Lift<'_> {
                 self.conn.send.ws_ended(cause);
             }
         }
+    }
+
+    /// Whether received bytes wait until the application resumes reading.
+    fn is_held_back(&self) -> bool {
+        let send = &self.conn.send;
+        let waits = matches!(self.conn.stash, Stash::Heap { .. });
+        let is_ws = matches!(self.conn.role, Role::Ws(_));
+        is_ws && waits && send.is_open() && send.flags.contains(Flags::PAUSED)
     }
 
     /// Writes what waits; asks the application for more; writes that.
