@@ -999,12 +999,20 @@ fn a_failed_handshake_is_told_once_and_its_alert_survives_what_the_client_goes_o
     // A record of a type that does not belong here, behind a record header that looks right.
     peer.write(&[22, 3, 1, 0, 4, 2, 0, 0, 0]).unwrap();
     site.lab.turn();
-    assert_eq!(site.lab.journal.count(|event| matches!(event, Event::Refused(_))), 1);
+    assert_eq!(
+        site.lab
+            .journal
+            .count(|event| matches!(event, Event::Refused(_))),
+        1
+    );
     for _ in 0..10 {
         let _ = peer.write(&[22, 3, 1, 0, 4, 2, 0, 0, 0]);
         site.lab.pass(Duration::from_millis(100));
     }
-    let reports = site.lab.journal.count(|event| matches!(event, Event::Report(_)));
+    let reports = site
+        .lab
+        .journal
+        .count(|event| matches!(event, Event::Report(_)));
     assert_eq!(reports, 1, "one report of one handshake");
     assert!(!peer.was_reset(), "a reset destroys the alert");
     assert!(crate::lab::clear_alert(&peer.read()).is_some());
