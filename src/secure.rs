@@ -383,7 +383,10 @@ impl Lift<'_> {
         }
         match self.judge_established() {
             Ok(()) => self.report_handshake(None),
-            Err(failure) => self.secure_failed(failure),
+            Err(failure) => {
+                self.report_handshake(Some(&failure));
+                self.secure_failed(failure);
+            }
         }
     }
 
@@ -400,7 +403,10 @@ impl Lift<'_> {
 
     /// The session has failed: what goes to the peer (an alert) is queued already.
     fn secure_failed(&mut self, failure: TlsFailure) {
-        self.report_handshake(Some(&failure));
+        // A client hears of its rejection when it thinks that the handshake is complete.
+        if self.is_in_tls_handshake() || matches!(self.conn.role, Role::Client(_)) {
+            self.report_handshake(Some(&failure));
+        }
         let trace = self.take_trace();
         match &mut self.conn.role {
             Role::Client(_) => {

@@ -1021,3 +1021,21 @@ fn a_failed_handshake_is_told_once_and_its_alert_survives_what_the_client_goes_o
     site.lab.turn();
     assert_eq!(site.lab.context.connections(), 0);
 }
+
+/// A handshake ends once: what goes wrong later is told by the final event.
+#[test]
+fn a_bad_record_after_the_handshake_is_no_second_handshake() {
+    for version in [&TLS12, &TLS13] {
+        let mut site = Site::new();
+        let stranger = site.open(version);
+        stranger.peer.write(&[23, 3, 3, 0, 20]).unwrap();
+        stranger.peer.write(&[0xaa; 20]).unwrap();
+        site.lab.turn();
+        let reports = site
+            .lab
+            .journal
+            .count(|event| matches!(event, Event::Report(_)));
+        assert_eq!(reports, 0, "{version:?}");
+        assert!(site.lab.journal.closed("a.test").unwrap().tls.is_some());
+    }
+}
