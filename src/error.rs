@@ -596,6 +596,16 @@ pub enum VhostError {
         /// The listener.
         address: SocketAddr,
     },
+    /// Another vhost has opened the listener, without TLS or with laxer policies than this one
+    /// asks for.
+    #[error(
+        "another vhost listens on {address} without TLS, or with other policies for plaintext and \
+         names; ask for the same"
+    )]
+    ListenerDiffers {
+        /// The listener.
+        address: SocketAddr,
+    },
     /// There is no such vhost.
     #[error("no such vhost: it was destroyed, or the id belongs to another context")]
     Gone,
