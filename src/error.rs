@@ -590,7 +590,8 @@ pub enum VhostError {
     },
     /// A listener serves plaintext to a vhost that requires client certificates.
     #[error(
-        "{address} serves plaintext too, where nobody can show the certificate that the vhost requires"
+        "{address} serves plaintext, where nobody can show the certificate that the vhost requires; \
+         give the listener tls(..)"
     )]
     PlaintextWithRequired {
         /// The listener.

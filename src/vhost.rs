@@ -60,7 +60,9 @@ pub(crate) fn create(
         }
     }
     for inherited in config.inherited {
-        bound.push(take_over(inherited)?);
+        let inherited = take_over(inherited)?;
+        tls.check_listener(inherited.address, inherited.tls)?;
+        bound.push(inherited);
     }
     let mut listeners = attach(parts, id, &shared, config.default_vhost);
     open(parts, id, bound, config.default_vhost, &mut listeners)?;
@@ -382,7 +384,8 @@ pub(crate) fn check_plaintext(
     tls: Option<PlaintextPolicy>,
     server: &crate::tls::ServerCell,
 ) -> Result<(), VhostError> {
-    if tls == Some(PlaintextPolicy::Serve) && server.configs().requires_client_cert() {
+    let serves_plaintext = matches!(tls, None | Some(PlaintextPolicy::Serve));
+    if serves_plaintext && server.configs().requires_client_cert() {
         return Err(VhostError::PlaintextWithRequired { address });
     }
     Ok(())
