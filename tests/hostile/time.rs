@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use wsloop::{Side, TimerTag};
 
-use super::common::{SIDES, Session, final_event, join};
-use crate::support::{Recorder, World, masked, request};
+use super::common::{SIDES, Session, final_event, frames_of, join};
+use crate::support::{Recorder, World, addr, masked, request};
 
 #[test]
 fn tm_01_a_head_that_trickles_in_ends_at_its_total_deadline() {
     let mut world = World::new(Recorder::echo);
-    let slow: Vec<_> = (0..100)
-        .map(|_| world.net.dial(crate::support::addr()).unwrap())
-        .collect();
+    let slow: Vec<_> = (0..100).map(|_| world.net.dial(addr()).unwrap()).collect();
     world.turn();
     let well = join(&mut world);
     world.log.take();
@@ -257,4 +255,64 @@ fn tm_09_the_deadline_of_the_head_ends_with_the_upgrade() {
     }
     assert_eq!(session.frames().len(), 100);
     assert_eq!(session.world.log.count("closed"), 0);
+}
+
+/// The cap on unsent pongs is about unsent ones: a stream that always has something queued goes on
+/// answering pings after any number of them.
+#[test]
+fn a_busy_stream_answers_pings_for_ever() {
+    use wsloop::{Limits, VhostConfig};
+
+    let mut limits = Limits::default();
+    limits.output_low_water = 64 * 1024;
+    let mut world = World::with(|log| {
+        VhostConfig::new("a.test")
+            .listen(addr())
+            .limits(limits)
+            .protocol(
+                "p",
+                Recorder {
+                    established: Some(Box::new(|wsi| {
+                        wsi.request_writable();
+                        Ok(())
+                    })),
+                    writable: Some(Box::new(|wsi| {
+                        wsi.send_binary(&[7; 1000])?;
+                        wsi.request_writable();
+                        Ok(())
+                    })),
+                    ..Recorder::new(log)
+                },
+            )
+    });
+    world.net.set_capacity(20_000);
+    let peer = world.dial();
+    peer.write(&request("/")).unwrap();
+    world.turn();
+    let mut wire = peer.read();
+    let end = wire
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .unwrap();
+    wire.drain(..end + 4);
+    let mut asked = 0_u32;
+    let mut answered = 0_u32;
+    for round in 0..3000 {
+        if round % 10 == 0 {
+            asked += 1;
+            peer.write(&masked(0x89, &[9; 100])).unwrap();
+        }
+        for _ in 0..20 {
+            world.context.service(Some(Duration::ZERO)).unwrap();
+        }
+        wire.extend(peer.read());
+        let (frames, rest) = frames_of(Side::Server, &wire);
+        answered += frames.iter().filter(|(first, _)| *first == 0x8a).count() as u32;
+        wire = rest.to_vec();
+    }
+    // Some may be on their way yet.
+    assert!(
+        answered + 20 > asked,
+        "{answered} of {asked} pings answered"
+    );
 }
