@@ -181,8 +181,10 @@ pub(crate) struct SendHalf {
     pub(crate) flags: Flags,
     /// The fragmented message that is open.
     pub(crate) fragment: Option<MessageKind>,
-    /// Bytes of pongs queued since the queue was last empty.
+    /// Bytes of pongs queued since the last time that none was unsent.
     pong_bytes: u32,
+    /// The end of the latest pong in the queue.
+    pong_end: u64,
     pub(crate) settings: Arc<Settings>,
     pub(crate) tx: TxQueue,
     /// Set once, by whatever ends the connection first.
@@ -250,6 +252,7 @@ impl SendHalf {
             flags: Flags::empty(),
             fragment: None,
             pong_bytes: 0,
+            pong_end: 0,
             settings,
             tx: TxQueue::default(),
             cause: None,
@@ -385,7 +388,7 @@ impl SendHalf {
         if self.phase != Phase::Open {
             return;
         }
-        if self.tx.is_empty() {
+        if self.tx.is_past(self.pong_end) {
             self.pong_bytes = 0;
         }
         let held = self
@@ -393,20 +396,26 @@ impl SendHalf {
             .as_ref()
             .is_some_and(|rare| rare.held_pong.is_some());
         let limit = self.settings.limits.pong_bytes;
-        if held || self.pong_bytes as usize + payload.len() > limit {
+        let is_over = self.pong_bytes > 0 && self.pong_bytes as usize + payload.len() > limit;
+        if held || is_over {
             self.rare().held_pong = Some(payload.to_vec());
             return;
         }
         self.pong_bytes += payload.len() as u32 + 6;
         self.push_frame(out, Fin::Last, Opcode::Pong, payload);
+        self.pong_end = self.tx.end();
     }
 
-    /// Sends the pong that was held back, once what was before it has left.
-    pub(crate) fn release_pong(&mut self, out: &mut Out) {
-        let Some(rare) = &mut self.rare else { return };
-        if let Some(payload) = rare.held_pong.take() {
-            self.push_pong(out, &payload);
+    /// Queues the pong that was held back, once those before it have left. Whether it did.
+    pub(crate) fn release_pong(&mut self, out: &mut Out) -> bool {
+        if !self.tx.is_past(self.pong_end) {
+            return false;
         }
+        let held = self.rare.as_mut().and_then(|rare| rare.held_pong.take());
+        if let Some(payload) = &held {
+            self.push_pong(out, payload);
+        }
+        held.is_some()
     }
 
     /// The round trip time if this answers our last ping.

@@ -283,8 +283,7 @@ impl Lift<'_> {
             self.on_writable();
         }
         self.flush();
-        if self.conn.send.tx.is_empty() {
-            self.conn.send.release_pong(&mut self.inner.out);
+        if self.conn.send.release_pong(&mut self.inner.out) {
             self.flush();
         }
     }
