@@ -316,3 +316,47 @@ fn a_busy_stream_answers_pings_for_ever() {
         "{answered} of {asked} pings answered"
     );
 }
+
+/// Our ping waits behind what we queued ourselves; a peer that takes all of it at its own pace and
+/// answers the ping as soon as it sees it is not silent.
+#[test]
+fn tm_04_a_slow_reader_is_not_hung_up_on_before_our_ping_could_reach_it() {
+    let mut world = World::new(|log| Recorder {
+        established: Some(Box::new(|wsi| {
+            wsi.set_timer(Duration::from_secs(1), TimerTag(1));
+            Ok(())
+        })),
+        timer: Some(Box::new(|wsi, _| {
+            while wsi.send_binary(&[7; 10_000]).is_ok() {}
+            wsi.set_timer(Duration::from_secs(1), TimerTag(1));
+            Ok(())
+        })),
+        ..Recorder::new(log)
+    });
+    world.net.set_capacity(16_000);
+    let peer = world.dial();
+    peer.write(&request("/")).unwrap();
+    world.turn();
+    let mut wire = peer.read();
+    let end = wire.windows(4).position(|four| four == b"\r\n\r\n");
+    wire.drain(..end.unwrap() + 4);
+    let mut taken = 0;
+    // 40 KB a second for two minutes: the queue of 1 MiB takes 26 s.
+    for _ in 0..300 {
+        world.pass(Duration::from_millis(400));
+        let came = peer.read();
+        taken += came.len();
+        wire.extend(came);
+        let (frames, rest) = frames_of(Side::Server, &wire);
+        for (_, payload) in frames.iter().filter(|(first, _)| *first == 0x89) {
+            let _ = peer.write(&masked(0x8a, payload));
+        }
+        wire = rest.to_vec();
+        assert_eq!(
+            world.log.count("closed"),
+            0,
+            "after {taken} bytes: {:?}",
+            world.log.lines().last()
+        );
+    }
+}
