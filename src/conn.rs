@@ -225,6 +225,8 @@ pub(crate) struct Rare {
 pub(crate) struct SentPing {
     pub(crate) payload: Box<[u8]>,
     pub(crate) at: Instant,
+    /// Where it ends in the queue.
+    end: u64,
 }
 
 /// What an accepted send tells.
@@ -378,8 +380,28 @@ impl SendHalf {
         self.rare().ping = Some(SentPing {
             payload: payload.into(),
             at,
+            end: u64::MAX,
         });
         self.push_frame(out, Fin::Last, Opcode::Ping, payload);
+        let end = self.tx.end();
+        if let Some(ping) = &mut self.rare().ping {
+            ping.end = end;
+        }
+    }
+
+    /// Whether our ping is behind what else waits: the peer cannot have seen it.
+    pub(crate) fn is_ping_unsent(&self) -> bool {
+        let rare = self.rare.as_ref();
+        let ping = rare.and_then(|rare| rare.ping.as_ref());
+        let waits = ping.is_some_and(|ping| !self.tx.is_past(ping.end));
+        waits && self.flags.contains(Flags::PING_SENT)
+    }
+
+    /// Our ping has left the queue: from now on the peer has as long as it always has.
+    pub(crate) fn ping_left(&mut self, now: Instant) {
+        let before = self.settings.retry.ping_after().unwrap_or_default();
+        let since = now.checked_sub(before).unwrap_or(now);
+        self.last_received = self.last_received.max(since);
     }
 
     /// RFC 6455 section 5.5.3: a ping is answered with its payload; of several unanswered ones the

@@ -305,7 +305,11 @@ impl Lift<'_> {
         if io.is_flushed(&send.tx) || send.flags.contains(Flags::ABORT) {
             return;
         }
+        let ping_waited = send.is_ping_unsent();
         let flushed = io.flush(&mut send.tx, &mut self.inner.out.pool);
+        if ping_waited && !send.is_ping_unsent() {
+            send.ping_left(self.inner.out.now);
+        }
         send.deadlines.write = match flushed {
             Flushed::All => None,
             Flushed::Nothing if send.deadlines.write.is_some() => send.deadlines.write,
@@ -616,6 +620,10 @@ impl crate::conn::SendHalf {
     }
 
     fn validity(&self, now: Instant) -> Validity {
+        if self.is_ping_unsent() {
+            // Until then the deadline of output is the one that counts.
+            return Validity::Wait(None);
+        }
         let ping = if self.flags.contains(Flags::PING_SENT) {
             PingState::Outstanding
         } else {
