@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wsloop::{Side, TimerTag};
+use wsloop::{Side, TimerTag, VhostConfig};
 
 use super::common::{SIDES, Session, final_event, frames_of, join};
 use crate::support::{Recorder, World, addr, masked, request};
@@ -261,7 +261,7 @@ fn tm_09_the_deadline_of_the_head_ends_with_the_upgrade() {
 /// answering pings after any number of them.
 #[test]
 fn a_busy_stream_answers_pings_for_ever() {
-    use wsloop::{Limits, VhostConfig};
+    use wsloop::Limits;
 
     let mut limits = Limits::default();
     limits.output_low_water = 64 * 1024;
@@ -359,4 +359,27 @@ fn tm_04_a_slow_reader_is_not_hung_up_on_before_our_ping_could_reach_it() {
             world.log.lines().last()
         );
     }
+}
+
+/// The deadline of the closing handshake is not one for sending a page to somebody who takes it
+/// steadily.
+#[test]
+fn a_page_arrives_whole_at_a_peer_that_takes_it_in_eight_seconds() {
+    let body = vec![b'x'; 800_000];
+    let mut world = World::with(|log| {
+        VhostConfig::new("a.test")
+            .listen(addr())
+            .page("/", "text/plain", body)
+            .protocol("p", Recorder::new(log))
+    });
+    world.net.set_capacity(10_000);
+    let peer = world.dial();
+    peer.write(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        .unwrap();
+    let mut came = 0;
+    for _ in 0..100 {
+        world.pass(Duration::from_millis(100));
+        came += peer.read().len();
+    }
+    assert!(came > 800_000, "{came} bytes came");
 }

@@ -526,3 +526,21 @@ fn a_vhost_that_requires_certificates_has_no_plain_listener() {
         "{made:?}"
     );
 }
+
+/// `Timeouts::head`: "from the accept to the complete request head", and `Timeouts::tls`: together
+/// 20 s by default, wherever in them the peer is slow.
+#[test]
+fn a_stranger_holds_a_tls_port_no_longer_than_head_and_tls_together() {
+    let mut site = Site::new(PlaintextPolicy::Reject);
+    let config = rustls_client(&site.pki, None, &[&rustls::version::TLS13]);
+    let mut stranger = TlsStranger::new(site.lab.stranger(), config, "a.test");
+    let hello = stranger.flight();
+    site.lab.pass(Duration::from_millis(9_800));
+    stranger.peer.write(&hello[..1]).unwrap();
+    site.lab.pass(Duration::from_millis(9_800));
+    stranger.peer.write(&hello[1..]).unwrap();
+    let _ = stranger.exchange(&mut site.lab);
+    site.lab.pass(Duration::from_millis(9_800));
+    let left = site.lab.context.connections();
+    assert_eq!(left, 0, "29 s and not one byte of a request");
+}
