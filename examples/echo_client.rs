@@ -50,6 +50,7 @@ impl Protocol for Echo {
     }
 }
 
+const USAGE: &str = "usage: echo_client URL [--ca PEM [--cert PEM --key PEM]]";
 const MESSAGE_MAX: usize = 64 * 1024 * 1024;
 
 fn main() -> ExitCode {
@@ -58,11 +59,7 @@ fn main() -> ExitCode {
 
 fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
     let files = args.values(["--ca", "--cert", "--key"])?;
-    let url = args
-        .word()?
-        .ok_or("usage: echo_client URL [--ca PEM [--cert PEM --key PEM]]")?;
-    let info = ClientConnectInfo::from_url(&url)?;
-
+    let info = ClientConnectInfo::from_url(&args.word()?.ok_or(USAGE)?)?;
     let limits = Limits::default()
         .with_message_bytes(MESSAGE_MAX)
         .with_output_bytes(2 * MESSAGE_MAX)
@@ -71,6 +68,8 @@ fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
     let vhost = VhostConfig::new("client").limits(limits);
     #[cfg(feature = "tls")]
     let vhost = with_tls(vhost, files)?;
+    #[cfg(not(feature = "tls"))]
+    let _: [Option<String>; 3] = files;
     let mut vhost = vhost;
     let echo = vhost.add_protocol("echo", Echo::default());
     let vhost = context.create_vhost(vhost)?;

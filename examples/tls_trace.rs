@@ -5,8 +5,7 @@
 //!
 //! Without arguments four handshakes are shown, each as both sides see it: a good one, one that is
 //! resumed, one of a client that has no certificate and should have one, and one with a server
-//! whose certificate is for another name. With an URL, ends with status 1 if there was no
-//! connection.
+//! whose certificate is for another name. With a URL, the status is 1 if there was no connection.
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 #[path = "support/args.rs"]

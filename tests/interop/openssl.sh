@@ -181,7 +181,8 @@ server_half() {
 refusal() {
     local line
     IFS= read -r -t 10 -u 3 line || line='no refusal'
-    sed 's/^refused 127\.0\.0\.1:[0-9]*: //' <<<"$line" | without_clock
+    if [[ $line =~ ^refused\ 127\.0\.0\.1:[0-9]+:\ (.*) ]]; then line=${BASH_REMATCH[1]}; fi
+    without_clock <<<"$line"
 }
 
 # How long ago something was depends on when this runs; since when does not.
@@ -225,7 +226,7 @@ our_reason() {
 
 # YYYYMMDDHHMMSSZ as we write it
 utc() {
-    sed 's/\(....\)\(..\)\(..\)\(..\)\(..\)\(..\)Z/\1-\2-\3 \4:\5:\6 UTC/' <<<"$1"
+    echo "${1:0:4}-${1:4:2}-${1:6:2} ${1:8:2}:${1:10:2}:${1:12:2} UTC"
 }
 
 # The alert that this side sends.
