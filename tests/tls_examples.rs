@@ -333,7 +333,7 @@ fn s_client(dual: &Dual, options: &[&str]) -> Output {
         .unwrap();
     let mut input = client.stdin.take().unwrap();
     // One that was refused has stopped reading.
-    let _ = input.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let _ = input.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     drop(input);
     client.wait_with_output().unwrap()
 }

@@ -156,7 +156,7 @@ server_half() {
                 identity=()
                 [ "$case" = no-certificate ] ||
                     identity=(-cert "$work/client-$case.pem" -key "$work/client-$case.key")
-                printf 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n' |
+                printf 'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' |
                     timeout 10 openssl s_client -connect "127.0.0.1:$port" -servername localhost "-tls$version" \
                         -CAfile "$work/ca.pem" -verify_return_error -quiet "${identity[@]}" \
                         >"$work/out" 2>"$work/err" || true
