@@ -102,6 +102,13 @@
 //! }
 //! ```
 //!
+//! # HTTP beside WebSocket
+//!
+//! A vhost serves plain requests, too: [`VhostConfig::mount`] gives a prefix of its paths to an
+//! [`HttpHandler`], a function, a fixed [`Response`] or a protocol. A handler has its own state per
+//! request, gets the body as it arrives, and answers at once, in pieces, or later through
+//! [`Cx::exchange`].
+//!
 //! # In somebody else's loop
 //!
 //! [`Context`] has a descriptor ([`AsFd`](std::os::fd::AsFd)) that is readable when there is
