@@ -513,7 +513,14 @@ impl ConnectError {
 
     /// Whether a deadline ended it.
     pub fn is_timeout(&self) -> bool {
-        matches!(self.details.failure, ConnectFailure::Timeout(_))
+        match &self.details.failure {
+            ConnectFailure::Timeout(_) => true,
+            #[cfg(feature = "tls")]
+            ConnectFailure::Tls(error) => {
+                matches!(error.failure, crate::tls::TlsFailure::Timeout { .. })
+            }
+            _ => false,
+        }
     }
 
     /// The response of a peer that refused the upgrade: status, headers, first part of the body.

@@ -7,7 +7,9 @@ use crate::arena::Arena;
 use crate::config::{NamePolicy, PlaintextPolicy};
 use crate::conn::{Conn, NO_PROTOCOL, Role, STASHED_HEADER};
 use crate::context::ListenerSlot;
-use crate::error::{CloseCause, CloseKind, CloseSide, ConnectFailure, RefusalReason, TlsError};
+use crate::error::{
+    CloseCause, CloseKind, CloseSide, ConnectFailure, Deadline, RefusalReason, TlsError,
+};
 use crate::id::VhostId;
 use crate::inner::{Inner, Vhost};
 use crate::lift::Lift;
@@ -101,6 +103,16 @@ impl Secure {
     /// The transport's stream has ended; what that means.
     pub(crate) fn eof(&mut self, now: Instant) -> Result<(), TlsFailure> {
         self.session.eof(now)
+    }
+
+    /// See [`Session::lost`].
+    pub(crate) fn lost(&mut self, now: Instant, kind: io::ErrorKind) -> Result<(), TlsFailure> {
+        self.session.lost(now, kind)
+    }
+
+    /// See [`Session::time_out`].
+    fn time_out(&mut self, now: Instant, deadline: Deadline) -> TlsFailure {
+        self.session.time_out(now, deadline)
     }
 
     /// Queues `close_notify`, once.
@@ -413,15 +425,18 @@ impl Lift<'_> {
         }
     }
 
-    /// The stream under the records has ended.
+    /// The stream under the records has ended, or takes no more.
     pub(crate) fn records_ended(&mut self, now: Instant) {
-        let Some(secure) = self.conn.io.as_mut().and_then(|io| io.secure.as_mut()) else {
-            return;
-        };
+        let Some(io) = &mut self.conn.io else { return };
+        let Some(secure) = &mut io.secure else { return };
         let handshaking = secure.is_handshaking();
-        let Err(failure) = secure.eof(now) else {
-            return;
+        let ended = match (&io.read_end, &io.write_error) {
+            (Some(ReadEnd::Failed(error)), _) | (None, Some(error)) => {
+                secure.lost(now, error.kind())
+            }
+            _ => secure.eof(now),
         };
+        let Err(failure) = ended else { return };
         match &self.conn.role {
             Role::Client(client) if client.is_dialling_tls() => self.secure_failed(failure),
             Role::Http(http) if handshaking && !http.is_responding() => self.secure_failed(failure),
@@ -429,6 +444,30 @@ impl Lift<'_> {
             // handshake of RFC 6455 has its own proof.
             _ => {}
         }
+    }
+
+    /// The time for a TLS handshake is over; whether there is one. Silence on a port that speaks
+    /// nothing else is one that has not begun.
+    pub(crate) fn time_out_handshake(&mut self, deadline: Deadline) -> bool {
+        let now = self.inner.out.now;
+        let came = self.conn.send.last_received;
+        let Some(io) = &mut self.conn.io else {
+            return false;
+        };
+        if let Role::Http(http) = &self.conn.role {
+            if http.sniffs == Some(PlaintextPolicy::Reject) {
+                io.secure = Some(Box::new(Secure::server(came)));
+            }
+        }
+        let Some(secure) = io.secure.as_mut().filter(|secure| secure.is_handshaking()) else {
+            return false;
+        };
+        let failure = secure.time_out(now, deadline);
+        self.secure_failed(failure);
+        if let Role::Http(_) = self.conn.role {
+            self.end_now();
+        }
+        true
     }
 
     /// Begins TLS on a client's fresh transport.

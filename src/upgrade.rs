@@ -473,10 +473,17 @@ impl Lift<'_> {
             return;
         };
         let timeouts = &self.conn.send.settings.timeouts;
-        if self.is_in_tls_handshake() && !http.is_responding() {
-            let deadline = Deadline::new(DeadlineStage::Tls, timeouts.tls);
-            return self.end_unanswered(RefusalReason::Timeout(deadline));
+        let tls = match self.is_in_tls_handshake() {
+            true => Deadline::new(DeadlineStage::Tls, timeouts.tls),
+            false => Deadline::new(DeadlineStage::Head, timeouts.head),
+        };
+        if !http.is_responding() && self.time_out_handshake(tls) {
+            return;
         }
+        let Role::Http(http) = &self.conn.role else {
+            return;
+        };
+        let timeouts = &self.conn.send.settings.timeouts;
         let (status, deadline) = match &http.state {
             State::Head => (408, Deadline::new(DeadlineStage::Head, timeouts.head)),
             State::Waiting(pending) | State::Decided(pending, _) => {

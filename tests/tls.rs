@@ -21,6 +21,8 @@ mod names;
 mod port;
 #[path = "tls/rotation.rs"]
 mod rotation;
+#[path = "tls/silence.rs"]
+mod silence;
 #[path = "tls/sni.rs"]
 mod sni;
 #[path = "tls/traces.rs"]

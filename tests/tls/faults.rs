@@ -192,7 +192,11 @@ fn tl_02_a_client_that_leaves_is_told_with_the_stage_it_left_at() {
     for version in [&TLS12, &TLS13] {
         for way in [Leaves::Silently, Leaves::Reset] {
             let stage = |refused: Refused| match refused.tls {
-                Some(TlsFailure::Closed(stage)) => stage,
+                Some(TlsFailure::Closed(stage)) if way == Leaves::Silently => stage,
+                Some(TlsFailure::Lost {
+                    stage,
+                    kind: io::ErrorKind::ConnectionReset,
+                }) if way == Leaves::Reset => stage,
                 other => panic!("{version:?} {way:?}: {other:?} {}", refused.text),
             };
             let refused = server_told(version, way, |site, stranger| {
@@ -369,8 +373,18 @@ fn tl_02_a_server_that_leaves_is_told_with_the_stage_it_left_at() {
         ];
         for (version, prepare, stage) in cases {
             let failed = client_told(version, way, prepare);
-            let expected = Some(TlsFailure::Closed(stage));
-            assert_eq!(failed.tls, expected, "{version:?} {way:?}: {}", failed.text);
+            let kind = io::ErrorKind::ConnectionReset;
+            let expected = match way {
+                Leaves::Reset => TlsFailure::Lost { stage, kind },
+                _ => TlsFailure::Closed(stage),
+            };
+            let told = failed.tls.as_ref();
+            assert_eq!(
+                told,
+                Some(&expected),
+                "{version:?} {way:?}: {}",
+                failed.text
+            );
             assert_eq!(failed.stage, ConnectStage::Tls);
         }
     }
@@ -385,13 +399,10 @@ fn tl_02_a_server_that_leaves_after_the_handshake_is_told_at_the_response() {
             match way {
                 // An orderly end is no failure of TLS.
                 Leaves::Closing => assert_eq!(failed.tls, None, "{}", failed.text),
-                Leaves::Silently | Leaves::Reset => {
-                    let expected = Some(TlsFailure::Truncated);
-                    assert!(
-                        failed.tls == expected || way == Leaves::Reset && failed.tls.is_none(),
-                        "{version:?} {way:?}: {}",
-                        failed.text
-                    );
+                Leaves::Silently => assert_eq!(failed.tls, Some(TlsFailure::Truncated)),
+                Leaves::Reset => {
+                    assert_eq!(failed.tls, None, "{version:?}: {}", failed.text);
+                    assert!(failed.text.contains("reset"), "{}", failed.text);
                 }
             }
         }

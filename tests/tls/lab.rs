@@ -84,6 +84,7 @@ pub struct End {
 pub struct Failed {
     pub who: String,
     pub stage: ConnectStage,
+    pub is_timeout: bool,
     pub tls: Option<TlsFailure>,
     pub trace: Option<TlsTrace>,
     pub text: String,
@@ -311,6 +312,7 @@ impl Protocol for Probe {
         self.journal.push(Event::ConnectError(Failed {
             who: self.who.clone(),
             stage: error.stage(),
+            is_timeout: error.is_timeout(),
             tls,
             trace,
             text: error.to_string(),
@@ -333,6 +335,10 @@ impl ContextObserver for Watcher {
             kind: variant(&refusal.reason),
             deadline: match &refusal.reason {
                 RefusalReason::Timeout(deadline) => Some(deadline.stage),
+                RefusalReason::Tls(tls) => match &tls.failure {
+                    TlsFailure::Timeout { deadline, .. } => Some(deadline.stage),
+                    _ => None,
+                },
                 _ => None,
             },
             text: refusal.reason.to_string(),

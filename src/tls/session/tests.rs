@@ -754,7 +754,7 @@ fn replayable_data_waits_for_the_end_of_the_handshake() {
             let early = client.early_data();
             assert_eq!(early.is_some(), round == 1);
             if let Some(mut early) = early {
-                std::io::Write::write_all(&mut early, b"early, ").unwrap();
+                io::Write::write_all(&mut early, b"early, ").unwrap();
             }
         }
         client.send(b"late");
