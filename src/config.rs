@@ -29,11 +29,14 @@ pub struct ContextConfig {
     pub(crate) receive_buffer: usize,
     pub(crate) turn_budget: usize,
     pub(crate) observer: Box<dyn ContextObserver>,
+    #[cfg(feature = "tls")]
+    pub(crate) key_log: Option<crate::tls::SharedKeyLog>,
+    pub(crate) max_tls_handshakes: usize,
 }
 
 impl ContextConfig {
     /// The defaults: 100 000 connections, no limit per address, 128 KiB receive buffer, 1 MiB
-    /// read per connection and turn, nobody observing.
+    /// read per connection and turn, 1024 TLS handshakes at once, nobody observing.
     pub fn new() -> Self {
         Self {
             max_connections: 100_000,
@@ -41,6 +44,9 @@ impl ContextConfig {
             receive_buffer: 128 * 1024,
             turn_budget: 1024 * 1024,
             observer: Box::new(()),
+            #[cfg(feature = "tls")]
+            key_log: None,
+            max_tls_handshakes: 1024,
         }
     }
 
@@ -77,6 +83,40 @@ impl ContextConfig {
     /// free-standing timers. Default: nobody.
     pub fn observer(mut self, observer: impl ContextObserver) -> Self {
         self.observer = Box::new(observer);
+        self
+    }
+}
+
+#[cfg(feature = "tls")]
+impl ContextConfig {
+    /// Tells the secrets of all TLS connections of the context, of both sides, to `log`: a closure
+    /// or a [`KeyLogFile`](crate::tls::KeyLogFile). For debugging, since whoever has the secrets
+    /// reads the traffic. Default: nobody is told, and the environment variable `SSLKEYLOGFILE` is
+    /// not looked at.
+    ///
+    /// ```no_run
+    /// use wsloop::{ContextConfig, tls::KeyLogFile};
+    ///
+    /// let mut config = ContextConfig::new();
+    /// if let Some(path) = std::env::var_os("SSLKEYLOGFILE") {
+    ///     config = config.key_log(KeyLogFile::append(path)?);
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn key_log(mut self, log: impl crate::tls::KeyLog + 'static) -> Self {
+        self.key_log = Some(crate::tls::SharedKeyLog::new(log));
+        self
+    }
+
+    /// How many TLS handshakes there may be at once as a server, from the accept until the
+    /// handshake is complete or has failed, or the first byte shows that it is none; at least 1. At
+    /// the cap TLS listeners accept nobody: peers wait in their backlogs, and nothing is computed
+    /// for them. Default 1024.
+    ///
+    /// Silent peers take their places for as long as [`Timeouts::head`] and [`Timeouts::tls`] allow:
+    /// [`max_connections_per_ip`](Self::max_connections_per_ip) keeps one address from taking all.
+    pub fn max_tls_handshakes(mut self, handshakes: usize) -> Self {
+        self.max_tls_handshakes = handshakes.max(1);
         self
     }
 }

@@ -166,6 +166,8 @@ bitflags! {
         const READY = 1 << 5;
         /// A validity ping is out.
         const PING_SENT = 1 << 6;
+        /// Counts as a TLS handshake in progress.
+        const HANDSHAKING = 1 << 7;
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::arena::Arena;
 use crate::client::ClientConnectInfo;
 use crate::config::{NamePattern, Page, Settings, VhostConfig};
-use crate::conn::{Conn, Role};
+use crate::conn::{Conn, Flags, Role};
 use crate::dial::{self, Bound as BoundTo};
 use crate::error::{ConnectError, ConnectFailure, ConnectStage};
 use crate::id::{TimerTag, VhostId, WsiId};
@@ -27,6 +27,9 @@ pub(crate) struct Inner {
     pub(crate) commands: VecDeque<Command>,
     pub(crate) per_ip: BTreeMap<IpAddr, u32>,
     pub(crate) max_connections: usize,
+    /// Accepted connections whose TLS handshake is not over.
+    pub(crate) handshakes: usize,
+    pub(crate) max_handshakes: usize,
     /// Nothing new begins any more.
     pub(crate) shutting_down: bool,
     /// The connection that is out of its slot. Still set when a turn begins only if a callback
@@ -43,6 +46,8 @@ pub(crate) struct LiftMark {
     pub(crate) session: Option<usize>,
     /// The address it counts for, if it was accepted.
     pub(crate) ip: Option<IpAddr>,
+    /// Whether it counts as a TLS handshake in progress.
+    pub(crate) handshaking: bool,
 }
 
 impl LiftMark {
@@ -58,6 +63,7 @@ impl LiftMark {
             protocol: conn.send.protocol,
             session,
             ip: io.map(|io| io.peer.ip()),
+            handshaking: conn.send.flags.contains(Flags::HANDSHAKING),
         }
     }
 }

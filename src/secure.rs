@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::arena::Arena;
 use crate::config::{NamePolicy, PlaintextPolicy};
-use crate::conn::{Conn, NO_PROTOCOL, Role, STASHED_HEADER};
+use crate::conn::{Conn, Flags, NO_PROTOCOL, Role, STASHED_HEADER};
 use crate::context::ListenerSlot;
 use crate::error::{
     CloseCause, CloseKind, CloseSide, ConnectFailure, Deadline, RefusalReason, TlsError,
@@ -335,7 +335,17 @@ impl Lift<'_> {
             PlaintextPolicy::RedirectToHttps => http.redirects = true,
             PlaintextPolicy::Reject => http.rejects = true,
         }
+        self.leave_handshake();
         false
+    }
+
+    /// It is no TLS handshake in progress any more: another one may have its place.
+    fn leave_handshake(&mut self) {
+        if self.conn.send.flags.contains(Flags::HANDSHAKING) {
+            self.conn.send.flags -= Flags::HANDSHAKING;
+            self.inner.handshakes -= 1;
+            self.mark_lifted();
+        }
     }
 
     fn open_records(
@@ -376,6 +386,7 @@ impl Lift<'_> {
 
     /// The handshake is complete, as far as this side can tell.
     fn secure_established(&mut self) {
+        self.leave_handshake();
         let now = self.inner.out.now;
         if let Role::Client(_) = self.conn.role {
             self.send_request();
@@ -402,6 +413,7 @@ impl Lift<'_> {
 
     /// The session has failed: what goes to the peer (an alert) is queued already.
     fn secure_failed(&mut self, failure: TlsFailure) {
+        self.leave_handshake();
         self.report_handshake(Some(&failure));
         let trace = self.take_trace();
         match &mut self.conn.role {

@@ -11,8 +11,12 @@ mod testpki;
 mod crowd;
 #[path = "tls/faults.rs"]
 mod faults;
+#[path = "tls/key_log.rs"]
+mod key_log;
 #[path = "tls/lab.rs"]
 mod lab;
+#[path = "tls/limits.rs"]
+mod limits;
 #[path = "tls/matrix.rs"]
 mod matrix;
 #[path = "tls/names.rs"]

@@ -88,8 +88,8 @@ impl ClientTls {
     }
 
     /// Everything as this configuration of rustls has it, which follows the versions of rustls and
-    /// not those of this crate. The other settings are without effect on it, the handshake trace
-    /// lacks what it does about certificates, and a connection cannot verify another name than it
+    /// not those of this crate. The other settings, and the key log of the context, are without effect on it, the
+    /// handshake trace lacks what it does about certificates, and a connection cannot verify another name than it
     /// sends.
     pub const fn from_rustls(config: Arc<ClientConfig>) -> Self {
         Self {
@@ -238,7 +238,7 @@ impl Own {
         };
         named.resumption = resumption(sessions);
         if let Some(log) = &env.key_log {
-            named.key_log = Arc::clone(log);
+            named.key_log = Arc::new(log.clone());
         }
         Ok(ClientConfigs::new(named, names, sessions, Some(verifier)))
     }

@@ -11,6 +11,7 @@ pub mod fuzzing;
 pub(crate) mod hello;
 mod identity;
 mod info;
+mod key_log;
 mod peer;
 mod pem;
 mod roots;
@@ -32,7 +33,6 @@ pub(crate) mod verify;
 
 use std::sync::Arc;
 
-use rustls::KeyLog;
 use rustls::SupportedCipherSuite;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::hash::HashAlgorithm;
@@ -48,6 +48,8 @@ pub use failure::{CertificateProblem, TlsFailure, TlsParameter, TlsStage};
 pub use hello::{ClientHello, ForeignProtocol, HelloError, ServerNameIndication, TlsVersion};
 pub use identity::{Identity, IdentityFiles, IdentityOptions, IdentityWarning};
 pub use info::TlsInfo;
+pub(crate) use key_log::SharedKeyLog;
+pub use key_log::{KeyLog, KeyLogFile};
 pub use peer::PeerIdentity;
 pub use roots::{RevocationLists, Roots};
 pub use rotate::Expiring;
@@ -63,7 +65,7 @@ pub(crate) struct TlsEnv {
     /// The wall clock that certificates and tickets are judged by.
     pub(crate) clock: Arc<dyn TimeProvider>,
     /// Where secrets are written to, if the application wants them written.
-    pub(crate) key_log: Option<Arc<dyn KeyLog>>,
+    pub(crate) key_log: Option<SharedKeyLog>,
 }
 
 impl TlsEnv {

@@ -66,8 +66,8 @@ impl ServerTls {
     }
 
     /// Everything as this configuration of rustls has it, which follows the versions of rustls and
-    /// not those of this crate. The other settings are without effect on it, certificates are
-    /// neither watched nor exchanged, whether it requires client certificates is not known, and the
+    /// not those of this crate. The other settings, and the key log of the context, are without effect on it, certificates
+    /// are neither watched nor exchanged, whether it requires client certificates is not known, and the
     /// handshake trace lacks what it does about certificates.
     pub const fn from_rustls(config: Arc<ServerConfig>) -> Self {
         Self {
@@ -197,7 +197,7 @@ impl Own {
         config.alpn_protocols.clone_from(&self.alpn);
         self.resumption.apply(&mut config)?;
         if let Some(log) = &env.key_log {
-            config.key_log = Arc::clone(log);
+            config.key_log = Arc::new(log.clone());
         }
         Ok(Arc::new(config))
     }

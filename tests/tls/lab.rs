@@ -390,9 +390,14 @@ impl Lab {
     }
 
     pub fn seeded(seed: u64) -> Self {
+        Self::with(seed, ContextConfig::new())
+    }
+
+    /// With the lab's observer in place of the configuration's.
+    pub fn with(seed: u64, config: ContextConfig) -> Self {
         let net = Net::new(seed);
         let journal = Journal::default();
-        let config = ContextConfig::new().observer(Watcher(journal.clone()));
+        let config = config.observer(Watcher(journal.clone()));
         let context = Context::simulated(&net, config).unwrap();
         Self {
             net,
