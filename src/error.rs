@@ -711,8 +711,11 @@ pub enum RefusalReason {
     #[cfg(feature = "tls")]
     #[error("TLS: {0}")]
     Tls(#[source] Box<TlsError>),
-    /// A plain connection to a listener that speaks TLS only.
-    #[error("a plain connection to a listener that speaks TLS only")]
+    /// A plain HTTP request to a listener that speaks TLS only, or that redirects to `https`.
+    #[error(
+        "plain HTTP to a listener that speaks TLS: use wss:// or https://, or have the listener \
+         serve both (PlaintextPolicy::Serve)"
+    )]
     Plaintext,
     /// The request is for another vhost than the TLS handshake was.
     #[error("the request is for another vhost than the TLS handshake was")]

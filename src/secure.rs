@@ -18,12 +18,14 @@ use crate::pool::BufferPool;
 use crate::protocol::TlsReport;
 use crate::timer::saturating_add;
 use crate::tls::client::{ClientHandshake, PeerNames};
-use crate::tls::hello::{FirstByte, first_byte};
+use crate::tls::hello::{FirstByte, Sniffed, first_byte, sniff_client};
 use crate::tls::server::ServerConfigs;
 use crate::tls::session::{Chosen, Received, Selection, Session};
 use crate::tls::trace::{self, ChosenBy, TlsHandshake, TlsStep};
 use crate::tls::verify::take_unverified;
-use crate::tls::{ClientHello, PeerIdentity, ServerCell, TlsEnv, TlsFailure, TlsInfo, TlsTrace};
+use crate::tls::{
+    ClientHello, ForeignProtocol, PeerIdentity, ServerCell, TlsEnv, TlsFailure, TlsInfo, TlsTrace,
+};
 use crate::ws::Side;
 use crate::ws::send::TxQueue;
 use crate::wsi::Cx;
@@ -324,7 +326,13 @@ impl Lift<'_> {
             return false;
         };
         let first = buffer.get(STASHED_HEADER).copied().map(first_byte);
-        if first == Some(FirstByte::Tls) {
+        let is_tls = match first {
+            Some(FirstByte::Tls) => true,
+            // Where nothing else is spoken, the session says what it is in place of TLS.
+            Some(FirstByte::MaybeSslV2 | FirstByte::Other) => policy == PlaintextPolicy::Reject,
+            Some(FirstByte::MaybeHttp) | None => false,
+        };
+        if is_tls {
             io.secure = Some(Box::new(Secure::server(now)));
             let tls = self.conn.send.settings.timeouts.tls;
             self.conn.send.deadlines.stage = saturating_add(now, tls);
@@ -337,6 +345,26 @@ impl Lift<'_> {
         }
         self.leave_handshake();
         false
+    }
+
+    /// On a listener that speaks TLS only: whether these first bytes are neither that nor HTTP,
+    /// which would be answered. Then that is why the connection ends.
+    pub(crate) fn is_foreign(&mut self, input: &[u8]) -> bool {
+        let now = self.inner.out.now;
+        let text = input.trim_ascii_start();
+        let guess = match sniff_client(text) {
+            Sniffed::Foreign(ForeignProtocol::PlainHttp) | Sniffed::Tls | Sniffed::Undecided => {
+                return false;
+            }
+            Sniffed::Foreign(guess) => guess,
+        };
+        let Some(io) = &mut self.conn.io else {
+            return false;
+        };
+        let secure = io.secure.insert(Box::new(Secure::server(now)));
+        let failure = secure.session.give_up(now, TlsFailure::NotTls(guess));
+        self.secure_failed(failure);
+        true
     }
 
     /// It is no TLS handshake in progress any more: another one may have its place.
@@ -425,7 +453,9 @@ impl Lift<'_> {
                     self.refused(RefusalReason::Tls(Box::new(TlsError { failure, trace })));
                 }
             }
-            Role::Linger => self.end_now(),
+            // What still comes is dropped: ending with it unread would be a reset, which may cost
+            // the peer our alert.
+            Role::Linger => {}
             Role::Ws(_) => {
                 let kind = CloseKind::Tls(Box::new(TlsError { failure, trace }));
                 self.conn

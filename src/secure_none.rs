@@ -53,6 +53,10 @@ impl Lift<'_> {
         false
     }
 
+    pub(crate) fn is_foreign(&mut self, _: &[u8]) -> bool {
+        false
+    }
+
     pub(crate) fn received_records(&mut self, _: &mut [u8], _: usize) {}
 
     pub(crate) fn records_ended(&mut self, _: Instant) {}

@@ -113,6 +113,13 @@ impl Lift<'_> {
             State::Responding => return input.len(),
             State::Waiting(_) | State::Decided(..) => return 0,
         }
+        let rejects = http.rejects;
+        if rejects && self.is_foreign(input) {
+            return input.len();
+        }
+        let Role::Http(http) = &mut self.conn.role else {
+            return 0;
+        };
         match http.scanner.scan(input, &limits) {
             Ok(None) => 0,
             Ok(Some(len)) => {
@@ -120,6 +127,10 @@ impl Lift<'_> {
                 len
             }
             Err(error) => {
+                if rejects {
+                    self.reject_plaintext();
+                    return input.len();
+                }
                 let body = format!("{error}\n");
                 self.respond(error.status(), &[], body.as_bytes());
                 self.refused(RefusalReason::Head(error));
@@ -128,8 +139,17 @@ impl Lift<'_> {
         }
     }
 
+    /// Says to somebody who speaks HTTP that this port speaks TLS.
+    fn reject_plaintext(&mut self) {
+        self.respond(400, &[], b"this port speaks TLS: use https or wss\n");
+        self.refused(RefusalReason::Plaintext);
+    }
+
     fn on_request(&mut self, bytes: &[u8]) {
         let limits = self.conn.send.settings.limits.head;
+        if matches!(&self.conn.role, Role::Http(http) if http.rejects) {
+            return self.reject_plaintext();
+        }
         let head = match RequestHead::parse(bytes, &limits) {
             Ok(head) => head,
             Err(error) => {
@@ -139,10 +159,6 @@ impl Lift<'_> {
             }
         };
         if let Role::Http(http) = &self.conn.role {
-            if http.rejects {
-                self.respond(400, &[], b"this port speaks TLS: use https or wss\n");
-                return self.refused(RefusalReason::Plaintext);
-            }
             if http.redirects {
                 return self.redirect(&head);
             }

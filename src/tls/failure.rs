@@ -795,7 +795,8 @@ mod tests {
             ),
             (
                 TlsFailure::NotTls(ForeignProtocol::PlainHttp),
-                "the peer does not speak TLS, but HTTP without TLS (ws:// or http://)",
+                "the peer does not speak TLS, but HTTP without TLS; use wss:// or https:// with a port \
+                 that speaks TLS, and ws:// or http:// with one that does not",
             ),
             (
                 TlsFailure::Closed(TlsStage::ServerHello),
