@@ -83,6 +83,9 @@ pub(crate) struct Out {
 pub(crate) enum Command {
     CreateVhost(VhostId, Box<VhostConfig>),
     DestroyVhost(VhostId),
+    /// A vhost has an identity that nobody has been warned about yet.
+    #[cfg(feature = "tls")]
+    NewIdentity(VhostId, Side),
     Shutdown(Duration),
 }
 
@@ -177,7 +180,7 @@ impl Vhost {
             #[cfg(feature = "tls")]
             watch_interval: None,
             #[cfg(feature = "tls")]
-            expiry_thresholds: Vec::new(),
+            expiry_thresholds: crate::rotation::EXPIRY_THRESHOLDS.to_vec(),
             #[cfg(feature = "tls")]
             server_upkeep: Default::default(),
             #[cfg(feature = "tls")]

@@ -442,19 +442,25 @@ impl Lift<'_> {
     /// The session has failed: what goes to the peer (an alert) is queued already.
     fn secure_failed(&mut self, failure: TlsFailure) {
         self.leave_handshake();
+        // What still comes is dropped: ending with it unread would be a reset, which may cost the
+        // peer our alert.
+        let is_told = match &self.conn.role {
+            Role::Http(http) => http.is_responding(),
+            Role::Linger => true,
+            Role::Client(_) | Role::Ws(_) => false,
+        };
+        if is_told {
+            return;
+        }
         self.report_handshake(Some(&failure));
         let trace = self.take_trace();
         match &mut self.conn.role {
             Role::Client(_) => {
                 self.stop_dialling(ConnectFailure::Tls(Box::new(TlsError { failure, trace })));
             }
-            Role::Http(http) => {
-                if http.refused.is_none() {
-                    self.refused(RefusalReason::Tls(Box::new(TlsError { failure, trace })));
-                }
+            Role::Http(_) => {
+                self.refused(RefusalReason::Tls(Box::new(TlsError { failure, trace })));
             }
-            // What still comes is dropped: ending with it unread would be a reset, which may cost
-            // the peer our alert.
             Role::Linger => {}
             Role::Ws(_) => {
                 let kind = CloseKind::Tls(Box::new(TlsError { failure, trace }));
@@ -561,12 +567,17 @@ impl Lift<'_> {
         }
         let Some(io) = &mut self.conn.io else { return };
         let Some(secure) = &mut io.secure else { return };
+        let trace = secure.trace();
+        if trace.steps().len() == 0 {
+            // The peer's data have shown that the handshake had come to its end long ago.
+            return;
+        }
         let report = TlsReport {
             id: self.conn.send.id,
             vhost: id,
             side: self.conn.send.side,
             peer: io.peer,
-            trace: secure.trace(),
+            trace,
             info: secure.info(),
             failure: failure.cloned(),
         };

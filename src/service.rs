@@ -336,6 +336,8 @@ impl Context {
                     self.close_vhost(id);
                     self.wind_down_vhost(id);
                 }
+                #[cfg(feature = "tls")]
+                Command::NewIdentity(id, side) => self.on_new_identity(id, side),
                 Command::Shutdown(grace) => self.begin_shutdown(grace),
             }
         }

@@ -9,8 +9,12 @@ use crate::context::{ListenerSlot, ListenerState, Parts, ProtocolSlot, listen_op
 use crate::error::VhostError;
 use crate::http::{is_field_value, is_token};
 use crate::id::{Token, VhostId};
+#[cfg(feature = "tls")]
+use crate::inner::Command;
 use crate::inner::{Inner, TimerKind, Vhost, VhostProtocol, VhostState};
 use crate::net::listen::Listener;
+#[cfg(feature = "tls")]
+use crate::ws::Side;
 
 /// Fills the announced vhost `id`. On an error nothing has changed.
 #[cfg_attr(
@@ -81,6 +85,10 @@ pub(crate) fn create(
             traces_tls: config.traces_tls,
             ..Vhost::announced()
         };
+    }
+    #[cfg(feature = "tls")]
+    for side in [Side::Server, Side::Client] {
+        inner.commands.push_back(Command::NewIdentity(id, side));
     }
     Ok(())
 }

@@ -70,7 +70,7 @@ fn session(journal: &crate::lab::Journal) -> Vec<String> {
         Event::ConnectError(failed) => Some(failed.text.clone()),
         Event::Refused(refused) => Some(refused.text.clone()),
         Event::Filter { who, .. } => Some(format!("filter {who}")),
-        Event::Expiring(..) | Event::Identity(..) => None,
+        Event::Expiring(..) | Event::Identity(..) | Event::Warning(..) => None,
     });
     journal.take();
     told
@@ -509,6 +509,8 @@ fn tl_03_what_comes_to_a_tls_port_is_named_answered_if_that_helps_and_closed() {
                 Some(failure) => {
                     let report = site.lab.journal.report(wsloop::Side::Server).unwrap();
                     assert_eq!(report.failure.as_ref(), Some(failure));
+                    let again = site.lab.journal.report(wsloop::Side::Server);
+                    assert!(again.is_none(), "reported twice");
                     assert!(refused.trace.is_some());
                 }
             }

@@ -18,8 +18,8 @@ use rustls::{
 };
 use wsloop::sim::{Net, SimPeer};
 use wsloop::tls::{
-    Alert, ClientTls, Expiring, Identity, IdentityOptions, PeerIdentity, Roots, ServerTls,
-    TlsConfigError, TlsFailure, TlsInfo, TlsStep, TlsTrace,
+    Alert, ClientTls, Expiring, Identity, IdentityOptions, IdentityWarning, PeerIdentity, Roots,
+    ServerTls, TlsConfigError, TlsFailure, TlsInfo, TlsStep, TlsTrace,
 };
 use wsloop::{
     Accept, ClientConnectInfo, Close, CloseCause, CloseKind, CloseSide, ConnectError,
@@ -50,6 +50,7 @@ pub enum Event {
     Report(Reported),
     Expiring(VhostId, Side, Expiring),
     Identity(VhostId, Side, Result<(), String>),
+    Warning(VhostId, Side, IdentityWarning),
 }
 
 /// An established WebSocket.
@@ -363,6 +364,16 @@ impl ContextObserver for Watcher {
         what: &Expiring,
     ) {
         self.0.push(Event::Expiring(id, side, *what));
+    }
+
+    fn on_identity_warning(
+        &mut self,
+        _: &mut Cx<'_>,
+        id: VhostId,
+        side: Side,
+        warning: &IdentityWarning,
+    ) {
+        self.0.push(Event::Warning(id, side, warning.clone()));
     }
 
     fn on_identity_changed(
