@@ -522,7 +522,9 @@ impl Lift<'_> {
         if http.is_responding() {
             return;
         }
-        if self.is_in_tls_handshake() {
+        // Silence on a port that speaks nothing else may yet become a handshake.
+        let awaits_tls = http.sniffs == Some(PlaintextPolicy::Reject);
+        if awaits_tls || self.is_in_tls_handshake() {
             return self.end_unanswered(RefusalReason::Shutdown);
         }
         self.respond(503, &[], b"the server is shutting down\n");

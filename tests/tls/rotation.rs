@@ -804,3 +804,48 @@ fn an_end_within_a_month_is_told_by_default_and_can_be_turned_off() {
         assert_eq!(told, if silent { &[][..] } else { &expected });
     }
 }
+
+/// The application's word is the last: a drain that is under way does not bring the connection
+/// back.
+#[test]
+fn who_closes_during_a_drain_is_not_brought_back() {
+    type Say = fn(&mut Lab, ProtocolHandle<Probe>, WsiId);
+    let ways: [(Say, bool); 3] = [
+        (|_, _, _| {}, true),
+        (
+            |lab, handle, id| {
+                let close = wsloop::Close::normal();
+                let _ = lab
+                    .context
+                    .with_protocol(handle, |_, cx| cx.close(id, close));
+            },
+            false,
+        ),
+        (
+            |lab, handle, id| {
+                let _ = lab.context.with_protocol(handle, |_, cx| cx.abort(id));
+            },
+            false,
+        ),
+    ];
+    for (say, comes_back) in ways {
+        let mut site = Site::new(|tls, _| tls);
+        let id = site.lab.connect(site.client, retrying());
+        site.lab.journal.take();
+        let next = identity(&named(&site.pki, "client 2"));
+        site.lab
+            .context
+            .set_client_identity(site.client, next)
+            .unwrap();
+        assert_eq!(site.lab.context.drain_old_identity(site.client), 1);
+        say(&mut site.lab, site.client_handle, id);
+        site.lab.turn();
+        assert!(site.lab.journal.closed("client").is_some());
+        site.lab.pass(SECOND * 5);
+        assert_eq!(site.lab.journal.open("client").is_some(), comes_back);
+        assert_eq!(
+            site.lab.context.connections(),
+            if comes_back { 2 } else { 0 }
+        );
+    }
+}
