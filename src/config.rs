@@ -203,7 +203,8 @@ pub struct Timeouts {
     pub dns: Duration,
     /// Client: TCP connect, all addresses together. Default 10 s.
     pub tcp: Duration,
-    /// The TLS handshake, client and server. Default 10 s.
+    /// The TLS handshake: of a client from the connected transport, of a server from the first byte.
+    /// Default 10 s.
     pub tls: Duration,
     /// Client: from the established transport to the checked response. Default 15 s.
     pub response: Duration,
@@ -313,7 +314,8 @@ impl ListenConfig {
     expect(dead_code, unreachable_pub, reason = "TLS listeners only")
 )]
 pub enum PlaintextPolicy {
-    /// Answers with a response that says so, and closes.
+    /// Answers HTTP with a response that says so, and closes; closes what is neither, and names it in
+    /// the reason.
     Reject,
     /// Serves it in the clear, on the same vhosts. Not together with a vhost that requires client
     /// certificates.

@@ -87,10 +87,16 @@ pub(crate) fn create(
         };
     }
     #[cfg(feature = "tls")]
+    announce_identities(inner, id);
+    Ok(())
+}
+
+/// Has the loop look at the identities of a new vhost when no callback runs.
+#[cfg(feature = "tls")]
+fn announce_identities(inner: &mut Inner, id: VhostId) {
     for side in [Side::Server, Side::Client] {
         inner.commands.push_back(Command::NewIdentity(id, side));
     }
-    Ok(())
 }
 
 fn check_protocols(config: &VhostConfig) -> Result<(), VhostError> {

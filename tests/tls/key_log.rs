@@ -13,6 +13,8 @@ use crate::testpki::{Pki, TempDir};
 
 /// Label, client random and secret.
 type Line = (String, Vec<u8>, Vec<u8>);
+/// Client random and secret.
+type Said = (Vec<u8>, Vec<u8>);
 
 fn logging() -> (ContextConfig, Arc<Mutex<Vec<Line>>>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
@@ -46,7 +48,7 @@ const LABELS: [&str; 5] = [
 fn both_sides_tell_the_same_secrets_of_the_same_connection() {
     let (config, lines) = logging();
     connect(config);
-    let mut told: BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>> = BTreeMap::new();
+    let mut told: BTreeMap<String, Vec<Said>> = BTreeMap::new();
     for (label, random, secret) in lines.lock().unwrap().drain(..) {
         assert_eq!(random.len(), 32);
         assert!(secret.len() >= 32, "{label}");
