@@ -30,7 +30,6 @@ pub(crate) struct HttpRole {
     pub(crate) listener: (u32, u64),
     scanner: HeadScanner,
     state: State,
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS listeners only"))]
     /// The first byte has not come, which says what a connection to a TLS listener is.
     pub(crate) sniffs: Option<PlaintextPolicy>,
     /// A plain connection to a TLS listener that wants to say so.
