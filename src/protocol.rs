@@ -15,7 +15,7 @@ use crate::id::{RequestId, TimerTag, VhostId, WsiId};
 use crate::net::transport::Io;
 use crate::pool::BufferPool;
 #[cfg(feature = "tls")]
-use crate::tls::{Expiring, TlsConfigError};
+use crate::tls::{Expiring, IdentityWarning, TlsConfigError};
 #[cfg(feature = "tls")]
 use crate::ws::Side;
 use crate::ws::handshake::UpgradeRequest;
@@ -212,7 +212,8 @@ pub trait ContextObserver: Send + 'static {
     }
 
     /// The certificate of a vhost has come closer to its end than one of the thresholds of
-    /// [`Context::warn_before_expiry`](crate::Context::warn_before_expiry).
+    /// [`Context::warn_before_expiry`](crate::Context::warn_before_expiry), by default 30 days, 7
+    /// days, one day and 0.
     #[cfg(feature = "tls")]
     fn on_certificate_expiring(
         &mut self,
@@ -222,6 +223,20 @@ pub trait ContextObserver: Send + 'static {
         what: &Expiring,
     ) {
         let _ = (cx, id, side, what);
+    }
+
+    /// The identity of a vhost has something that peers may object to: it does not cover a name of
+    /// the vhost, say. Comes once for each warning and each identity that is taken into use: with
+    /// the first turn after the vhost is made, and after every exchange.
+    #[cfg(feature = "tls")]
+    fn on_identity_warning(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: VhostId,
+        side: Side,
+        warning: &IdentityWarning,
+    ) {
+        let _ = (cx, id, side, warning);
     }
 
     /// A vhost that watches its files ([`Context::watch_identity`](crate::Context::watch_identity))
