@@ -12,8 +12,15 @@
     clippy::wildcard_enum_match_arm
 )]
 
+pub mod auth;
 pub mod body;
+pub mod conditional;
+pub mod date;
 pub mod head;
+pub mod mime;
+pub mod origin;
+pub mod path;
+pub mod range;
 mod start_line;
 
 use std::fmt;
