@@ -31,12 +31,27 @@ impl SafePath {
     /// [`PathError`], which gives the status to answer with.
     pub fn parse(path: &str) -> Result<Self, PathError> {
         let rest = path.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
-        let (body, trailing_slash) = match rest.strip_suffix('/') {
+        Self::of_segments(rest, decode)
+    }
+
+    /// Checks names that stand as they are, with `/` between them and none in front.
+    ///
+    /// # Errors
+    /// [`PathError`], as for a request.
+    pub fn from_names(names: &str) -> Result<Self, PathError> {
+        Self::of_segments(names, |name| Ok(name.to_owned()))
+    }
+
+    fn of_segments(
+        text: &str,
+        decode: impl Fn(&str) -> Result<String, PathError>,
+    ) -> Result<Self, PathError> {
+        let (body, trailing_slash) = match text.strip_suffix('/') {
             Some(body) => (body, true),
-            None => (rest, rest.is_empty()),
+            None => (text, text.is_empty()),
         };
         let mut joined = String::with_capacity(body.len());
-        if !rest.is_empty() {
+        if !text.is_empty() {
             for raw in body.split('/') {
                 let segment = decode(raw)?;
                 check_segment(&segment)?;
@@ -79,6 +94,27 @@ impl SafePath {
         match name.rsplit_once('.') {
             Some(("", _)) | None => None,
             Some((_, extension)) => Some(extension),
+        }
+    }
+
+    /// The path of something below this one.
+    pub fn join(&self, below: &Self) -> Self {
+        let mut joined = self.joined.clone();
+        if !joined.is_empty() && !below.joined.is_empty() {
+            joined.push('/');
+        }
+        joined.push_str(&below.joined);
+        Self {
+            joined,
+            trailing_slash: below.trailing_slash,
+        }
+    }
+
+    /// The usual name of a directory's index.
+    pub(crate) fn index_html() -> Self {
+        Self {
+            joined: String::from("index.html"),
+            trailing_slash: false,
         }
     }
 
