@@ -21,6 +21,7 @@ pub mod mime;
 pub mod origin;
 pub mod path;
 pub mod range;
+pub mod response;
 mod start_line;
 
 use std::fmt;

@@ -136,7 +136,11 @@ impl HttpHandler for StaticFiles {
     }
 
     /// Goes on: who has asked may have nothing more to say.
-    fn on_read_closed(&mut self, _: &mut Http<'_>, _: &mut FileTransfer) -> Result<(), HttpFailure> {
+    fn on_read_closed(
+        &mut self,
+        _: &mut Http<'_>,
+        _: &mut FileTransfer,
+    ) -> Result<(), HttpFailure> {
         Ok(())
     }
 }
@@ -251,7 +255,11 @@ impl HttpHandler for EmbeddedFiles {
     }
 
     /// Goes on: who has asked may have nothing more to say.
-    fn on_read_closed(&mut self, _: &mut Http<'_>, _: &mut FileTransfer) -> Result<(), HttpFailure> {
+    fn on_read_closed(
+        &mut self,
+        _: &mut Http<'_>,
+        _: &mut FileTransfer,
+    ) -> Result<(), HttpFailure> {
         Ok(())
     }
 }
@@ -451,13 +459,10 @@ fn answer_to(error: &io::Error) -> HttpFailure {
 /// Whether there is no such file: also when a name on the way is a file's, is a symbolic link's, or
 /// is longer than the file system has.
 fn is_missing(error: &io::Error) -> bool {
-    if matches!(
+    matches!(
         error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename
-    ) {
-        return true;
-    }
-    is_link_error(error)
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    ) || is_link_error(error)
 }
 
 #[cfg(unix)]

@@ -159,7 +159,10 @@ impl OpenFile {
     pub(super) fn etag(&self) -> io::Result<ETag> {
         let (seconds, nanoseconds) = match self.stamp.modified.duration_since(UNIX_EPOCH) {
             Ok(since) => (since.as_secs(), since.subsec_nanos()),
-            Err(before) => (before.duration().as_secs(), before.duration().subsec_nanos()),
+            Err(before) => (
+                before.duration().as_secs(),
+                before.duration().subsec_nanos(),
+            ),
         };
         let identity = identity(&self.file.metadata()?);
         Ok(ETag::of_file(self.length(), seconds, nanoseconds, identity))
