@@ -16,6 +16,7 @@ pub mod auth;
 pub mod body;
 pub mod conditional;
 pub mod date;
+pub mod event_stream;
 pub mod head;
 pub mod mime;
 pub mod origin;
