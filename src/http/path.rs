@@ -195,6 +195,39 @@ pub fn is_hidden_name(name: &str) -> bool {
     visible(name).next() == Some('.')
 }
 
+/// How many bytes of a path as it came are the prefix, when both have their percent-encoding undone.
+pub(crate) fn decoded_prefix(path: &str, prefix: &str) -> Option<usize> {
+    let (mut path_rest, mut prefix_rest) = (path.as_bytes(), prefix.as_bytes());
+    while let Some((wanted, rest)) = next_octet(prefix_rest) {
+        prefix_rest = rest;
+        let (octet, rest) = next_octet(path_rest)?;
+        path_rest = rest;
+        if octet != wanted {
+            return None;
+        }
+    }
+    path.len().checked_sub(path_rest.len())
+}
+
+/// The first octet, decoded where it can be. An encoded slash is none: it ends no segment.
+fn next_octet(bytes: &[u8]) -> Option<(Octet, &[u8])> {
+    match bytes {
+        [b'%', high, low, rest @ ..] => match (hex(Some(*high)), hex(Some(*low))) {
+            (Some(high), Some(low)) if (high, low) == (2, 15) => Some((Octet::EncodedSlash, rest)),
+            (Some(high), Some(low)) => Some((Octet::Plain(high << 4 | low), rest)),
+            _ => Some((Octet::Plain(b'%'), bytes.get(1..)?)),
+        },
+        [byte, rest @ ..] => Some((Octet::Plain(*byte), rest)),
+        [] => None,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Octet {
+    EncodedSlash,
+    Plain(u8),
+}
+
 /// Decodes the percent-encoding of one segment, once.
 fn decode(raw: &str) -> Result<String, PathError> {
     let mut bytes = Vec::with_capacity(raw.len());
