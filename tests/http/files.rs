@@ -638,9 +638,11 @@ fn a_sparse_file_larger_than_memory_is_served_by_range() {
     assert_eq!(field(&head, "Content-Length"), Some("8589934592"));
 }
 
+type Change = fn(&Path);
+
 #[test]
 fn a_file_that_changes_meanwhile_ends_the_connection() {
-    let changes: [(&str, fn(&Path)); 3] = [
+    let changes: [(&str, Change); 3] = [
         ("truncated", |path| {
             File::options()
                 .write(true)
