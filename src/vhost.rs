@@ -37,37 +37,12 @@ pub(crate) fn create(
     check_pages(&config.pages)?;
     check_mounts(&config)?;
     let tls = TlsCells::new(parts, &config)?;
-    let mut bound = Vec::new();
-    let mut shared = Vec::new();
-    for listen in &config.listen {
-        let address = listen.address;
-        match existing(parts, address) {
-            Some(name) => {
-                check_shared(inner, parts, name, &names, config.default_vhost)?;
-                tls.check_listener(address, plaintext_of(parts, name))?;
-                check_asked(parts, name, listen)?;
-                shared.push(name);
-            }
-            None => {
-                tls.check_listener(address, listen.tls)?;
-                let opened = parts.system.bind(address, listen_options(listen));
-                let failed = |source| VhostError::Bind { address, source };
-                let listener = opened.map_err(failed)?;
-                let address = listener.local_addr().map_err(failed)?;
-                bound.push(NewListener {
-                    listener,
-                    address,
-                    tls: listen.tls,
-                    names: listen.names,
-                });
-            }
-        }
-    }
-    for inherited in config.inherited {
-        let inherited = take_over(inherited)?;
-        tls.check_listener(inherited.address, inherited.tls)?;
-        bound.push(inherited);
-    }
+    let asked = Asked {
+        names: &names,
+        default: config.default_vhost,
+        tls: &tls,
+    };
+    let (shared, bound) = bind(inner, parts, &config.listen, config.inherited, &asked)?;
     let mut listeners = attach(parts, id, &shared, config.default_vhost);
     open(parts, id, bound, config.default_vhost, &mut listeners)?;
     let (protocols, default_protocol) =
@@ -93,6 +68,57 @@ pub(crate) fn create(
         };
     }
     Ok(())
+}
+
+/// What a new vhost asks of its listeners.
+struct Asked<'a> {
+    names: &'a [NamePattern],
+    default: bool,
+    tls: &'a TlsCells,
+}
+
+/// The listeners that are there already, and those that are opened now.
+fn bind(
+    inner: &Inner,
+    parts: &mut Parts,
+    listen: &[ListenConfig],
+    inherited: Vec<TcpListener>,
+    asked: &Asked<'_>,
+) -> Result<(Vec<(u32, u64)>, Vec<NewListener>), VhostError> {
+    let mut bound = Vec::new();
+    let mut shared = Vec::new();
+    for listen in listen {
+        let address = listen.address;
+        match existing(parts, address) {
+            Some(name) => {
+                check_shared(inner, parts, name, asked.names, asked.default)?;
+                asked
+                    .tls
+                    .check_listener(address, plaintext_of(parts, name))?;
+                check_asked(parts, name, listen)?;
+                shared.push(name);
+            }
+            None => {
+                asked.tls.check_listener(address, listen.tls)?;
+                let opened = parts.system.bind(address, listen_options(listen));
+                let failed = |source| VhostError::Bind { address, source };
+                let listener = opened.map_err(failed)?;
+                let address = listener.local_addr().map_err(failed)?;
+                bound.push(NewListener {
+                    listener,
+                    address,
+                    tls: listen.tls,
+                    names: listen.names,
+                });
+            }
+        }
+    }
+    for inherited in inherited {
+        let inherited = take_over(inherited)?;
+        asked.tls.check_listener(inherited.address, inherited.tls)?;
+        bound.push(inherited);
+    }
+    Ok((shared, bound))
 }
 
 fn check_protocols(config: &VhostConfig) -> Result<(), VhostError> {
