@@ -42,7 +42,7 @@ pub(crate) fn create(
         default: config.default_vhost,
         tls: &tls,
     };
-    let (shared, bound) = bind(inner, parts, &config.listen, config.inherited, &asked)?;
+    let Found { shared, bound } = bind(inner, parts, &config.listen, config.inherited, &asked)?;
     let mut listeners = attach(parts, id, &shared, config.default_vhost);
     open(parts, id, bound, config.default_vhost, &mut listeners)?;
     let (protocols, default_protocol) =
@@ -77,14 +77,21 @@ struct Asked<'a> {
     tls: &'a TlsCells,
 }
 
-/// The listeners that are there already, and those that are opened now.
+/// The listeners of a new vhost.
+struct Found {
+    /// Those that are there already.
+    shared: Vec<(u32, u64)>,
+    bound: Vec<NewListener>,
+}
+
+/// Finds or opens listeners.
 fn bind(
     inner: &Inner,
-    parts: &mut Parts,
+    parts: &Parts,
     listen: &[ListenConfig],
     inherited: Vec<TcpListener>,
     asked: &Asked<'_>,
-) -> Result<(Vec<(u32, u64)>, Vec<NewListener>), VhostError> {
+) -> Result<Found, VhostError> {
     let mut bound = Vec::new();
     let mut shared = Vec::new();
     for listen in listen {
@@ -118,7 +125,7 @@ fn bind(
         asked.tls.check_listener(inherited.address, inherited.tls)?;
         bound.push(inherited);
     }
-    Ok((shared, bound))
+    Ok(Found { shared, bound })
 }
 
 fn check_protocols(config: &VhostConfig) -> Result<(), VhostError> {
