@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::open::{Dotfiles, OpenFile, Opened, Root, Symlinks};
+use super::open::{Dotfiles, OpenFile, Opened, Root, Symlinks, is_missing};
 use super::transfer::{FileTransfer, Found, Source};
 use crate::handler::{Http, HttpFailure, HttpHandler, HttpRequest};
 use crate::http::conditional::ETag;
@@ -454,31 +454,6 @@ fn answer_to(error: &io::Error) -> HttpFailure {
         (503, "the file cannot be read now\n")
     };
     Response::text(status, text).into()
-}
-
-/// Whether there is no such file: also when a name on the way is a file's, is a symbolic link's, or
-/// is longer than the file system has.
-fn is_missing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    ) || is_link_error(error)
-}
-
-#[cfg(unix)]
-fn is_link_error(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-
-    // A link where none is followed; FreeBSD says EMLINK, NetBSD EFTYPE, a socket ENXIO.
-    let code = error.raw_os_error();
-    [Errno::LOOP, Errno::MLINK, Errno::NXIO, Errno::NAMETOOLONG]
-        .into_iter()
-        .any(|errno| code == Some(errno.raw_os_error()))
-}
-
-#[cfg(not(unix))]
-fn is_link_error(_: &io::Error) -> bool {
-    false
 }
 
 /// Bytes that are read at once.

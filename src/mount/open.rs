@@ -87,6 +87,31 @@ impl Root {
     }
 }
 
+/// Whether there is no such file: also when a name on the way is a file's, is a symbolic link's, or
+/// is longer than the file system has.
+pub(super) fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    ) || is_link_error(error)
+}
+
+#[cfg(unix)]
+fn is_link_error(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+
+    // A link where none is followed; FreeBSD says EMLINK, NetBSD EFTYPE, a socket ENXIO.
+    let code = error.raw_os_error();
+    [Errno::LOOP, Errno::MLINK, Errno::NXIO, Errno::NAMETOOLONG]
+        .into_iter()
+        .any(|errno| code == Some(errno.raw_os_error()))
+}
+
+#[cfg(not(unix))]
+fn is_link_error(_: &io::Error) -> bool {
+    false
+}
+
 /// `.well-known` is there to be asked for (RFC 8615).
 fn is_hidden((depth, name): (usize, &str)) -> bool {
     is_hidden_name(name) && !(depth == 0 && name == ".well-known")
