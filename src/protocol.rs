@@ -11,6 +11,8 @@ use crate::conn::Phase;
 use crate::error::{CloseCause, ConnectError, ServerRefusal, VhostError};
 use crate::http::HeaderList;
 use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::origin::{OriginError, Transport};
+use crate::http::response::Response;
 use crate::id::{RequestId, TimerTag, VhostId, WsiId};
 use crate::net::transport::Io;
 use crate::pool::BufferPool;
@@ -337,6 +339,14 @@ impl<'a> Request<'a> {
         self.io.secure.as_ref()?.peer_identity()
     }
 
+    /// What it came over, for [`OriginPolicy::check`](crate::http::origin::OriginPolicy::check).
+    pub const fn transport(&self) -> Transport {
+        match self.is_tls() {
+            true => Transport::Tls,
+            false => Transport::Plain,
+        }
+    }
+
     /// Names the request, for a verdict that comes later.
     pub const fn id(&self) -> RequestId {
         self.id
@@ -479,6 +489,21 @@ impl Refuse {
         self.body = body.into();
         self.body.truncate(64 * 1024);
         self
+    }
+}
+
+impl From<OriginError> for Refuse {
+    /// Refuses with 403 and the reason.
+    fn from(error: OriginError) -> Self {
+        Response::text(error.status(), format!("{error}\n")).into()
+    }
+}
+
+impl From<Response> for Refuse {
+    fn from(response: Response) -> Self {
+        Self::new(response.status)
+            .headers(response.headers)
+            .body(response.body)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::exchange::Exchange;
 use crate::http::HeaderList;
 use crate::http::body::Framing;
 use crate::http::head::{HeadLimits, HeadScanner, RequestHead};
+use crate::http::response::Response;
 use crate::http::write_response;
 use crate::id::{RequestId, VhostId};
 use crate::inner::{VhostProtocol, VhostState};
@@ -304,6 +305,10 @@ impl Lift<'_> {
             self.respond(404, &[], b"no WebSocket protocol is served here\n");
             return self.refused(RefusalReason::PlainHttp(404));
         };
+        if let Err(response) = self.admit(&head) {
+            self.refuse(&Refuse::from(*response));
+            return;
+        }
         let verdict = self.filter(&head, &upgrade, &choice);
         match verdict {
             Ok(accept) if accept.later.is_some() => self.wait(bytes, limits, choice, &accept),
@@ -409,6 +414,19 @@ impl Lift<'_> {
                 selected: None,
             })
         })
+    }
+
+    /// Whether the mount of the protocol, if it has one, lets the request in.
+    fn admit(&self, head: &RequestHead<'_>) -> Result<(), Box<Response>> {
+        match self.inner.vhost(self.conn.send.vhost) {
+            Some(vhost) if vhost.has_protocol_routes() => {
+                let found = route(&vhost.routes, head.path());
+                found.map_or(Ok(()), |(route, _)| {
+                    route.options.admit(head, self.transport())
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn has_routes(&self) -> bool {
