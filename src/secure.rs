@@ -38,7 +38,8 @@ pub(crate) struct Secure {
     /// Plaintext in `out`, and the length of the records with it.
     sealed: usize,
     sealed_len: usize,
-    /// Whether the peer's certificate was verified, and not let pass by a `danger_` option.
+    /// Whether the peer's certificate was verified: by our own rules, for those of a configuration
+    /// of rustls are not known, and not let pass by a `danger_` option.
     verified: bool,
     /// Which settings of the vhost it was made with.
     pub(crate) generation: u64,
@@ -56,10 +57,15 @@ impl Secure {
         now: Instant,
     ) -> Result<Self, TlsFailure> {
         let mut out = Vec::new();
-        let ClientHandshake { config, name, .. } = handshake;
+        let ClientHandshake {
+            config,
+            name,
+            verifies,
+        } = handshake;
         let session = Session::client(config, name, now, &mut out)?;
         Ok(Self {
             out,
+            verified: verifies,
             generation,
             ..Self::new(session)
         })
@@ -72,7 +78,7 @@ impl Secure {
             written: 0,
             sealed: 0,
             sealed_len: 0,
-            verified: true,
+            verified: false,
             generation: 0,
         }
     }
@@ -210,7 +216,7 @@ impl Secure {
         self.session.has_failed()
     }
 
-    /// The certificates that the peer has shown, verified.
+    /// The certificates that the peer has shown.
     pub(crate) fn peer_identity(&self) -> Option<PeerIdentity> {
         let (leaf, rest) = self.session.peer_certificates().split_first()?;
         Some(PeerIdentity::from_handshake(leaf, rest, self.verified))
@@ -355,8 +361,8 @@ impl Lift<'_> {
         let mut chosen = None;
         let mut select = |hello: &ClientHello| {
             let (id, cell) = choose_by_name(hello, listener, send.vhost, vhosts)?;
-            chosen = Some((id, cell.generation()));
             let configs = cell.configs();
+            chosen = Some((id, cell.generation(), configs.verifies()));
             Ok(Chosen {
                 config: configs.for_hello(hello),
                 requests_certificate: configs.asks(hello),
@@ -364,8 +370,9 @@ impl Lift<'_> {
         };
         let now = out.now;
         let received = secure.receive(input, plain, &mut out.pool, now, &mut select);
-        if let Some((id, generation)) = chosen {
+        if let Some((id, generation, verifies)) = chosen {
             secure.generation = generation;
+            secure.verified = verifies;
             self.move_to_vhost(id);
         }
         received

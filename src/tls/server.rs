@@ -67,8 +67,9 @@ impl ServerTls {
 
     /// Everything as this configuration of rustls has it, which follows the versions of rustls and
     /// not those of this crate. The other settings are without effect on it, certificates are
-    /// neither watched nor exchanged, whether it requires client certificates is not known, and the
-    /// handshake trace lacks what it does about certificates.
+    /// neither watched nor exchanged, and the handshake trace lacks what it does about certificates.
+    /// Neither whether it requires client certificates nor what it thinks of them is known:
+    /// [`PeerIdentity::is_verified`] is false, and who comes with a ticket is not looked at again.
     pub const fn from_rustls(config: Arc<ServerConfig>) -> Self {
         Self {
             rules: Rules::Expert(config),
@@ -420,6 +421,11 @@ impl ServerConfigs {
     /// Whether a client without a certificate is always refused.
     pub(crate) fn requires_client_cert(&self) -> bool {
         self.demand == Demand::Required
+    }
+
+    /// Whether the certificates of clients are verified by rules that are known here.
+    pub(crate) const fn verifies(&self) -> bool {
+        self.verifier.is_some()
     }
 
     /// Verifies the chain of a resumed session again, as if it had been presented now: time has

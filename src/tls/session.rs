@@ -565,8 +565,8 @@ impl Session {
         let chain = common.peer_certificates().map(<[_]>::len);
         if let (Some(count), Some(TlsHandshake::Full | TlsHandshake::FullWithRetry)) = (chain, kind)
         {
+            // Who has verified them says so, if that is one of ours.
             trace::note(TlsStep::CertificateReceived { count });
-            trace::note(TlsStep::Verified);
         }
         if common.is_handshaking() {
             self.handshake = Some(handshake);

@@ -351,6 +351,10 @@ fn what_a_configuration_of_rustls_has_accepted_is_not_called_verified() {
                 let peer = lab.journal.open(who).unwrap().peer.unwrap();
                 assert!(!peer.is_verified(), "{who} sees {peer:?}");
             }
+            for side in [Side::Server, Side::Client] {
+                let trace = lab.journal.report(side).unwrap().trace;
+                assert!(!has_step(&trace, |step| *step == TlsStep::Verified));
+            }
         }
     }
 }
@@ -371,6 +375,11 @@ fn what_our_own_rules_have_accepted_is_verified_in_resumed_sessions_too() {
             let open = lab.journal.open(who).unwrap();
             assert_eq!(open.info.unwrap().handshake.to_string(), how);
             assert!(open.peer.unwrap().is_verified(), "{who} {how}");
+        }
+        for side in [Side::Server, Side::Client] {
+            let trace = lab.journal.report(side).unwrap().trace;
+            let verified = has_step(&trace, |step| *step == TlsStep::Verified);
+            assert_eq!(verified, how == "full handshake", "{side:?} {trace}");
         }
     }
 }
