@@ -91,7 +91,9 @@ impl Default for ContextConfig {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Request and response heads: 16 KiB, 100 headers, 8 KiB of request target.
+    /// Request and response heads: 16 KiB, 100 headers, 8 KiB of request target. Until a request
+    /// on a plain listener names its host, the limits of the listener's default vhost hold; those of
+    /// the vhost that it names hold besides.
     pub head: HeadLimits,
     /// A message, received or sent, in bytes. A longer one that is received closes the connection
     /// with 1009. Default 1 MiB.

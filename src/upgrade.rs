@@ -11,7 +11,7 @@ use crate::conn::{NO_PROTOCOL, Phase, Role, WsRole};
 use crate::error::{Deadline, DeadlineStage, NotPending, RefusalReason, ServerRefusal};
 use crate::http::HeaderList;
 use crate::http::body::Framing;
-use crate::http::head::{HeadLimits, HeadScanner, RequestHead};
+use crate::http::head::{HeadError, HeadLimits, HeadScanner, RequestHead};
 use crate::http::write_response;
 use crate::id::{RequestId, VhostId};
 use crate::inner::VhostState;
@@ -145,23 +145,23 @@ impl Lift<'_> {
                 len
             }
             Err(error) => {
-                let body = format!("{error}\n");
-                self.respond(error.status(), &[], body.as_bytes());
-                self.refused(RefusalReason::Head(error));
+                self.refuse_head(error);
                 input.len()
             }
         }
+    }
+
+    fn refuse_head(&mut self, error: HeadError) {
+        let body = format!("{error}\n");
+        self.respond(error.status(), &[], body.as_bytes());
+        self.refused(RefusalReason::Head(error));
     }
 
     fn on_request(&mut self, bytes: &[u8]) {
         let limits = self.conn.send.settings.limits.head;
         let head = match RequestHead::parse(bytes, &limits) {
             Ok(head) => head,
-            Err(error) => {
-                let body = format!("{error}\n");
-                self.respond(error.status(), &[], body.as_bytes());
-                return self.refused(RefusalReason::Head(error));
-            }
+            Err(error) => return self.refuse_head(error),
         };
         if let Role::Http(http) = &self.conn.role {
             if http.rejects {
@@ -176,6 +176,13 @@ impl Lift<'_> {
             // RFC 9110 section 15.5.20.
             self.respond(421, &[], b"this connection was made for another host\n");
             return self.refused(RefusalReason::Misdirected);
+        }
+        let own = self.conn.send.settings.limits.head;
+        if own != limits {
+            // The default vhost may have let pass what the one that is named does not.
+            if let Err(error) = RequestHead::parse(bytes, &own) {
+                return self.refuse_head(error);
+            }
         }
         let upgrade = match check_request(&head) {
             Ok(upgrade) => upgrade,
