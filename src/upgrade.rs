@@ -115,6 +115,11 @@ impl HttpRole {
         matches!(self.state, State::Responding)
     }
 
+    /// Whether the application thinks about the request, and nothing is read meanwhile.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting(_))
+    }
+
     pub(crate) fn decide(&mut self, verdict: Result<Accept, Refuse>) -> Result<(), NotPending> {
         if !matches!(self.state, State::Waiting(_)) {
             return Err(NotPending);

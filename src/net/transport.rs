@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::poller::ReadyFlags;
 use super::stream::{SHORT_READ_MEANS_DRAINED, Stream};
+use crate::dial::clone_error;
 use crate::pool::BufferPool;
 use crate::secure::Secure;
 use crate::ws::send::TxQueue;
@@ -18,6 +19,8 @@ pub(crate) struct Io {
     ready: ReadyFlags,
     /// How reading ended, once it has.
     pub(crate) read_end: Option<ReadEnd>,
+    /// See [`Io::loss`].
+    lost: Option<io::Error>,
     /// Set when writing failed: nothing more is written then.
     pub(crate) write_error: Option<io::Error>,
     /// What makes it TLS.
@@ -51,6 +54,7 @@ impl Io {
             peer,
             ready: ReadyFlags::READABLE | ReadyFlags::WRITABLE,
             read_end: None,
+            lost: None,
             write_error: None,
             secure: None,
         }
@@ -75,6 +79,24 @@ impl Io {
         }
     }
 
+    /// Whether the peer is gone, and not only done with sending: what lies here is all that comes.
+    /// This side ends its own half only when it wants nothing more.
+    pub(crate) fn is_broken(&self) -> bool {
+        let closed = ReadyFlags::READ_CLOSED | ReadyFlags::WRITE_CLOSED;
+        self.ready.contains(ReadyFlags::ERROR) || self.ready.contains(closed)
+    }
+
+    /// Why the peer is gone, once it is; `None` also if that was no error of this connection. The
+    /// system tells it once: afterwards it gives what the peer has sent, and the end is an error
+    /// all the same.
+    pub(crate) fn loss(&mut self) -> Option<&io::Error> {
+        if self.lost.is_none() && self.is_broken() {
+            let waits = self.stream.take_error().unwrap_or_else(Some);
+            self.lost = waits.or_else(|| self.write_error.as_ref().map(clone_error));
+        }
+        self.lost.as_ref()
+    }
+
     /// Whether a read may give something.
     pub(crate) fn is_readable(&self) -> bool {
         self.read_end.is_none() && self.ready.contains(ReadyFlags::READABLE)
@@ -88,7 +110,8 @@ impl Io {
         }
         match self.stream.read(buffer) {
             Ok(0) => {
-                self.read_end = Some(ReadEnd::Eof);
+                let lost = self.lost.take();
+                self.read_end = Some(lost.map_or(ReadEnd::Eof, ReadEnd::Failed));
                 0
             }
             Ok(n) => {
