@@ -603,7 +603,7 @@ impl Lift<'_> {
         self.conn.io = None;
         self.conn.stash = Stash::Empty;
         self.conn.send.tx.clear(&mut self.inner.out.pool);
-        self.conn.send.deadlines.write = None;
+        self.conn.send.no_output_waits();
         self.conn.send.deadlines.stage = saturating_add(now, delay);
         true
     }

@@ -182,7 +182,8 @@ impl Deadline {
     }
 }
 
-/// What a deadline was about. Each is a total: slow bytes do not extend it.
+/// What a deadline was about. Each is a total, which slow bytes do not extend, but for
+/// [`Write`](Self::Write).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum DeadlineStage {
@@ -196,6 +197,9 @@ pub enum DeadlineStage {
     Head,
     /// A message, from its first byte to its last.
     Message,
+    /// Output of which the peer takes less than [`Limits::output_rate`](crate::Limits::output_rate):
+    /// how far it may lag behind.
+    OutputRate,
     /// The response to our opening handshake.
     Response,
     /// The peer's silence: neither bytes nor the answer to a ping.
@@ -206,7 +210,7 @@ pub enum DeadlineStage {
     Tls,
     /// An application's verdict on an upgrade request.
     Verdict,
-    /// Output that the peer does not take.
+    /// Output of which the peer takes nothing.
     Write,
 }
 
@@ -218,6 +222,7 @@ impl fmt::Display for DeadlineStage {
             Self::Dns => "name resolution",
             Self::Head => "the request head",
             Self::Message => "one message",
+            Self::OutputRate => "the lag behind the lowest rate of output",
             Self::Response => "the response to the opening handshake",
             Self::Silence => "the peer's silence",
             Self::Tcp => "the TCP connect",

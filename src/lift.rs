@@ -353,19 +353,14 @@ impl Lift<'_> {
             return;
         }
         let ping_waited = send.is_ping_unsent();
-        let flushed = io.flush(&mut send.tx, &mut self.inner.out.pool);
+        let (flushed, taken) = io.flush(&mut send.tx, &mut self.inner.out.pool);
         if ping_waited && !send.is_ping_unsent() {
             send.ping_left(self.inner.out.now);
         }
-        send.deadlines.write = match flushed {
-            Flushed::All => None,
-            Flushed::Nothing if send.deadlines.write.is_some() => send.deadlines.write,
-            Flushed::Nothing | Flushed::Some => {
-                saturating_add(self.inner.out.now, send.settings.timeouts.write)
-            }
-        };
-        if io.write_error.is_some() {
-            send.deadlines.write = None;
+        if flushed == Flushed::All || io.write_error.is_some() {
+            send.no_output_waits();
+        } else {
+            send.output_waits(self.inner.out.now, taken, io.waiting(&send.tx));
         }
     }
 
@@ -416,7 +411,11 @@ impl Lift<'_> {
         };
         if self.conn.send.flags.contains(Flags::ABORT) {
             if http.refused.is_none() && !http.is_responding() {
-                http.refused = Some(RefusalReason::Shutdown);
+                let cause = self.conn.send.cause.as_ref().map(|cause| &cause.kind);
+                http.refused = Some(match cause {
+                    Some(CloseKind::Timeout(deadline)) => RefusalReason::Timeout(*deadline),
+                    _ => RefusalReason::Shutdown,
+                });
             }
             self.report_refusal();
             return true;
@@ -506,7 +505,7 @@ impl Lift<'_> {
         send.protocol = NO_PROTOCOL;
         send.phase = Phase::Ended;
         send.deadlines.message = None;
-        send.deadlines.write = None;
+        send.no_output_waits();
         send.deadlines.stage = saturating_add(self.inner.out.now, send.settings.timeouts.close);
         self.conn.role = Role::Linger;
         self.conn.stash = Stash::Empty;
@@ -536,10 +535,16 @@ impl Lift<'_> {
             send.close(&mut self.inner.out, &close, kind);
             send.phase = Phase::Failed;
         }
-        if due(send.deadlines.write) {
-            send.deadlines.write = None;
-            let limit = send.settings.timeouts.write;
-            send.time_out(Deadline::new(DeadlineStage::Write, limit));
+        let stage = if due(send.deadlines.write) {
+            Some(DeadlineStage::Write)
+        } else if due(send.deadlines.rate) {
+            Some(DeadlineStage::OutputRate)
+        } else {
+            None
+        };
+        if let Some(stage) = stage {
+            send.no_output_waits();
+            send.time_out(Deadline::new(stage, send.settings.timeouts.write));
             send.flags |= Flags::ABORT;
         }
         if let Role::Ws(_) = self.conn.role {
@@ -631,8 +636,9 @@ impl Lift<'_> {
             }
             Role::Http(_) | Role::Linger | Role::Ws(_) => None,
         };
-        let all = [deadlines.stage, deadlines.message, deadlines.write, role];
-        all.into_iter().flatten().min()
+        let output = [deadlines.write, deadlines.rate];
+        let all = [deadlines.stage, deadlines.message, role];
+        all.into_iter().chain(output).flatten().min()
     }
 
     pub(crate) fn cancel_timers(&mut self) {

@@ -120,6 +120,11 @@ impl Secure {
         self.out.is_empty()
     }
 
+    /// Bytes of records that have not been written.
+    pub(crate) fn waiting(&self) -> usize {
+        self.out.len().saturating_sub(self.written)
+    }
+
     /// Plaintext in records that were not wholly written.
     pub(crate) fn undelivered(&self) -> usize {
         let records = self.out.get(..self.sealed_len).unwrap_or_default();

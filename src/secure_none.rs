@@ -34,6 +34,10 @@ impl Secure {
         match *self {}
     }
 
+    pub(crate) fn waiting(&self) -> usize {
+        match *self {}
+    }
+
     pub(crate) fn undelivered(&self) -> usize {
         match *self {}
     }

@@ -725,7 +725,9 @@ fn cl_07_a_close_behind_blocked_output_gives_up_at_the_deadline_and_counts() {
 
 #[test]
 fn output_of_which_the_peer_takes_nothing_has_a_deadline() {
-    let mut site = Site::new(Recorder::new);
+    let mut limits = Limits::default();
+    limits.output_rate = 10;
+    let mut site = Site::with(limits, Recorder::new);
     site.world.net.set_capacity(1000);
     let peer = site.world.open();
     site.peer(|peer| {

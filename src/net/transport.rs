@@ -143,20 +143,21 @@ impl Io {
         system && !self.ready.intersects(ending)
     }
 
-    /// Writes what waits, as far as the system takes it.
-    pub(crate) fn flush(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> Flushed {
+    /// Writes what waits, as far as the system takes it; and how many bytes that were.
+    pub(crate) fn flush(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> (Flushed, usize) {
         if self.secure.is_some() {
             return self.flush_records(tx, pool);
         }
-        let mut progress = Flushed::Nothing;
+        let (mut progress, mut taken) = (Flushed::Nothing, 0);
         while !tx.is_empty() {
             if self.write_error.is_some() || !self.ready.contains(ReadyFlags::WRITABLE) {
-                return progress;
+                return (progress, taken);
             }
             match self.write(tx) {
                 Ok(n) => {
                     tx.advance(n, pool);
                     progress = Flushed::Some;
+                    taken += n;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.ready -= ReadyFlags::WRITABLE;
@@ -168,11 +169,11 @@ impl Io {
                 }
             }
         }
-        Flushed::All
+        (Flushed::All, taken)
     }
 
     /// The same through TLS.
-    fn flush_records(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> Flushed {
+    fn flush_records(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> (Flushed, usize) {
         let drains = self.short_read_drains();
         let Self {
             stream,
@@ -182,11 +183,12 @@ impl Io {
             ..
         } = self;
         let Some(secure) = secure else {
-            return Flushed::Nothing;
+            return (Flushed::Nothing, 0);
         };
         if write_error.is_some() {
-            return Flushed::Nothing;
+            return (Flushed::Nothing, 0);
         }
+        let mut taken = 0;
         let flushed = secure.flush(tx, pool, |records| {
             if !ready.contains(ReadyFlags::WRITABLE) {
                 return Err(io::ErrorKind::WouldBlock.into());
@@ -201,13 +203,20 @@ impl Io {
                 }
                 Err(_) => {}
             }
+            taken += written.as_ref().map_or(0, |n| *n);
             written
         });
-        flushed.unwrap_or_else(|error| {
+        let flushed = flushed.unwrap_or_else(|error| {
             *ready |= ReadyFlags::READABLE | ReadyFlags::ERROR;
             *write_error = Some(error);
             Flushed::Nothing
-        })
+        });
+        (flushed, taken)
+    }
+
+    /// How many bytes have been queued for it and not been handed to the system, about.
+    pub(crate) fn waiting(&self, tx: &TxQueue) -> usize {
+        tx.len() + self.secure.as_ref().map_or(0, |secure| secure.waiting())
     }
 
     /// Whether everything that was queued for it has been handed to the system.
