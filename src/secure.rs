@@ -108,6 +108,13 @@ impl Secure {
         self.session.eof(now)
     }
 
+    /// Queues the alert to a client that is refused after a handshake that was in order.
+    fn refuse(&mut self, failure: &TlsFailure, pool: &mut BufferPool, now: Instant) {
+        self.begin_out(pool);
+        self.session.refuse(failure, &mut self.out, now);
+        self.end_out(pool);
+    }
+
     /// Queues `close_notify`, once.
     pub(crate) fn say_goodbye(&mut self, pool: &mut BufferPool) {
         self.begin_out(pool);
@@ -397,6 +404,10 @@ impl Lift<'_> {
         match self.judge_established() {
             Ok(()) => self.report_handshake(None),
             Err(failure) => {
+                let secure = self.conn.io.as_mut().and_then(|io| io.secure.as_mut());
+                if let Some(secure) = secure {
+                    secure.refuse(&failure, &mut self.inner.out.pool, now);
+                }
                 self.report_handshake(Some(&failure));
                 self.secure_failed(failure);
             }

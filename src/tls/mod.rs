@@ -11,6 +11,7 @@ pub mod fuzzing;
 pub(crate) mod hello;
 mod identity;
 mod info;
+mod last_alert;
 mod peer;
 mod pem;
 mod roots;

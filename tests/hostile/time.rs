@@ -148,8 +148,7 @@ fn sending(log: &Log, len: usize) -> Recorder {
     }
 }
 
-const TOO_SLOW: &str =
-    "closed Local the lag behind the lowest rate of output took longer than 30s, code 1006, \
+const TOO_SLOW: &str = "closed Local the lag behind the lowest rate of output took longer than 30s, code 1006, \
      not clean, ";
 
 #[test]

@@ -77,8 +77,7 @@ fn a_pause_keeps_what_came_before_a_reset_or_a_write_that_failed() {
             lab.turn();
             assert_eq!(log.take(), ["text \"one\""]);
             let writes = lab.net.calls(Call::Write);
-            lab.net
-                .fail(Call::Write, writes + 1, ErrorKind::BrokenPipe);
+            lab.net.fail(Call::Write, writes + 1, ErrorKind::BrokenPipe);
             lab.context.with_protocol(handle, |_, cx| {
                 cx.for_each_peer(|mut peer| {
                     peer.send_text("lost").unwrap();
