@@ -33,11 +33,11 @@ fn record(connection: UnbufferedServerConnection, alert: Alert) -> Option<Vec<u8
     let suite = connection.negotiated_cipher_suite()?;
     let (secrets, _) = connection.dangerous_into_kernel_connection().ok()?;
     let (number, secrets) = secrets.tx;
-    let (key, iv) = match secrets {
-        ConnectionTrafficSecrets::Aes128Gcm { key, iv }
-        | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
-        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (key, iv),
-        _ => return None,
+    let (ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+    | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
+    | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }) = secrets
+    else {
+        return None;
     };
     let payload = [FATAL, alert.value()];
     let message = OutboundPlainMessage {
