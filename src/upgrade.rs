@@ -30,6 +30,7 @@ use crate::wsi::{Cx, Wsi};
 pub(crate) struct HttpRole {
     /// The listener it came through, whose vhosts it may reach.
     pub(crate) listener: (u32, u64),
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS listeners only"))]
     accepted: Instant,
     scanner: HeadScanner,
     state: State,
