@@ -132,7 +132,9 @@ impl Default for ContextConfig {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Request and response heads: 16 KiB, 100 headers, 8 KiB of request target.
+    /// Request and response heads: 16 KiB, 100 headers, 8 KiB of request target. Until a request
+    /// on a plain listener names its host, the limits of the listener's default vhost hold; those of
+    /// the vhost that it names hold besides.
     pub head: HeadLimits,
     /// A message, received or sent, in bytes. A longer one that is received closes the connection
     /// with 1009. Default 1 MiB.
@@ -147,6 +149,12 @@ pub struct Limits {
     pub output_bytes: usize,
     /// `on_writable` comes when at most this many bytes wait. Default 64 KiB.
     pub output_low_water: usize,
+    /// Bytes a second that a peer has to take of what waits for it, on average. Who lags behind that
+    /// for [`Timeouts::write`] ends the connection: with nothing taken at all after that time, with
+    /// every `output_rate` bytes a second later, and at the latest when as much time has passed as
+    /// what waits takes at this rate. It begins anew when nothing waits any more. 0 is no limit.
+    /// Default 256.
+    pub output_rate: usize,
     /// Bytes of unsent pongs; past that only the latest ping is answered (RFC 6455 5.5.3).
     /// Default 4 KiB.
     pub pong_bytes: usize,
@@ -172,6 +180,7 @@ impl Default for Limits {
             fragments: 1024,
             output_bytes: 1024 * 1024,
             output_low_water: 64 * 1024,
+            output_rate: 256,
             pong_bytes: 4 * 1024,
             connections: usize::MAX,
             body_bytes: 1024 * 1024,
@@ -204,7 +213,10 @@ impl Limits {
     }
 }
 
-/// Deadlines. Each is a total: bytes that trickle in do not extend it. `Duration::MAX` is never.
+/// Deadlines. `Duration::MAX` is never.
+///
+/// Each is a total, which bytes that trickle in do not extend, but for [`write`](Self::write): that
+/// is about a peer that takes nothing, and [`Limits::output_rate`] about one that takes too little.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Timeouts {
@@ -236,7 +248,9 @@ pub struct Timeouts {
     pub close: Duration,
     /// A received message, from its first byte to its last. Default 60 s.
     pub message: Duration,
-    /// Output of which the peer takes nothing. Default 30 s.
+    /// Output of which the peer takes nothing; also how far it may lag behind
+    /// [`Limits::output_rate`], and how long a peer that is gone is remembered for what it said
+    /// before, see [`Wsi::pause_reading`](crate::Wsi::pause_reading). Default 30 s.
     pub write: Duration,
 }
 

@@ -42,7 +42,8 @@ pub(crate) struct Secure {
     /// Plaintext in `out`, and the length of the records with it.
     sealed: usize,
     sealed_len: usize,
-    /// Whether the peer's certificate was verified, and not let pass by a `danger_` option.
+    /// Whether the peer's certificate was verified: by our own rules, for those of a configuration
+    /// of rustls are not known, and not let pass by a `danger_` option.
     verified: bool,
     /// Which settings of the vhost it was made with.
     pub(crate) generation: u64,
@@ -60,10 +61,15 @@ impl Secure {
         now: Instant,
     ) -> Result<Self, TlsFailure> {
         let mut out = Vec::new();
-        let ClientHandshake { config, name, .. } = handshake;
+        let ClientHandshake {
+            config,
+            name,
+            verifies,
+        } = handshake;
         let session = Session::client(config, name, now, &mut out)?;
         Ok(Self {
             out,
+            verified: verifies,
             generation,
             ..Self::new(session)
         })
@@ -76,7 +82,7 @@ impl Secure {
             written: 0,
             sealed: 0,
             sealed_len: 0,
-            verified: true,
+            verified: false,
             generation: 0,
         }
     }
@@ -116,6 +122,13 @@ impl Secure {
         self.session.time_out(now, deadline)
     }
 
+    /// Queues the alert to a client that is refused after a handshake that was in order.
+    fn refuse(&mut self, failure: &TlsFailure, pool: &mut BufferPool, now: Instant) {
+        self.begin_out(pool);
+        self.session.refuse(failure, &mut self.out, now);
+        self.end_out(pool);
+    }
+
     /// Queues `close_notify`, once.
     pub(crate) fn say_goodbye(&mut self, pool: &mut BufferPool) {
         self.begin_out(pool);
@@ -126,6 +139,11 @@ impl Secure {
     /// Whether every record has been written.
     pub(crate) fn is_flushed(&self) -> bool {
         self.out.is_empty()
+    }
+
+    /// Bytes of records that have not been written.
+    pub(crate) fn waiting(&self) -> usize {
+        self.out.len().saturating_sub(self.written)
     }
 
     /// Plaintext in records that were not wholly written.
@@ -224,7 +242,7 @@ impl Secure {
         self.session.has_failed()
     }
 
-    /// The certificates that the peer has shown, verified.
+    /// The certificates that the peer has shown.
     pub(crate) fn peer_identity(&self) -> Option<PeerIdentity> {
         let (leaf, rest) = self.session.peer_certificates().split_first()?;
         Some(PeerIdentity::from_handshake(leaf, rest, self.verified))
@@ -405,8 +423,8 @@ impl Lift<'_> {
         let mut chosen = None;
         let mut select = |hello: &ClientHello| {
             let (id, cell) = choose_by_name(hello, listener, send.vhost, vhosts)?;
-            chosen = Some((id, cell.generation()));
             let configs = cell.configs();
+            chosen = Some((id, cell.generation(), configs.verifies()));
             Ok(Chosen {
                 config: configs.for_hello(hello),
                 requests_certificate: configs.asks(hello),
@@ -414,8 +432,9 @@ impl Lift<'_> {
         };
         let now = out.now;
         let received = secure.receive(input, plain, &mut out.pool, now, &mut select);
-        if let Some((id, generation)) = chosen {
+        if let Some((id, generation, verifies)) = chosen {
             secure.generation = generation;
+            secure.verified = verifies;
             self.move_to_vhost(id);
         }
         received
@@ -436,6 +455,10 @@ impl Lift<'_> {
         match self.judge_established() {
             Ok(()) => self.report_handshake(None),
             Err(failure) => {
+                let secure = self.conn.io.as_mut().and_then(|io| io.secure.as_mut());
+                if let Some(secure) = secure {
+                    secure.refuse(&failure, &mut self.inner.out.pool, now);
+                }
                 self.report_handshake(Some(&failure));
                 self.secure_failed(failure);
             }

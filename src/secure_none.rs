@@ -35,6 +35,10 @@ impl Secure {
         match *self {}
     }
 
+    pub(crate) fn waiting(&self) -> usize {
+        match *self {}
+    }
+
     pub(crate) fn undelivered(&self) -> usize {
         match *self {}
     }

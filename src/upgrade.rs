@@ -11,7 +11,7 @@ use crate::error::{Deadline, DeadlineStage, NotPending, RefusalReason, ServerRef
 use crate::exchange::Exchange;
 use crate::http::HeaderList;
 use crate::http::body::Framing;
-use crate::http::head::{HeadLimits, HeadScanner, RequestHead};
+use crate::http::head::{HeadError, HeadLimits, HeadScanner, RequestHead};
 use crate::http::response::Response;
 use crate::http::write_response;
 use crate::id::{RequestId, VhostId};
@@ -196,6 +196,11 @@ impl HttpRole {
         matches!(self.state, State::Responding)
     }
 
+    /// Whether the application thinks about the request, and nothing is read meanwhile.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting(_))
+    }
+
     pub(crate) fn decide(&mut self, verdict: Result<Accept, Refuse>) -> Result<(), NotPending> {
         if !matches!(self.state, State::Waiting(_)) {
             return Err(NotPending);
@@ -246,11 +251,9 @@ impl Lift<'_> {
             Err(error) => {
                 if rejects {
                     self.reject_plaintext();
-                    return input.len();
+                } else {
+                    self.refuse_head(error);
                 }
-                let body = format!("{error}\n");
-                self.respond(error.status(), &[], body.as_bytes());
-                self.refused(RefusalReason::Head(error));
                 input.len()
             }
         }
@@ -262,6 +265,12 @@ impl Lift<'_> {
         self.refused(RefusalReason::Plaintext);
     }
 
+    fn refuse_head(&mut self, error: HeadError) {
+        let body = format!("{error}\n");
+        self.respond(error.status(), &[], body.as_bytes());
+        self.refused(RefusalReason::Head(error));
+    }
+
     fn on_request(&mut self, bytes: &[u8]) {
         let limits = self.conn.send.settings.limits.head;
         if matches!(&self.conn.role, Role::Http(http) if http.rejects) {
@@ -269,11 +278,7 @@ impl Lift<'_> {
         }
         let head = match RequestHead::parse(bytes, &limits) {
             Ok(head) => head,
-            Err(error) => {
-                let body = format!("{error}\n");
-                self.respond(error.status(), &[], body.as_bytes());
-                return self.refused(RefusalReason::Head(error));
-            }
+            Err(error) => return self.refuse_head(error),
         };
         if let Role::Http(http) = &self.conn.role {
             if http.redirects {
@@ -284,6 +289,13 @@ impl Lift<'_> {
             // RFC 9110 section 15.5.20.
             self.respond(421, &[], b"this connection was made for another host\n");
             return self.refused(RefusalReason::Misdirected);
+        }
+        let own = self.conn.send.settings.limits.head;
+        if own != limits {
+            // The default vhost may have let pass what the one that is named does not.
+            if let Err(error) = RequestHead::parse(bytes, &own) {
+                return self.refuse_head(error);
+            }
         }
         let upgrade = match check_request(&head) {
             Ok(upgrade) => upgrade,

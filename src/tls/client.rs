@@ -88,9 +88,10 @@ impl ClientTls {
     }
 
     /// Everything as this configuration of rustls has it, which follows the versions of rustls and
-    /// not those of this crate. The other settings, and the key log of the context, are without effect on it, the
-    /// handshake trace lacks what it does about certificates, and a connection cannot verify another name than it
-    /// sends.
+    /// not those of this crate. The other settings, and the key log of the context, are without
+    /// effect on it, the handshake trace lacks what it does about certificates, and a connection
+    /// cannot verify another name than it sends. What it verifies is not known:
+    /// [`PeerIdentity::is_verified`] is false.
     pub const fn from_rustls(config: Arc<ClientConfig>) -> Self {
         Self {
             rules: Rules::Expert(config),
@@ -324,6 +325,8 @@ pub(crate) struct ClientHandshake {
     /// For rustls: what it sends as SNI, if the configuration has it send one, and what it keeps
     /// sessions by.
     pub(crate) name: ServerName<'static>,
+    /// Whether servers are verified by rules that are known here.
+    pub(crate) verifies: bool,
 }
 
 /// The checked settings of a vhost, ready for handshakes.
@@ -432,7 +435,11 @@ impl ClientConfigs {
             Some(sni) if sni == verify => (Arc::clone(&self.named), sni),
             Some(sni) => (self.split(&sni, &verify)?, sni),
         };
-        Ok(ClientHandshake { config, name })
+        Ok(ClientHandshake {
+            config,
+            name,
+            verifies: self.verifier.is_some(),
+        })
     }
 
     /// Pairs of names that have a configuration of their own.

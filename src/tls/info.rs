@@ -31,6 +31,9 @@ impl TlsInfo {
         if session.is_handshaking() {
             return None;
         }
+        if let Some(info) = session.refused_info() {
+            return Some(info.clone());
+        }
         Some(Self {
             version: session.version()?,
             suite: session.suite()?,
@@ -56,7 +59,7 @@ impl TlsFailure {
         )
     }
 
-    /// Why a resumed session is not accepted. No alert says so any more: the handshake is over.
+    /// Why a resumed session is not accepted. rustls has sent no alert: the handshake is over.
     pub(crate) fn of_resumption(error: rustls::Error) -> Self {
         Self::from_rustls(error, SentAlert::Nothing)
     }

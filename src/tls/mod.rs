@@ -12,6 +12,7 @@ pub(crate) mod hello;
 mod identity;
 mod info;
 mod key_log;
+mod last_alert;
 mod peer;
 mod pem;
 mod roots;

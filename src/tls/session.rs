@@ -23,6 +23,8 @@ use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
 use super::alert::Alert;
 use super::failure::{TlsFailure, TlsStage};
 use super::hello::{self, ClientHello, HelloScan, Sniffed, TlsVersion};
+use super::info::TlsInfo;
+use super::last_alert;
 use super::tap::{ALERT, MAX_FRAGMENT_LEN, RECORD_HEADER_LEN, Tap};
 use super::trace::{self, HelloSummary, Recorder, Scope, TlsHandshake, TlsStep, TlsTrace};
 use super::unbuffered::{self, Buffers, SealError, SentAlert, Turn, Unbuffered};
@@ -53,6 +55,8 @@ enum Link {
     Hello(HelloScan),
     Client(Box<UnbufferedClientConnection>),
     Server(Box<UnbufferedServerConnection>),
+    /// A server that has refused its client after the handshake, and what that had agreed on.
+    Refused(Option<Box<TlsInfo>>),
 }
 
 /// The state of a handshake that rustls does not show.
@@ -193,7 +197,7 @@ impl Session {
         let result = match &mut self.link {
             Link::Client(client) => unbuffered::seal(&mut **client, stash, plaintext, out),
             Link::Server(server) => unbuffered::seal(&mut **server, stash, plaintext, out),
-            Link::Hello(_) => Err(SealError::NotEstablished),
+            Link::Hello(_) | Link::Refused(_) => Err(SealError::NotEstablished),
         };
         self.closed_by_us |= result.is_err();
         result
@@ -212,9 +216,36 @@ impl Session {
         match &mut self.link {
             Link::Client(client) => unbuffered::close(&mut **client, stash, out),
             Link::Server(server) => unbuffered::close(&mut **server, stash, out),
-            Link::Hello(_) => {}
+            Link::Hello(_) | Link::Refused(_) => {}
         }
         self.stash = Vec::new();
+    }
+
+    /// A server refuses its client although the handshake is complete and in order: the alert that
+    /// says why is appended to `out`. What still comes is ignored.
+    pub(crate) fn refuse(&mut self, failure: &TlsFailure, out: &mut Vec<u8>, now: Instant) {
+        if !self.can_send() {
+            return;
+        }
+        let info = TlsInfo::of(self).map(Box::new);
+        let sent = match (
+            mem::replace(&mut self.link, Link::Refused(info)),
+            failure.alert(),
+        ) {
+            (Link::Server(server), Some(alert)) => last_alert::write(*server, alert, out),
+            _ => SentAlert::Nothing,
+        };
+        self.traced(now, |_| note_failure(failure, sent));
+        self.stash = Vec::new();
+        self.failure = Some(Box::new(failure.clone()));
+    }
+
+    /// What the handshake agreed on, after [`refuse`](Self::refuse).
+    pub(crate) const fn refused_info(&self) -> Option<&TlsInfo> {
+        match &self.link {
+            Link::Refused(Some(info)) => Some(info),
+            _ => None,
+        }
     }
 
     /// The peer's end of stream has come.
@@ -354,7 +385,7 @@ impl Session {
     pub(crate) fn memory(&self) -> usize {
         let certificates = self.peer_certificates().iter().map(|der| der.len());
         let rustls = match self.link {
-            Link::Hello(_) => 0,
+            Link::Hello(_) | Link::Refused(_) => 0,
             Link::Client(_) => CLIENT_MEMORY,
             Link::Server(_) => SERVER_MEMORY,
         };
@@ -383,7 +414,7 @@ impl Session {
 
     fn common(&self) -> Option<&CommonState> {
         match &self.link {
-            Link::Hello(_) => None,
+            Link::Hello(_) | Link::Refused(_) => None,
             Link::Client(client) => Some(client.common()),
             Link::Server(server) => Some(server.common()),
         }
@@ -393,7 +424,7 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = match self.link {
-            Link::Hello(_) | Link::Server(_) => "server",
+            Link::Hello(_) | Link::Refused(_) | Link::Server(_) => "server",
             Link::Client(_) => "client",
         };
         f.debug_struct("Session")
@@ -562,7 +593,7 @@ impl Session {
         let turn = match &mut self.link {
             Link::Client(client) => unbuffered::run(&mut **client, bytes, early, buffers),
             Link::Server(server) => unbuffered::run(&mut **server, bytes, early, buffers),
-            Link::Hello(_) => Turn::default(),
+            Link::Hello(_) | Link::Refused(_) => Turn::default(),
         };
         let sent = buffers.out.get(begin..).unwrap_or_default();
         self.observe(sent, buffers.plain);
@@ -606,8 +637,8 @@ impl Session {
         let chain = common.peer_certificates().map(<[_]>::len);
         if let (Some(count), Some(TlsHandshake::Full | TlsHandshake::FullWithRetry)) = (chain, kind)
         {
+            // Who has verified them says so, if that is one of ours.
             trace::note(TlsStep::CertificateReceived { count });
-            trace::note(TlsStep::Verified);
         }
         if common.is_handshaking() {
             self.handshake = Some(handshake);
@@ -656,7 +687,7 @@ impl Session {
             Link::Hello(_) if self.stash.is_empty() => TlsStage::BeforeHello,
             Link::Hello(_) => TlsStage::ClientHello,
             Link::Server(_) if handshake.flight_at.is_none() => TlsStage::SecondClientHello,
-            Link::Server(_) => TlsStage::ClientFlight,
+            Link::Server(_) | Link::Refused(_) => TlsStage::ClientFlight,
             Link::Client(client) => match client.protocol_version() {
                 None => TlsStage::ServerHello,
                 Some(ProtocolVersion::TLSv1_2) if handshake.outgoing.seen().change_cipher_spec => {

@@ -1,15 +1,23 @@
 //! New identities and new rules on vhosts that are at work.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::version::TLS12;
+use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite};
 use wsloop::tls::{
-    Alert, CertificateProblem, ClientAuth, ClientTls, ClientTrust, Identity, Resumption, Roots,
-    ServerTls, TlsFailure,
+    Alert, CertificateProblem, ClientAuth, ClientTls, ClientTrust, Identity, Refused, Resumption,
+    Roots, ServerTls, TlsFailure, TlsStep,
 };
 use wsloop::{ClientConnectInfo, ProtocolHandle, RetryPolicy, Side, VhostError, VhostId, WsiId};
 
-use crate::lab::{Event, Lab, Open, Probe, any_identity, identity, roots, rustls_client, url};
+use crate::lab::{
+    Event, Lab, Open, Probe, TlsStranger, any_identity, has_step, identity, provider, roots,
+    rustls_client, rustls_identity, url,
+};
 use crate::testpki::{Leaf, Pki, TempDir, date};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -139,7 +147,7 @@ fn a_handshake_that_has_begun_goes_on_with_what_it_began_with() {
     let mut site = Site::new(|tls, _| tls);
     let peer = site.lab.stranger();
     let config = rustls_client(&site.pki, None, &[&rustls::version::TLS13]);
-    let mut stranger = crate::lab::TlsStranger::new(peer, config, "a.test");
+    let mut stranger = TlsStranger::new(peer, config, "a.test");
     let hello = stranger.flight();
     stranger.peer.write(&hello).unwrap();
     site.lab.turn();
@@ -207,6 +215,105 @@ fn tl_15_after_the_authority_is_replaced_a_ticket_from_before_gets_nobody_in() {
         assert_eq!(refused.tls, Some(problem));
         assert_eq!(site.lab.journal.opens("a.test"), 0);
     }
+}
+
+/// A stranger whose suite is this one; clones resume one another's sessions.
+fn with_suite(pki: &Pki, suite: SupportedCipherSuite) -> ClientConfig {
+    let mut provider = CryptoProvider::clone(&provider());
+    provider.cipher_suites = vec![suite];
+    let mut store = RootCertStore::empty();
+    store
+        .add(CertificateDer::from(pki.ca_der().to_vec()))
+        .unwrap();
+    let (chain, key) = rustls_identity(&named(pki, "device"));
+    ClientConfig::builder_with_provider(provider.into())
+        .with_protocol_versions(&[suite.version()])
+        .unwrap()
+        .with_root_certificates(store)
+        .with_client_auth_cert(chain, key)
+        .unwrap()
+}
+
+/// A client that may not resume hears why, as it would in a full handshake.
+#[test]
+fn a_ticket_of_somebody_who_is_not_admitted_any_more_gets_the_alert_that_says_so() {
+    let suites = provider().cipher_suites.clone();
+    assert!(suites.len() > 6, "of both versions");
+    for suite in suites {
+        let pki = Pki::new("ca");
+        let banned = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&banned);
+        let trust = ClientTrust::new(roots(&pki)).after_verification(move |_| {
+            match seen.load(Ordering::Relaxed) {
+                true => Err(Refused::new("banned since")),
+                false => Ok(()),
+            }
+        });
+        // Some suites of TLS 1.2 are for another kind of key.
+        let leaf = pki.leaf(&["a.test"]).issue();
+        let tls = ServerTls::new(identity(&leaf)).client_auth(ClientAuth::Required(trust));
+        let mut lab = Lab::new();
+        lab.server("a.test", tls);
+        let config = with_suite(&pki, suite);
+        let name = suite.suite().as_str().unwrap();
+        if name.contains("_RSA_") {
+            continue;
+        }
+        let mut met = Vec::new();
+        for round in 0..3 {
+            banned.store(round == 2, Ordering::Relaxed);
+            let peer = lab.stranger();
+            let mut stranger = TlsStranger::new(peer, config.clone(), "a.test");
+            let outcome = stranger.exchange(&mut lab);
+            let report = lab.journal.report(Side::Server).unwrap();
+            let kind = report.info.unwrap().handshake;
+            met.push((outcome, kind.to_string(), report.failure));
+            if round == 2 {
+                let alert = TlsStep::AlertSent(Alert::ACCESS_DENIED);
+                assert!(has_step(&report.trace, |step| *step == alert), "{name}");
+                assert!(stranger.peer.ended(), "and that is all");
+            }
+            stranger.peer.close();
+            lab.turn();
+        }
+        let problem = TlsFailure::Certificate(CertificateProblem::RefusedByApplication);
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::AccessDenied);
+        let expected = [
+            (Ok(()), "full handshake".to_owned(), None),
+            (Ok(()), "resumed".into(), None),
+            (Err(alert), "resumed".into(), Some(problem.clone())),
+        ];
+        assert_eq!(met, expected, "{name}");
+        let told = lab.journal.pick(|event| match event {
+            Event::Refused(refused) => refused.tls.clone(),
+            _ => None,
+        });
+        assert_eq!(told, [problem], "{name}");
+    }
+}
+
+#[test]
+fn our_own_client_hears_why_its_session_is_not_resumed() {
+    let banned = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&banned);
+    let mut site = Site::new(|tls, pki| {
+        let trust = ClientTrust::new(roots(pki)).after_verification(move |_| {
+            match seen.load(Ordering::Relaxed) {
+                true => Err(Refused::new("banned since")),
+                false => Ok(()),
+            }
+        });
+        tls.client_auth(ClientAuth::Required(trust))
+    });
+    site.open();
+    let (second, _) = site.open();
+    assert_eq!(how(&second), "resumed");
+    banned.store(true, Ordering::Relaxed);
+    site.dial();
+    let failed = site.lab.journal.connect_error().unwrap();
+    let alert = TlsFailure::PeerAlert(Alert::ACCESS_DENIED);
+    assert_eq!(failed.tls, Some(alert), "{}", failed.text);
+    assert_eq!(site.lab.journal.opens("a.test"), 0);
 }
 
 #[test]
