@@ -26,6 +26,7 @@ use crate::service::Turn;
 use crate::timer::Timers;
 use crate::vhost;
 use crate::waker::CancelService;
+use crate::ws::RecvPool;
 use crate::wsi::Cx;
 
 /// The loop and the owner of everything in it.
@@ -83,7 +84,7 @@ pub(crate) struct Parts {
     pub(crate) protocols: Slab<ProtocolSlot>,
     pub(crate) observer: Box<dyn ContextObserver>,
     /// For messages that are being assembled.
-    pub(crate) pool: BufferPool,
+    pub(crate) pool: RecvPool,
     /// The loop's receive buffer, with room for a stashed header in front.
     pub(crate) buffer: Vec<u8>,
     buffer_len: usize,
@@ -232,7 +233,7 @@ impl Context {
             listeners: Arena::new(),
             protocols: Slab::new(),
             observer: config.observer,
-            pool: spare_buffers(),
+            pool: RecvPool::new(spare_buffers()),
             buffer: Vec::new(),
             buffer_len: config.receive_buffer,
             turn_budget: config.turn_budget,

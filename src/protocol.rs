@@ -13,13 +13,13 @@ use crate::http::HeaderList;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::id::{RequestId, TimerTag, VhostId, WsiId};
 use crate::net::transport::Io;
-use crate::pool::BufferPool;
+
 #[cfg(feature = "tls")]
 use crate::tls::{Expiring, TlsConfigError};
 #[cfg(feature = "tls")]
 use crate::ws::Side;
 use crate::ws::handshake::UpgradeRequest;
-use crate::ws::recv::{Delivery, Item, Recv};
+use crate::ws::recv::{Delivery, Item, Recv, RecvPool};
 use crate::ws::{Chunk, Close, CloseFrame, Message};
 use crate::wsi::{Cx, Wsi};
 
@@ -496,7 +496,7 @@ pub(crate) trait Dispatch: Any + Send {
     fn drive(
         &mut self,
         recv: &mut Recv,
-        pool: &mut BufferPool,
+        pool: &mut RecvPool,
         input: &mut [u8],
         wsi: &mut Wsi<'_>,
         session: usize,
@@ -548,7 +548,7 @@ impl<P: Protocol> Dispatch for Bound<P> {
     fn drive(
         &mut self,
         recv: &mut Recv,
-        pool: &mut BufferPool,
+        pool: &mut RecvPool,
         input: &mut [u8],
         wsi: &mut Wsi<'_>,
         session: usize,
