@@ -206,6 +206,11 @@ impl Secure {
         self.session.is_handshaking()
     }
 
+    /// Whether nothing that comes is of use any more.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.session.has_failed()
+    }
+
     /// The certificates that the peer has shown, verified.
     pub(crate) fn peer_identity(&self) -> Option<PeerIdentity> {
         let (leaf, rest) = self.session.peer_certificates().split_first()?;
@@ -264,6 +269,11 @@ impl Lift<'_> {
     pub(crate) fn received_records(&mut self, buffer: &mut [u8], n: usize) {
         if !self.decide_transport(buffer) {
             return self.received(buffer, n);
+        }
+        let secure = self.conn.io.as_ref().and_then(|io| io.secure.as_ref());
+        if secure.is_some_and(|secure| secure.has_failed()) {
+            // The failure was told, and the alert is on its way: what still comes is dropped.
+            return;
         }
         let mut plain = self.parts.take_plain();
         let input = buffer.get_mut(STASHED_HEADER..STASHED_HEADER + n);
@@ -373,7 +383,10 @@ impl Lift<'_> {
         }
         match self.judge_established() {
             Ok(()) => self.report_handshake(None),
-            Err(failure) => self.secure_failed(failure),
+            Err(failure) => {
+                self.report_handshake(Some(&failure));
+                self.secure_failed(failure);
+            }
         }
     }
 
@@ -390,7 +403,10 @@ impl Lift<'_> {
 
     /// The session has failed: what goes to the peer (an alert) is queued already.
     fn secure_failed(&mut self, failure: TlsFailure) {
-        self.report_handshake(Some(&failure));
+        // A client hears of its rejection when it thinks that the handshake is complete.
+        if self.is_in_tls_handshake() || matches!(self.conn.role, Role::Client(_)) {
+            self.report_handshake(Some(&failure));
+        }
         let trace = self.take_trace();
         match &mut self.conn.role {
             Role::Client(_) => {

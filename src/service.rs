@@ -316,8 +316,12 @@ impl Context {
         }
     }
 
+    /// What callbacks asked for. Only what is in the list now, as in [`Context::settle`].
     fn on_commands(&mut self) {
-        while let Some(command) = self.inner.commands.pop_front() {
+        for _ in 0..self.inner.commands.len() {
+            let Some(command) = self.inner.commands.pop_front() else {
+                return;
+            };
             match command {
                 Command::CreateVhost(id, config) => {
                     let made = vhost::create(&mut self.inner, &mut self.parts, id, *config);

@@ -9,7 +9,7 @@ use crate::conn::{NO_PROTOCOL, Phase, Role, WsRole};
 use crate::error::{Deadline, DeadlineStage, NotPending, RefusalReason, ServerRefusal};
 use crate::http::HeaderList;
 use crate::http::body::Framing;
-use crate::http::head::{HeadScanner, RequestHead};
+use crate::http::head::{HeadLimits, HeadScanner, RequestHead};
 use crate::http::write_response;
 use crate::id::{RequestId, VhostId};
 use crate::inner::VhostState;
@@ -58,6 +58,8 @@ enum State {
 struct Pending {
     /// The request head, to be parsed again.
     head: Vec<u8>,
+    /// What it was parsed with: the connection may have moved to a vhost that has others.
+    limits: HeadLimits,
     choice: Choice,
     deadline: Duration,
 }
@@ -171,7 +173,7 @@ impl Lift<'_> {
         };
         let verdict = self.filter(&head, &upgrade, &choice);
         match verdict {
-            Ok(accept) if accept.later.is_some() => self.wait(bytes, choice, &accept),
+            Ok(accept) if accept.later.is_some() => self.wait(bytes, limits, choice, &accept),
             verdict => self.answer_upgrade(&head, &upgrade, &choice, verdict),
         }
     }
@@ -296,13 +298,14 @@ impl Lift<'_> {
         protocol.dispatch.filter(&mut cx, &request)
     }
 
-    fn wait(&mut self, head: &[u8], choice: Choice, accept: &Accept) {
+    fn wait(&mut self, head: &[u8], limits: HeadLimits, choice: Choice, accept: &Accept) {
         let default = self.conn.send.settings.timeouts.verdict;
         let deadline = accept.later.flatten().unwrap_or(default);
         self.conn.send.deadlines.stage = saturating_add(self.inner.out.now, deadline);
         if let Role::Http(http) = &mut self.conn.role {
             http.state = State::Waiting(Box::new(Pending {
                 head: head.to_vec(),
+                limits,
                 choice,
                 deadline,
             }));
@@ -332,9 +335,8 @@ impl Lift<'_> {
             http.state = State::Waiting(pending);
             return;
         }
-        let limits = self.conn.send.settings.limits.head;
         // The head was parsed and checked before; it is the same bytes.
-        let Ok(head) = RequestHead::parse(&pending.head, &limits) else {
+        let Ok(head) = RequestHead::parse(&pending.head, &pending.limits) else {
             return;
         };
         let Ok(upgrade) = check_request(&head) else {

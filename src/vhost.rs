@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use crate::config::{NamePattern, NamePolicy, Page, PlaintextPolicy, Settings, VhostConfig};
+use crate::config::{
+    ListenConfig, NamePattern, NamePolicy, Page, PlaintextPolicy, Settings, VhostConfig,
+};
 use crate::context::{ListenerSlot, ListenerState, Parts, ProtocolSlot, listen_options};
 use crate::error::VhostError;
 use crate::http::{is_field_value, is_token};
@@ -39,6 +41,7 @@ pub(crate) fn create(
             Some(name) => {
                 check_shared(inner, parts, name, &names, config.default_vhost)?;
                 tls.check_listener(address, plaintext_of(parts, name))?;
+                check_asked(parts, name, listen)?;
                 shared.push(name);
             }
             None => {
@@ -57,7 +60,9 @@ pub(crate) fn create(
         }
     }
     for inherited in config.inherited {
-        bound.push(take_over(inherited)?);
+        let inherited = take_over(inherited)?;
+        tls.check_listener(inherited.address, inherited.tls)?;
+        bound.push(inherited);
     }
     let mut listeners = attach(parts, id, &shared, config.default_vhost);
     open(parts, id, bound, config.default_vhost, &mut listeners)?;
@@ -174,6 +179,23 @@ fn check_shared(
             let name = name.to_string();
             return Err(VhostError::NameTaken { name, address });
         }
+    }
+    Ok(())
+}
+
+/// What is asked of a listener that is there already must not be more than it does: a vhost that
+/// wants TLS would be served without.
+fn check_asked(
+    parts: &Parts,
+    (index, generation): (u32, u64),
+    asked: &ListenConfig,
+) -> Result<(), VhostError> {
+    let Some(slot) = parts.listeners.get(index, generation) else {
+        return Ok(());
+    };
+    if asked.tls.is_some() && (asked.tls != slot.tls || asked.names > slot.names) {
+        let address = slot.address;
+        return Err(VhostError::ListenerDiffers { address });
     }
     Ok(())
 }
@@ -362,7 +384,8 @@ pub(crate) fn check_plaintext(
     tls: Option<PlaintextPolicy>,
     server: &crate::tls::ServerCell,
 ) -> Result<(), VhostError> {
-    if tls == Some(PlaintextPolicy::Serve) && server.configs().requires_client_cert() {
+    let serves_plaintext = matches!(tls, None | Some(PlaintextPolicy::Serve));
+    if serves_plaintext && server.configs().requires_client_cert() {
         return Err(VhostError::PlaintextWithRequired { address });
     }
     Ok(())

@@ -17,6 +17,8 @@ mod lab;
 mod matrix;
 #[path = "tls/names.rs"]
 mod names;
+#[path = "tls/paused.rs"]
+mod paused;
 #[path = "tls/port.rs"]
 mod port;
 #[path = "tls/rotation.rs"]
