@@ -27,6 +27,8 @@ use crate::timer::Timers;
 use crate::vhost;
 use crate::waker::CancelService;
 use crate::ws::RecvPool;
+#[cfg(feature = "deflate")]
+use crate::ws::deflate::InflaterPool;
 use crate::wsi::Cx;
 
 /// The loop and the owner of everything in it.
@@ -216,6 +218,8 @@ impl Context {
                 dirty: Vec::new(),
                 now: clock.now(),
                 pool: spare_buffers(),
+                #[cfg(feature = "deflate")]
+                compressors: Default::default(),
                 random,
                 timers: Timers::new(),
             },
@@ -225,6 +229,7 @@ impl Context {
             shutting_down: false,
             lifted: None,
         };
+        let pool = recv_pool(&config);
         let parts = Parts {
             system,
             poller,
@@ -232,7 +237,7 @@ impl Context {
             listeners: Arena::new(),
             protocols: Slab::new(),
             observer: config.observer,
-            pool: RecvPool::new(spare_buffers()),
+            pool,
             buffer: Vec::new(),
             buffer_len: config.receive_buffer,
             turn_budget: config.turn_budget,
@@ -374,13 +379,12 @@ impl Context {
         self.inner.conns.len()
     }
 
-    /// Bytes of memory that the library holds for its connections, sessions not counted.
+    /// Bytes of memory that the library holds for its connections, with what they share for
+    /// compression; sessions not counted.
     pub fn memory(&self) -> usize {
-        self.inner
-            .conns
-            .iter()
-            .map(|(_, _, conn)| conn.memory())
-            .sum()
+        let conns = self.inner.conns.iter();
+        let owned: usize = conns.map(|(_, _, conn)| conn.memory()).sum();
+        owned + self.compression_memory()
     }
 
     /// The view of the loop without a protocol.
@@ -412,6 +416,22 @@ pub(crate) fn listen_options(config: &ListenConfig) -> ListenOptions {
         reuse_port: config.reuse_port,
         only_v6: Some(config.only_v6),
     }
+}
+
+/// What connections share for receiving.
+fn recv_pool(config: &ContextConfig) -> RecvPool {
+    #[cfg_attr(
+        not(feature = "deflate"),
+        expect(unused_mut, reason = "inflaters only")
+    )]
+    let mut pool = RecvPool::new(spare_buffers());
+    #[cfg(feature = "deflate")]
+    {
+        pool.inflaters = InflaterPool::new(config.max_inflaters);
+    }
+    #[cfg(not(feature = "deflate"))]
+    let _ = config;
+    pool
 }
 
 /// The buffers that the loop keeps for the next connection that needs one.

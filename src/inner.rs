@@ -68,6 +68,8 @@ pub(crate) struct Out {
     pub(crate) dirty: Vec<WsiId>,
     pub(crate) now: Instant,
     pub(crate) pool: BufferPool,
+    #[cfg(feature = "deflate")]
+    pub(crate) compressors: crate::ws::deflate::compress::CompressorPool,
     pub(crate) random: Random,
     pub(crate) timers: Timers<TimerKind>,
 }

@@ -475,6 +475,9 @@ pub struct Established<'a> {
     pub head: Handshake<'a>,
     /// The subprotocol that both sides agreed on.
     pub subprotocol: Option<&'a str>,
+    /// What both sides agreed on about compression; `None` if messages go as they are.
+    #[cfg(feature = "deflate")]
+    pub deflate: Option<crate::ws::deflate::DeflateParams>,
 }
 
 /// The other side's part of the opening handshake.
@@ -562,7 +565,12 @@ impl<P: Protocol> Dispatch for Bound<P> {
             return input.len();
         };
         let limits = wsi.recv_limits();
+        // Nobody wants what a closing connection waits to inflate.
+        let discards = recv.is_waiting() && wsi.send_half().phase != Phase::Open;
         let mut feed = recv.feed(wsi.side(), *delivery, &limits, pool, input);
+        if discards {
+            feed.discard_data();
+        }
         while wsi.send_half().is_reading() {
             let open = wsi.send_half().phase == Phase::Open;
             let done = match feed.next() {

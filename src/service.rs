@@ -166,6 +166,7 @@ impl Context {
             slot.dispatch.forget(session);
         }
         self.release(&mark);
+        self.lend_inflaters();
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -372,7 +373,8 @@ impl Context {
         let fate = work(&mut lift);
         self.inner.lifted = None;
         if fate == Fate::Drop {
-            return self.end(conn);
+            self.end(conn);
+            return self.lend_inflaters();
         }
         let send = &mut conn.send;
         send.flags -= Flags::LIFTED;
@@ -384,6 +386,7 @@ impl Context {
             send.mark(&mut self.inner.out);
         }
         self.inner.conns.restore(id.index, id.generation, conn);
+        self.lend_inflaters();
     }
 
     fn end(&mut self, mut conn: Box<Conn>) {

@@ -66,6 +66,9 @@ pub(crate) fn create(
     }
     let mut listeners = attach(parts, id, &shared, config.default_vhost);
     open(parts, id, bound, config.default_vhost, &mut listeners)?;
+    let settings = Settings::new(config.limits, config.timeouts, config.retry);
+    #[cfg(feature = "deflate")]
+    let settings = settings.with_deflate(config.deflate);
     let (protocols, default_protocol) =
         take_protocols(parts, config.protocols, config.default_protocol);
     if let Some(vhost) = inner.vhost_mut(id) {
@@ -74,7 +77,7 @@ pub(crate) fn create(
             protocols,
             default_protocol,
             pages: config.pages,
-            settings: Arc::new(Settings::new(config.limits, config.timeouts, config.retry)),
+            settings: Arc::new(settings),
             listeners,
             live: 0,
             state: VhostState::Active,

@@ -813,6 +813,14 @@ impl Recv {
     const fn inflating_memory(&self) -> usize {
         0
     }
+
+    pub(crate) const fn is_suspended(&self) -> bool {
+        false
+    }
+
+    pub(crate) const fn is_waiting(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(not(feature = "deflate"))]

@@ -53,7 +53,7 @@ impl Recv {
         inflating.is_some_and(|inflating| inflating.is_open())
     }
 
-    pub(super) fn inflating_memory(&self) -> usize {
+    pub(crate) fn inflating_memory(&self) -> usize {
         let inflating = self.inflating.as_ref();
         inflating.map_or(0, |inflating| inflating.memory())
     }
