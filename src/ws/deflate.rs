@@ -11,7 +11,7 @@ mod negotiate;
 
 use thiserror::Error;
 
-pub use self::compress::{Compression, SendOptions};
+pub use self::compress::{Compressing, Compression, CompressorPool, Payload, SendOptions};
 pub use self::inflate::InflaterPool;
 pub use self::negotiate::{ExtensionError, answer_offers, check_answer, offer};
 

@@ -109,9 +109,10 @@ impl fmt::Debug for Compressor {
     }
 }
 
-/// The compressors that the connections of a loop share.
+/// The compressors that the connections of a loop share, one for each window size and level, and
+/// the buffer that all of them write to.
 #[derive(Debug, Default)]
-pub(crate) struct CompressorPool {
+pub struct CompressorPool {
     shared: Vec<Box<Compressor>>,
     /// Where compressed payloads are written to.
     scratch: Vec<u8>,
@@ -119,7 +120,7 @@ pub(crate) struct CompressorPool {
 
 impl CompressorPool {
     /// Bytes of heap that the compressors and the buffer hold.
-    pub(crate) fn memory(&self) -> usize {
+    pub fn memory(&self) -> usize {
         let shared = self.shared.iter().map(|compressor| compressor.memory());
         shared.sum::<usize>() + self.scratch.capacity()
     }
@@ -149,8 +150,8 @@ impl CompressorPool {
         None
     }
 
-    /// Takes the buffer back.
-    pub(crate) fn put_back(&mut self, payload: Payload) {
+    /// Takes the buffer back. Without that the next payload gets a new one.
+    pub fn put_back(&mut self, payload: Payload) {
         if payload.scratch.len() <= MAX_SCRATCH {
             self.scratch = payload.scratch;
         }
@@ -163,7 +164,8 @@ impl CompressorPool {
 
 /// A compressed payload, in a buffer that goes back to its pool.
 #[derive(Debug)]
-pub(crate) struct Payload {
+#[must_use]
+pub struct Payload {
     scratch: Vec<u8>,
     len: usize,
 }
@@ -173,14 +175,28 @@ impl Payload {
         Self { scratch, len }
     }
 
-    pub(crate) fn as_slice(&self) -> &[u8] {
+    /// What goes into the frame.
+    pub fn as_slice(&self) -> &[u8] {
         self.scratch.get(..self.len).unwrap_or_default()
     }
 }
 
-/// The sending half's part of permessage-deflate.
+/// The sending half's part of permessage-deflate: makes the payloads of one connection.
+///
+/// ```
+/// use wsloop::Side;
+/// use wsloop::ws::deflate::{Compressing, CompressorPool, DeflateConfig, DeflateParams, SendOptions};
+///
+/// let mut pool = CompressorPool::default();
+/// let mut sender = Compressing::new(Side::Server, DeflateParams::new(), DeflateConfig::new());
+/// let message = "said ".repeat(100);
+/// if let Some(payload) = sender.compress(&mut pool, message.as_bytes(), SendOptions::new()) {
+///     assert!(payload.as_slice().len() < 50); // of a frame with RSV1
+///     pool.put_back(payload);
+/// }
+/// ```
 #[derive(Debug)]
-pub(crate) struct Compressing {
+pub struct Compressing {
     pub(crate) params: DeflateParams,
     pub(crate) config: DeflateConfig,
     /// What the receiving half owns of memory, in bytes.
@@ -195,7 +211,8 @@ pub(crate) struct Compressing {
 }
 
 impl Compressing {
-    pub(crate) fn new(side: Side, params: DeflateParams, config: DeflateConfig) -> Self {
+    /// For one side of a connection that has agreed on these parameters.
+    pub fn new(side: Side, params: DeflateParams, config: DeflateConfig) -> Self {
         let (bits, alone) = match side {
             Side::Client => (
                 params.client_max_window_bits,
@@ -221,7 +238,7 @@ impl Compressing {
     }
 
     /// Bytes of heap that the connection owns, this included.
-    pub(crate) fn memory(&self) -> usize {
+    pub fn memory(&self) -> usize {
         size_of::<Self>() + self.own.as_ref().map_or(0, |own| own.memory())
     }
 
@@ -231,8 +248,10 @@ impl Compressing {
         (!self.takeover && len >= self.config.threshold).then_some(self.make)
     }
 
-    /// Compresses a whole message, if that is wanted and worth it.
-    pub(crate) fn compress(
+    /// Compresses a whole message; `None` if it is to be sent as it is: because the options say so,
+    /// because it is short, or because it would not get shorter. (With context takeover it is sent
+    /// even so, since the peer's window has to be the same.)
+    pub fn compress(
         &mut self,
         pool: &mut CompressorPool,
         message: &[u8],
@@ -258,8 +277,8 @@ impl Compressing {
 
     /// Compresses a fragment of a message whose first one was, or which is the first. Without
     /// context takeover there is no compressor that could be kept until the message ends, and
-    /// fragments go as they are.
-    pub(crate) fn compress_fragment(
+    /// fragments go as they are: `None`, for all of a message or none.
+    pub fn compress_fragment(
         &mut self,
         pool: &mut CompressorPool,
         fragment: &[u8],
@@ -330,7 +349,7 @@ fn store(piece: &[u8], tail: usize, out: &mut Vec<u8>) -> usize {
 /// What a compressor for a window of so many bits takes, measured.
 const fn compressor_bytes(bits: u8) -> usize {
     let window = 1 << if bits < 9 { 9 } else { bits };
-    248 * 1024 + 4 * window
+    249_000 + 4 * window
 }
 
 /// The least room that is given to the backend at once: a flush must never find none.

@@ -383,7 +383,7 @@ pub(crate) const SCRATCH: usize = 64 * 1024;
 /// what the inflater has not used of the bytes before, give at most 258 bytes for every two bits.
 pub(crate) const FULL: usize = 48 * 1024;
 /// What an inflater takes, measured: its state and a window of 15 bits.
-pub(crate) const INFLATER_BYTES: usize = 48 * 1024;
+pub(crate) const INFLATER_BYTES: usize = 47_700;
 /// Waiting inflaters that are kept.
 const MAX_IDLE: usize = 16;
 const DEFAULT_CAP: usize = 256;
