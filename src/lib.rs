@@ -102,6 +102,13 @@
 //! }
 //! ```
 //!
+//! # HTTP beside WebSocket
+//!
+//! A vhost serves plain requests, too: [`VhostConfig::mount`] gives a prefix of its paths to an
+//! [`HttpHandler`], a function, a fixed [`Response`] or a protocol. A handler has its own state per
+//! request, gets the body as it arrives, and answers at once, in pieces, or later through
+//! [`Cx::exchange`].
+//!
 //! # In somebody else's loop
 //!
 //! [`Context`] has a descriptor ([`AsFd`](std::os::fd::AsFd)) that is readable when there is
@@ -139,10 +146,13 @@ mod conn;
 mod context;
 mod dial;
 mod error;
+mod exchange;
+mod handler;
 pub mod http;
 mod id;
 mod inner;
 mod lift;
+mod mount;
 mod net;
 mod pool;
 mod protocol;
@@ -180,8 +190,13 @@ pub use error::{
     Deadline, DeadlineStage, Gone, NotPending, RefusalReason, SendError, ServerRefusal, Unsent,
     VhostError,
 };
+pub use handler::{ExchangeOutcome, Http, HttpFailure, HttpHandler, HttpRequest, Responder};
 pub use http::HeaderList;
-pub use id::{ProtocolHandle, RequestId, TimerId, TimerTag, VhostId, WsiId};
+pub use http::response::{BodyLength, RespondError, Response};
+pub use id::{
+    ExchangeId, HandlerHandle, ProtocolHandle, RequestId, TimerId, TimerTag, VhostId, WsiId,
+};
+pub use mount::Mount;
 #[cfg(feature = "tls")]
 pub use protocol::TlsReport;
 pub use protocol::{

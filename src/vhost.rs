@@ -7,11 +7,14 @@ use std::sync::Arc;
 use crate::config::{
     ListenConfig, NamePattern, NamePolicy, Page, PlaintextPolicy, Settings, VhostConfig,
 };
-use crate::context::{ListenerSlot, ListenerState, Parts, ProtocolSlot, listen_options};
+use crate::context::{
+    HandlerSlot, ListenerSlot, ListenerState, Parts, ProtocolSlot, listen_options,
+};
 use crate::error::VhostError;
 use crate::http::{is_field_value, is_token};
 use crate::id::{Token, VhostId};
 use crate::inner::{Inner, TimerKind, Vhost, VhostProtocol, VhostState};
+use crate::mount::{Mount, Route, RouteTarget, Target};
 use crate::net::listen::Listener;
 
 /// Fills the announced vhost `id`. On an error nothing has changed.
@@ -32,38 +35,14 @@ pub(crate) fn create(
     let names = names.collect::<Result<Vec<_>, _>>()?;
     check_protocols(&config)?;
     check_pages(&config.pages)?;
+    check_mounts(&config)?;
     let tls = TlsCells::new(parts, &config)?;
-    let mut bound = Vec::new();
-    let mut shared = Vec::new();
-    for listen in &config.listen {
-        let address = listen.address;
-        match existing(parts, address) {
-            Some(name) => {
-                check_shared(inner, parts, name, &names, config.default_vhost)?;
-                tls.check_listener(address, plaintext_of(parts, name))?;
-                check_asked(parts, name, listen)?;
-                shared.push(name);
-            }
-            None => {
-                tls.check_listener(address, listen.tls)?;
-                let opened = parts.system.bind(address, listen_options(listen));
-                let failed = |source| VhostError::Bind { address, source };
-                let listener = opened.map_err(failed)?;
-                let address = listener.local_addr().map_err(failed)?;
-                bound.push(NewListener {
-                    listener,
-                    address,
-                    tls: listen.tls,
-                    names: listen.names,
-                });
-            }
-        }
-    }
-    for inherited in config.inherited {
-        let inherited = take_over(inherited)?;
-        tls.check_listener(inherited.address, inherited.tls)?;
-        bound.push(inherited);
-    }
+    let asked = Asked {
+        names: &names,
+        default: config.default_vhost,
+        tls: &tls,
+    };
+    let Found { shared, bound } = bind(inner, parts, &config.listen, config.inherited, &asked)?;
     let mut listeners = attach(parts, id, &shared, config.default_vhost);
     open(parts, id, bound, config.default_vhost, &mut listeners)?;
     let settings = Settings::new(config.limits, config.timeouts, config.retry);
@@ -71,12 +50,13 @@ pub(crate) fn create(
     let settings = settings.with_deflate(config.deflate);
     let (protocols, default_protocol) =
         take_protocols(parts, config.protocols, config.default_protocol);
+    let routes = take_routes(parts, config.pages, config.mounts, &protocols);
     if let Some(vhost) = inner.vhost_mut(id) {
         *vhost = Vhost {
             names,
             protocols,
             default_protocol,
-            pages: config.pages,
+            routes,
             settings: Arc::new(settings),
             listeners,
             live: 0,
@@ -91,6 +71,64 @@ pub(crate) fn create(
         };
     }
     Ok(())
+}
+
+/// What a new vhost asks of its listeners.
+struct Asked<'a> {
+    names: &'a [NamePattern],
+    default: bool,
+    tls: &'a TlsCells,
+}
+
+/// The listeners of a new vhost.
+struct Found {
+    /// Those that are there already.
+    shared: Vec<(u32, u64)>,
+    bound: Vec<NewListener>,
+}
+
+/// Finds or opens listeners.
+fn bind(
+    inner: &Inner,
+    parts: &Parts,
+    listen: &[ListenConfig],
+    inherited: Vec<TcpListener>,
+    asked: &Asked<'_>,
+) -> Result<Found, VhostError> {
+    let mut bound = Vec::new();
+    let mut shared = Vec::new();
+    for listen in listen {
+        let address = listen.address;
+        match existing(parts, address) {
+            Some(name) => {
+                check_shared(inner, parts, name, asked.names, asked.default)?;
+                asked
+                    .tls
+                    .check_listener(address, plaintext_of(parts, name))?;
+                check_asked(parts, name, listen)?;
+                shared.push(name);
+            }
+            None => {
+                asked.tls.check_listener(address, listen.tls)?;
+                let opened = parts.system.bind(address, listen_options(listen));
+                let failed = |source| VhostError::Bind { address, source };
+                let listener = opened.map_err(failed)?;
+                let address = listener.local_addr().map_err(failed)?;
+                bound.push(NewListener {
+                    listener,
+                    address,
+                    tls: listen.tls,
+                    names: listen.names,
+                });
+            }
+        }
+    }
+    for inherited in inherited {
+        let inherited = take_over(inherited)?;
+        asked.tls.check_listener(inherited.address, inherited.tls)?;
+        bound.push(inherited);
+    }
+    Ok(Found { shared, bound })
 }
 
 fn check_protocols(config: &VhostConfig) -> Result<(), VhostError> {
@@ -126,6 +164,60 @@ fn check_pages(pages: &[Page]) -> Result<(), VhostError> {
         return Err(VhostError::Page { path, problem });
     }
     Ok(())
+}
+
+fn check_mounts(config: &VhostConfig) -> Result<(), VhostError> {
+    let mut seen = BTreeSet::new();
+    for mount in &config.mounts {
+        let prefix = mount.prefix.as_str();
+        let knows = |name: &String| config.protocols.iter().any(|known| known.name == *name);
+        let problem = match (&mount.target, mount.problem()) {
+            (_, Some(problem)) => problem,
+            (Target::Protocol(name), None) if !knows(name) => {
+                "the vhost has no protocol of that name"
+            }
+            _ if !seen.insert((prefix, mount.options.exact)) => "the prefix is mounted twice",
+            _ => continue,
+        };
+        let prefix = prefix.to_owned();
+        return Err(VhostError::Mount { prefix, problem });
+    }
+    Ok(())
+}
+
+/// Pages and mounts as routes; the handlers go to the loop.
+fn take_routes(
+    parts: &mut Parts,
+    pages: Vec<Page>,
+    mounts: Vec<Mount>,
+    protocols: &[VhostProtocol],
+) -> Vec<Route> {
+    let pages = pages.into_iter().map(|page| {
+        let response = crate::handler::page(&page.content_type, &page.body);
+        Mount::response(page.path, response).exact()
+    });
+    let mut routes = Vec::new();
+    for mount in pages.chain(mounts) {
+        let target = match mount.target {
+            Target::Response(response) => RouteTarget::Response(response),
+            Target::Handler { key, dispatch } => {
+                let index = parts.handlers.insert(HandlerSlot { key, dispatch });
+                // As many handlers as a u32 counts do not fit into memory.
+                RouteTarget::Handler(u32::try_from(index).unwrap_or(u32::MAX))
+            }
+            Target::Protocol(name) => {
+                let found = protocols.iter().find(|protocol| protocol.name == name);
+                let Some(protocol) = found else { continue };
+                RouteTarget::Protocol(protocol.index)
+            }
+        };
+        routes.push(Route {
+            prefix: mount.prefix,
+            target,
+            options: mount.options,
+        });
+    }
+    routes
 }
 
 /// A listener that is open and not in the loop yet.
@@ -318,10 +410,20 @@ pub(crate) fn bury(inner: &mut Inner, parts: &mut Parts, id: VhostId) {
         .iter()
         .map(|protocol| protocol.index)
         .collect();
+    let routes = vhost.routes.iter();
+    let handlers = routes.filter_map(|route| match route.target {
+        RouteTarget::Handler(index) => Some(index),
+        RouteTarget::Protocol(_) | RouteTarget::Response(_) => None,
+    });
+    let handlers: Vec<u32> = handlers.collect();
     inner.out.timers.cancel_matching(|kind| match kind {
         TimerKind::Protocol { index, .. } => gone.contains(&index),
+        TimerKind::Handler { index, .. } => handlers.contains(&index),
         _ => false,
     });
+    for index in handlers {
+        drop(parts.handlers.try_remove(index as usize));
+    }
     for index in gone {
         drop(parts.protocols.try_remove(index as usize));
     }

@@ -13,7 +13,9 @@
 )]
 
 pub mod body;
+pub mod event_stream;
 pub mod head;
+pub mod response;
 mod start_line;
 
 use std::fmt;
