@@ -363,7 +363,7 @@ impl Lift<'_> {
             return;
         };
         self.read();
-        if self.wants_reading() {
+        if self.wants_reading() || self.is_suspended() {
             return;
         }
         self.after_reading();

@@ -1,7 +1,7 @@
 //! The segmentation oracle: any split of the same bytes gives the same items and the same error.
 
 use wsloop::ws::{
-    RecvPool, Delivery, Item, MAX_HEADER_LEN, MessageKind, ProtocolError, Recv, RecvLimits, Side,
+    Delivery, Item, MAX_HEADER_LEN, MessageKind, ProtocolError, Recv, RecvLimits, RecvPool, Side,
 };
 
 /// Receives `stream` whole, byte by byte, and cut as its own bytes say, as messages and as
