@@ -1,5 +1,6 @@
 //! permessage-deflate (RFC 7692) in the loop, on a simulated network.
 #![cfg(all(feature = "sim", feature = "deflate"))]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "hostile/common.rs"]
 #[allow(dead_code, reason = "shared with the hostile tests")]
@@ -37,7 +38,9 @@ fn upgrade_with(extensions: &str) -> Vec<u8> {
 
 /// What both ends of a connection in one context got, and what they agreed on.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<(Vec<String>, Vec<Option<DeflateParams>>)>>);
+struct Seen(Arc<Mutex<Notes>>);
+
+type Notes = (Vec<String>, Vec<Option<DeflateParams>>);
 
 /// Sends what it gets back, twice.
 struct Twice(Seen);
@@ -736,11 +739,11 @@ fn chunks_of_a_compressed_message_come_one_at_a_time_to_who_pauses_after_each() 
         assert!(world.log.count("chunk") <= before + 1);
     }
     let lines = world.log.take();
-    let chunks = lines.iter().filter(|line| line.starts_with("chunk"));
+    let mut chunks = lines.iter().filter(|line| line.starts_with("chunk"));
     let total: usize = chunks.clone().map(|line| line.matches("07").count()).sum();
     assert_eq!(total, 1 << 20);
     assert!(chunks.clone().count() > 16);
-    assert!(chunks.last().unwrap().contains("last=true"));
+    assert!(chunks.next_back().unwrap().contains("last=true"));
 }
 
 #[test]
@@ -763,7 +766,7 @@ fn a_close_is_not_held_up_by_who_waits_for_an_inflater() {
     blocker.write(&whole[..whole.len() - 1]).unwrap();
     world.pass(Duration::from_secs(2));
     let waits = enter(&mut world, OFFER);
-    let mut sent = whole.clone();
+    let mut sent = whole;
     sent.extend(masked(0x88, &close_payload(1000, "")));
     waits.write(&sent).unwrap();
     world.turn();

@@ -2,6 +2,7 @@
 //!
 //! A binary of its own with one test, so that nobody else allocates meanwhile.
 #![cfg(feature = "deflate")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::alloc::System;
 

@@ -60,14 +60,14 @@ pub(crate) struct Compressor {
 }
 
 impl Compressor {
-    fn boxed(make: Make) -> Box<Self> {
+    fn new(make: Make) -> Self {
         // A window of 8 bits is compressed for with one of 9: with that one no distance is over
         // 250 (512 less the longest match and its look-ahead), so 8 bits read it.
         let bits = make.bits.max(9);
-        Box::new(Self {
+        Self {
             deflate: Deflate::new(make.level.into(), false, bits),
             make,
-        })
+        }
     }
 
     /// Compresses a piece of a message behind the `filled` bytes of `out`, up to a byte boundary;
@@ -113,7 +113,7 @@ impl fmt::Debug for Compressor {
 /// the buffer that all of them write to.
 #[derive(Debug, Default)]
 pub struct CompressorPool {
-    shared: Vec<Box<Compressor>>,
+    shared: Vec<Compressor>,
     /// Where compressed payloads are written to.
     scratch: Vec<u8>,
 }
@@ -131,7 +131,7 @@ impl CompressorPool {
         let at = self.shared.iter().position(|shared| shared.make == make);
         let mut compressor = match at {
             Some(at) => self.shared.remove(at),
-            None => Compressor::boxed(make),
+            None => Compressor::new(make),
         };
         compressor.deflate.reset();
         let len = compressor.run(message, &mut scratch, 0);
@@ -316,7 +316,9 @@ impl Compressing {
 
     fn run_own(&mut self, pool: &mut CompressorPool, piece: &[u8], tail: usize) -> Option<Payload> {
         let make = self.make;
-        let own = self.own.get_or_insert_with(|| Compressor::boxed(make));
+        let own = self
+            .own
+            .get_or_insert_with(|| Box::new(Compressor::new(make)));
         let mut scratch = pool.take_scratch();
         let len = own.run(piece, &mut scratch, 0);
         let len = len.and_then(|len| len.checked_sub(tail));

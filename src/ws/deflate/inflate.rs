@@ -18,6 +18,7 @@ use crate::ws::{ProtocolError, Side};
 /// context takeover own theirs, which the cap does not count.
 #[derive(Debug)]
 pub struct InflaterPool {
+    #[expect(clippy::vec_box, reason = "connections hold pointers to them")]
     idle: Vec<Box<Inflater>>,
     /// Each inflater that is out holds one of these, so that one that is dropped with its
     /// connection counts no more.

@@ -293,9 +293,9 @@ fn window_bits(value: &[u8]) -> Option<u8> {
         [b'"', quoted @ .., b'"'] => unescaped(quoted).try_for_each(|byte| put(byte?))?,
         value => value.iter().try_for_each(|&byte| put(byte))?,
     }
-    match digits.get(..len)? {
-        &[digit @ b'8'..=b'9'] => Some(digit - b'0'),
-        &[b'1', digit @ b'0'..=b'5'] => Some(10 + digit - b'0'),
+    match *digits.get(..len)? {
+        [digit @ b'8'..=b'9'] => Some(digit - b'0'),
+        [b'1', digit @ b'0'..=b'5'] => Some(10 + digit - b'0'),
         _ => None,
     }
 }

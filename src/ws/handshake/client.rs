@@ -246,11 +246,13 @@ pub fn check_response_with<'a>(
         });
     };
     check_upgrade(head, key)?;
-    let deflate =
-        check_answer(head.fields().all(EXTENSIONS), config).map_err(|error| match error {
-            ExtensionError::NotOffered(extension) => ResponseError::Extension { extension },
-            error => ResponseError::Deflate(error),
-        })?;
+    let deflate = match check_answer(head.fields().all(EXTENSIONS), config) {
+        Ok(deflate) => deflate,
+        Err(ExtensionError::NotOffered(extension)) => {
+            return Err(ResponseError::Extension { extension });
+        }
+        Err(error) => return Err(ResponseError::Deflate(error)),
+    };
     let subprotocol = chosen_subprotocol(head, offered)?;
     Ok(Welcome {
         subprotocol,

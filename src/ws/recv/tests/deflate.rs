@@ -247,7 +247,8 @@ fn naive(payload: &[u8]) -> Vec<u8> {
 #[test]
 fn fr_02_pm_06_rsv1_belongs_on_the_first_frame_of_a_message_and_nowhere_else() {
     let hello = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
-    let cases: [(&[(u8, &[u8])], ProtocolError); 7] = [
+    type Case<'a> = (&'a [(u8, &'a [u8])], ProtocolError);
+    let cases: [Case<'_>; 7] = [
         (&[(0x89 | RSV1, b"")], ProtocolError::CompressedControl),
         (&[(0x8a | RSV1, b"")], ProtocolError::CompressedControl),
         (&[(0x88 | RSV1, b"")], ProtocolError::CompressedControl),
@@ -594,8 +595,10 @@ fn a_caller_that_stops_in_the_middle_of_an_output_gets_the_rest_later() {
 
 #[test]
 fn at_the_cap_a_message_waits_unconsumed_until_an_inflater_is_free() {
-    let mut pool = RecvPool::default();
-    pool.inflaters = InflaterPool::new(1);
+    let mut pool = RecvPool {
+        inflaters: InflaterPool::new(1),
+        ..RecvPool::default()
+    };
     let limits = RecvLimits::default();
     let payload = Sender::new(false, 6).payload(b"Hello Hello Hello");
     let whole = frame(Side::Server, 0xc1, &payload);
