@@ -33,6 +33,8 @@ pub struct ContextConfig {
     pub(crate) turn_budget: usize,
     #[cfg(feature = "deflate")]
     pub(crate) max_inflaters: usize,
+    #[cfg(feature = "deflate")]
+    pub(crate) max_takeovers: usize,
     pub(crate) observer: Box<dyn ContextObserver>,
 }
 
@@ -47,6 +49,8 @@ impl ContextConfig {
             turn_budget: 1024 * 1024,
             #[cfg(feature = "deflate")]
             max_inflaters: 256,
+            #[cfg(feature = "deflate")]
+            max_takeovers: 1024,
             observer: Box::new(()),
         }
     }
@@ -87,6 +91,15 @@ impl ContextConfig {
     #[cfg(feature = "deflate")]
     pub fn max_inflaters(mut self, inflaters: usize) -> Self {
         self.max_inflaters = inflaters.max(1);
+        self
+    }
+
+    /// How many connections may keep windows between their messages (context takeover): up to
+    /// 430 KB each. Clients that come when there are so many are answered without. Client
+    /// connections are counted, and not held back. Default 1024.
+    #[cfg(feature = "deflate")]
+    pub fn max_context_takeovers(mut self, connections: usize) -> Self {
+        self.max_takeovers = connections;
         self
     }
 

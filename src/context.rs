@@ -89,6 +89,8 @@ pub(crate) struct Parts {
     pub(crate) observer: Box<dyn ContextObserver>,
     /// For messages that are being assembled.
     pub(crate) pool: RecvPool,
+    #[cfg(feature = "deflate")]
+    pub(crate) takeovers: crate::compression::Takeovers,
     /// The loop's receive buffer, with room for a stashed header in front.
     pub(crate) buffer: Vec<u8>,
     buffer_len: usize,
@@ -249,6 +251,8 @@ impl Context {
             handlers: Slab::new(),
             observer: config.observer,
             pool,
+            #[cfg(feature = "deflate")]
+            takeovers: crate::compression::Takeovers::new(config.max_takeovers),
             buffer: Vec::new(),
             buffer_len: config.receive_buffer,
             turn_budget: config.turn_budget,

@@ -12,7 +12,7 @@ pub struct RecvLimits {
     /// Longest payload of one frame, in bytes. Default 1 MiB.
     pub frame_bytes: u64,
     /// Longest message, in bytes, over all its frames. Default 1 MiB. It holds for
-    /// [`Delivery::Chunks`] too: raise it there, since chunks are not kept.
+    /// [`Delivery::Chunks`](super::Delivery::Chunks) too: raise it there, since chunks are not kept.
     pub message_bytes: usize,
     /// Most frames of one fragmented message. Default 1024.
     pub fragments: u32,
