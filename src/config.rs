@@ -36,11 +36,14 @@ pub struct ContextConfig {
     #[cfg(feature = "deflate")]
     pub(crate) max_takeovers: usize,
     pub(crate) observer: Box<dyn ContextObserver>,
+    #[cfg(feature = "tls")]
+    pub(crate) key_log: Option<crate::tls::SharedKeyLog>,
+    pub(crate) max_tls_handshakes: usize,
 }
 
 impl ContextConfig {
     /// The defaults: 100 000 connections, no limit per address, 128 KiB receive buffer, 1 MiB
-    /// read per connection and turn, nobody observing.
+    /// read per connection and turn, 1024 TLS handshakes at once, nobody observing.
     pub fn new() -> Self {
         Self {
             max_connections: 100_000,
@@ -52,6 +55,9 @@ impl ContextConfig {
             #[cfg(feature = "deflate")]
             max_takeovers: 1024,
             observer: Box::new(()),
+            #[cfg(feature = "tls")]
+            key_log: None,
+            max_tls_handshakes: 1024,
         }
     }
 
@@ -107,6 +113,40 @@ impl ContextConfig {
     /// free-standing timers. Default: nobody.
     pub fn observer(mut self, observer: impl ContextObserver) -> Self {
         self.observer = Box::new(observer);
+        self
+    }
+}
+
+#[cfg(feature = "tls")]
+impl ContextConfig {
+    /// Tells the secrets of all TLS connections of the context, of both sides, to `log`: a closure
+    /// or a [`KeyLogFile`](crate::tls::KeyLogFile). For debugging, since whoever has the secrets
+    /// reads the traffic. Default: nobody is told, and the environment variable `SSLKEYLOGFILE` is
+    /// not looked at.
+    ///
+    /// ```no_run
+    /// use wsloop::{ContextConfig, tls::KeyLogFile};
+    ///
+    /// let mut config = ContextConfig::new();
+    /// if let Some(path) = std::env::var_os("SSLKEYLOGFILE") {
+    ///     config = config.key_log(KeyLogFile::append(path)?);
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn key_log(mut self, log: impl crate::tls::KeyLog + 'static) -> Self {
+        self.key_log = Some(crate::tls::SharedKeyLog::new(log));
+        self
+    }
+
+    /// How many TLS handshakes there may be at once as a server, from the accept until the
+    /// handshake is complete or has failed, or the first byte shows that it is none; at least 1. At
+    /// the cap TLS listeners accept nobody: peers wait in their backlogs, and nothing is computed
+    /// for them. Default 1024.
+    ///
+    /// Silent peers take their places for as long as [`Timeouts::head`] and [`Timeouts::tls`] allow:
+    /// [`max_connections_per_ip`](Self::max_connections_per_ip) keeps one address from taking all.
+    pub fn max_tls_handshakes(mut self, handshakes: usize) -> Self {
+        self.max_tls_handshakes = handshakes.max(1);
         self
     }
 }
@@ -201,7 +241,8 @@ pub struct Timeouts {
     pub dns: Duration,
     /// Client: TCP connect, all addresses together. Default 10 s.
     pub tcp: Duration,
-    /// The TLS handshake, client and server. Default 10 s.
+    /// The TLS handshake: of a client from the connected transport, of a server from the first byte.
+    /// Default 10 s.
     pub tls: Duration,
     /// Client: from the established transport to the checked response. Default 15 s.
     pub response: Duration,
@@ -321,7 +362,8 @@ impl ListenConfig {
     expect(dead_code, unreachable_pub, reason = "TLS listeners only")
 )]
 pub enum PlaintextPolicy {
-    /// Answers with a response that says so, and closes.
+    /// Answers HTTP with a response that says so, and closes; closes what is neither, and names it in
+    /// the reason.
     Reject,
     /// Serves it in the clear, on the same vhosts. Not together with a vhost that requires client
     /// certificates.

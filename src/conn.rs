@@ -176,6 +176,8 @@ bitflags! {
         const READY = 1 << 5;
         /// A validity ping is out.
         const PING_SENT = 1 << 6;
+        /// Counts as a TLS handshake in progress.
+        const HANDSHAKING = 1 << 7;
     }
 }
 
@@ -516,7 +518,15 @@ impl SendHalf {
                 self.begin_close(out);
             }
             Phase::Opening => self.abort(out, kind),
-            Phase::CloseSent | Phase::CloseDone | Phase::Failed | Phase::Ended => {}
+            Phase::CloseSent | Phase::CloseDone | Phase::Failed | Phase::Ended => {
+                // What this side began for another reason, to dial again, is now the end.
+                let cause = self.cause.as_ref();
+                let is_drain =
+                    |cause: &CloseCause| matches!(cause.kind, CloseKind::IdentityReplaced);
+                if cause.is_some_and(|cause| is_drain(cause)) {
+                    self.stay_away();
+                }
+            }
         }
     }
 

@@ -102,6 +102,8 @@ pub(crate) struct Parts {
     /// What all TLS settings have in common; made with the first of them.
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::tls::TlsEnv>,
+    #[cfg(feature = "tls")]
+    key_log: Option<crate::tls::SharedKeyLog>,
     /// Where records are opened into, with room for a stashed header in front.
     #[cfg(feature = "tls")]
     plain: Vec<u8>,
@@ -133,6 +135,8 @@ impl ListenerSlot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ListenerState {
     Active,
+    /// Waits for TLS handshakes to end.
+    Crowded,
     /// Waits for connections of the context to end.
     Full,
     /// Waits for its timer.
@@ -181,7 +185,8 @@ impl Parts {
         if let Some(env) = &self.tls {
             return Ok(env.clone());
         }
-        let env = crate::tls::TlsEnv::system()?;
+        let mut env = crate::tls::TlsEnv::system()?;
+        env.key_log.clone_from(&self.key_log);
         self.tls = Some(env.clone());
         Ok(env)
     }
@@ -227,7 +232,7 @@ impl Context {
             out: Out {
                 dirty: Vec::new(),
                 now: clock.now(),
-                date: clock.http_date(),
+                date: clock.http_date().to_string(),
                 dated: clock.now(),
                 pool: spare_buffers(),
                 #[cfg(feature = "deflate")]
@@ -238,6 +243,8 @@ impl Context {
             commands: Default::default(),
             per_ip: BTreeMap::new(),
             max_connections: config.max_connections,
+            handshakes: 0,
+            max_handshakes: config.max_tls_handshakes,
             shutting_down: false,
             lifted: None,
         };
@@ -261,6 +268,8 @@ impl Context {
             next_lookup: 0,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "tls")]
+            key_log: config.key_log,
             #[cfg(feature = "tls")]
             plain: Vec::new(),
         };
@@ -419,6 +428,14 @@ impl Context {
     /// Connections of the context, in whatever state: accepted, dialling, established, closing.
     pub fn connections(&self) -> usize {
         self.inner.conns.len()
+    }
+
+    /// TLS handshakes of the context as a server that are in progress, those that wait for their
+    /// first byte included; see
+    /// [`ContextConfig::max_tls_handshakes`](crate::ContextConfig::max_tls_handshakes).
+    #[cfg(feature = "tls")]
+    pub const fn tls_handshakes(&self) -> usize {
+        self.inner.handshakes
     }
 
     /// Bytes of memory that the library holds for its connections, with what they share for

@@ -533,6 +533,12 @@ impl Lift<'_> {
             client.limit()
         };
         let stage = client.connect_stage();
+        if stage == ConnectStage::Tls && self.time_out_handshake(deadline) {
+            return;
+        }
+        let Role::Client(client) = &mut self.conn.role else {
+            return;
+        };
         if let Stage::Racing(..) = client.stage {
             if let Stage::Racing(race, _) = std::mem::replace(&mut client.stage, Stage::Start) {
                 client.tried.append(&mut race.into_tried());

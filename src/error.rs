@@ -520,7 +520,14 @@ impl ConnectError {
 
     /// Whether a deadline ended it.
     pub fn is_timeout(&self) -> bool {
-        matches!(self.details.failure, ConnectFailure::Timeout(_))
+        match &self.details.failure {
+            ConnectFailure::Timeout(_) => true,
+            #[cfg(feature = "tls")]
+            ConnectFailure::Tls(error) => {
+                matches!(error.failure, crate::tls::TlsFailure::Timeout { .. })
+            }
+            _ => false,
+        }
     }
 
     /// The response of a peer that refused the upgrade: status, headers, first part of the body.
@@ -733,8 +740,11 @@ pub enum RefusalReason {
     #[cfg(feature = "tls")]
     #[error("TLS: {0}")]
     Tls(#[source] Box<TlsError>),
-    /// A plain connection to a listener that speaks TLS only.
-    #[error("a plain connection to a listener that speaks TLS only")]
+    /// A plain HTTP request to a listener that speaks TLS only, or that redirects to `https`.
+    #[error(
+        "plain HTTP to a listener that speaks TLS: use wss:// or https://, or have the listener \
+         serve both (PlaintextPolicy::Serve)"
+    )]
     Plaintext,
     /// The request is for another vhost than the TLS handshake was.
     #[error("the request is for another vhost than the TLS handshake was")]

@@ -1,12 +1,15 @@
 //! The server side of plain HTTP: one exchange after the other on a connection that persists.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::conn::{Conn, Flags, Role};
 use crate::error::{Deadline, DeadlineStage, RefusalReason};
 use crate::handler::{ExchangeOutcome, Http, HttpDispatch, HttpFailure, HttpRequest};
+use crate::http::HeaderList;
 use crate::http::body::{BodyDecoder, BodyError, Framing};
 use crate::http::head::{HttpVersion, RequestHead};
+use crate::http::origin::Transport;
 use crate::http::response::{CONTINUE, Response, ResponseHalf};
 use crate::id::{ExchangeId, TimerTag};
 use crate::inner::VhostState;
@@ -58,6 +61,27 @@ impl Exchange {
     }
 }
 
+/// What serves a request.
+struct Found {
+    target: RouteTarget,
+    /// Length of the mount's prefix in the path.
+    prefix: usize,
+    body_limit: u64,
+    /// What the mount adds to all responses.
+    headers: Arc<HeaderList>,
+}
+
+impl Found {
+    fn refusal(response: Response) -> Self {
+        Self {
+            target: RouteTarget::Response(response),
+            prefix: 0,
+            body_limit: 0,
+            headers: Arc::default(),
+        }
+    }
+}
+
 impl Lift<'_> {
     /// A request that is not for an upgrade.
     pub(crate) fn on_plain_request(&mut self, head: &RequestHead<'_>) {
@@ -72,13 +96,14 @@ impl Lift<'_> {
             self.respond_text(503, "too many connections\n");
             return self.refused(RefusalReason::TooManyConnections);
         }
-        let found = self.find_route(head);
-        let (target, prefix, limit) = match found {
-            Ok(found) => found,
-            Err(response) => (RouteTarget::Response(response), 0, 0),
-        };
-        let limit = limit.min(i64::MAX.unsigned_abs());
-        self.begin_exchange(head, framing, limit);
+        let Found {
+            target,
+            prefix,
+            body_limit,
+            headers,
+        } = self.find_route(head);
+        let limit = body_limit.min(i64::MAX.unsigned_abs());
+        self.begin_exchange(head, framing, limit, headers);
         if matches!(framing, Framing::Length(len) if len > limit) && limit > 0 {
             return self.body_too_large();
         }
@@ -100,39 +125,63 @@ impl Lift<'_> {
         })
     }
 
-    /// What serves a request, the length of its prefix, and how long the body may be.
-    fn find_route(&self, head: &RequestHead<'_>) -> Result<(RouteTarget, usize, u64), Response> {
+    /// What serves a request, refusals included.
+    fn find_route(&self, head: &RequestHead<'_>) -> Found {
         if head.method() == "OPTIONS" && head.target() == "*" {
-            return Err(Response::new(204));
+            return Found::refusal(Response::new(204));
         }
         if matches!(head.method(), "CONNECT" | "TRACE") {
-            return Err(Response::text(405, "this method is not served\n"));
+            return Found::refusal(Response::text(405, "this method is not served\n"));
         }
         let expects = head.header("expect");
         if expects.is_some_and(|expects| !expects.eq_ignore_ascii_case(b"100-continue")) {
             // RFC 9110 section 10.1.1.
-            return Err(Response::text(
-                417,
-                "the only expectation is 100-continue\n",
-            ));
+            let text = "the only expectation is 100-continue\n";
+            return Found::refusal(Response::text(417, text));
         }
         let vhost = self.inner.vhost(self.conn.send.vhost);
         let routes: &[Route] = vhost.map_or(&[], |vhost| &vhost.routes);
         let Some((route, prefix)) = route(routes, head.path()) else {
-            return Err(Response::text(404, "not found\n"));
+            return Found::refusal(Response::text(404, "not found\n"));
         };
+        let headers = Arc::clone(&route.options.headers);
+        if let Err(response) = route.options.admit(head, self.transport()) {
+            return Found {
+                headers,
+                ..Found::refusal(*response)
+            };
+        }
         let limit = self.conn.send.settings.limits.body_bytes;
-        let limit = route.options.body_bytes.unwrap_or(limit);
+        let body_limit = route.options.body_bytes.unwrap_or(limit);
         let target = match &route.target {
             RouteTarget::Response(response) => {
                 RouteTarget::Response(for_method(response, head.method()))
             }
             other => other.clone(),
         };
-        Ok((target, prefix, limit))
+        Found {
+            target,
+            prefix,
+            body_limit,
+            headers,
+        }
     }
 
-    fn begin_exchange(&mut self, head: &RequestHead<'_>, framing: Framing, body_limit: u64) {
+    /// What requests come over.
+    pub(crate) fn transport(&self) -> Transport {
+        match self.conn.io.as_ref().is_some_and(|io| io.secure.is_some()) {
+            true => Transport::Tls,
+            false => Transport::Plain,
+        }
+    }
+
+    fn begin_exchange(
+        &mut self,
+        head: &RequestHead<'_>,
+        framing: Framing,
+        body_limit: u64,
+        headers: Arc<HeaderList>,
+    ) {
         let now = self.inner.out.now;
         let send = &mut self.conn.send;
         let Role::Http(http) = &mut self.conn.role else {
@@ -146,7 +195,7 @@ impl Lift<'_> {
             id,
             handler: 0,
             place: NO_SESSION,
-            response: ResponseHalf::to(head),
+            response: ResponseHalf::to(head).always(headers),
             body: BodyDecoder::new(framing),
             body_limit,
             seen: 0,
@@ -565,7 +614,7 @@ fn for_method(response: &Response, method: &str) -> Response {
     if reads || matches!(response.status, 300..=399) {
         return response.clone();
     }
-    let mut headers = crate::http::HeaderList::new();
+    let mut headers = HeaderList::new();
     let pushed = headers.push("Allow", "GET, HEAD, OPTIONS");
     debug_assert!(pushed.is_ok(), "a constant is fit to be sent");
     match options {

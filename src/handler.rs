@@ -337,6 +337,11 @@ impl<'a> Http<'a> {
         self.cx.inner.out.now
     }
 
+    /// The value of `Date` in this turn's responses.
+    pub(crate) fn date(&self) -> &str {
+        &self.cx.inner.out.date
+    }
+
     /// The address of the other end.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         Some(self.cx.current.as_ref()?.io?.peer)

@@ -367,6 +367,7 @@ impl Lift<'_> {
             return;
         }
         self.after_reading();
+        self.records_ended(self.inner.out.now);
         match &mut self.conn.role {
             Role::Client(_) => self.stop_dialling(ConnectFailure::Io(error)),
             Role::Http(http) => {

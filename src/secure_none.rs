@@ -7,6 +7,7 @@
 use std::io;
 use std::time::Instant;
 
+use crate::error::Deadline;
 use crate::lift::Lift;
 use crate::net::transport::Flushed;
 use crate::pool::BufferPool;
@@ -52,7 +53,15 @@ impl Lift<'_> {
         false
     }
 
+    pub(crate) fn is_foreign(&mut self, _: &[u8]) -> bool {
+        false
+    }
+
     pub(crate) fn received_records(&mut self, _: &mut [u8], _: usize) {}
 
     pub(crate) fn records_ended(&mut self, _: Instant) {}
+
+    pub(crate) fn time_out_handshake(&mut self, _: Deadline) -> bool {
+        false
+    }
 }

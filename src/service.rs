@@ -1,5 +1,6 @@
 //! The turn: the only caller of the clock, and the only place that lifts connections.
 
+use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub(crate) struct Turn {
     waking_handlers: Vec<usize>,
     /// Some listener waits for connections to end.
     full: bool,
+    /// Some listener waits for TLS handshakes to end.
+    crowded: bool,
     max_per_ip: Option<u32>,
 }
 
@@ -60,6 +63,7 @@ impl Turn {
             waking: Vec::new(),
             waking_handlers: Vec::new(),
             full: false,
+            crowded: false,
             max_per_ip,
         }
     }
@@ -137,7 +141,7 @@ impl Context {
         let out = &mut self.inner.out;
         out.now = self.clock.now();
         if out.now.saturating_duration_since(out.dated) >= DATE_PRECISION {
-            out.date = self.clock.http_date();
+            write_date(&mut out.date, self.clock.http_date());
             out.dated = out.now;
         }
     }
@@ -156,9 +160,11 @@ impl Context {
             || self.can_reopen()
     }
 
-    /// A listener waits for connections to end, and one has: no event will tell it again.
+    /// A listener waits for connections or handshakes to end, and one has: no event will tell it
+    /// again.
     fn can_reopen(&self) -> bool {
         self.turn.full && self.inner.conns.len() < self.inner.max_connections
+            || self.turn.crowded && self.inner.handshakes < self.inner.max_handshakes
     }
 
     /// Cleans up after a callback that panicked: its connection went with the unwinding, its slot
@@ -363,6 +369,8 @@ impl Context {
                     self.close_vhost(id);
                     self.wind_down_vhost(id);
                 }
+                #[cfg(feature = "tls")]
+                Command::NewIdentity(id, side) => self.on_new_identity(id, side),
                 Command::Shutdown(grace) => self.begin_shutdown(grace),
             }
         }
@@ -437,6 +445,7 @@ impl Context {
                 }
             }
         }
+        self.inner.handshakes -= usize::from(mark.handshaking);
         if let Some(vhost) = self.inner.vhost_mut(mark.vhost) {
             vhost.live -= 1;
         }
@@ -454,6 +463,11 @@ impl Context {
             if self.inner.conns.len() >= self.inner.max_connections {
                 slot.state = ListenerState::Full;
                 self.turn.full = true;
+                return;
+            }
+            if slot.tls.is_some() && self.inner.handshakes >= self.inner.max_handshakes {
+                slot.state = ListenerState::Crowded;
+                self.turn.crowded = true;
                 return;
             }
             match slot.listener.accept() {
@@ -489,6 +503,7 @@ impl Context {
         let head = settings.timeouts.head;
         let mut io = Io::accepted(stream, peer);
         let poller = &self.parts.poller;
+        let sniffs = role.sniffs.is_some();
         let mut registered = Ok(());
         let made = self.inner.conns.insert(|index, generation| {
             let token = Token::Wsi { index, generation }.pack();
@@ -496,6 +511,7 @@ impl Context {
             let id = WsiId { index, generation };
             let mut send = SendHalf::new(id, vhost, Side::Server, settings, now);
             send.deadlines.stage = saturating_add(now, head);
+            send.flags.set(Flags::HANDSHAKING, sniffs);
             Box::new(Conn {
                 io: Some(io),
                 role: Role::Http(Box::new(role)),
@@ -506,6 +522,7 @@ impl Context {
         let Some((index, generation)) = made else {
             return self.disown(vhost, peer);
         };
+        self.inner.handshakes += usize::from(sniffs);
         let id = WsiId { index, generation };
         if registered.is_err() {
             self.lift(id, |_| Fate::Drop);
@@ -552,11 +569,12 @@ impl Context {
         self.parts.observer.on_listener_trouble(&mut cx, trouble);
     }
 
-    /// Connections have ended: listeners that waited for that go on.
+    /// Connections or handshakes have ended: listeners that waited for that go on.
     fn reopen(&mut self) {
         self.turn.full = false;
+        self.turn.crowded = false;
         for (index, generation, slot) in self.parts.listeners.iter_mut() {
-            if slot.state == ListenerState::Full {
+            if matches!(slot.state, ListenerState::Full | ListenerState::Crowded) {
                 slot.state = ListenerState::Active;
                 self.turn.accepting.push((index, generation));
             }
@@ -670,6 +688,14 @@ impl SendHalf {
             && matches!(self.phase, Phase::Open | Phase::Opening)
             && self.tx.len() <= low
     }
+}
+
+/// Writes a date where one was before, without allocating.
+pub(crate) fn write_date(place: &mut String, date: impl std::fmt::Display) {
+    place.clear();
+    // A string takes all that is written.
+    let written = write!(place, "{date}");
+    debug_assert!(written.is_ok(), "a date can be written");
 }
 
 /// A `Date` has whole seconds.

@@ -12,6 +12,7 @@ use crate::exchange::Exchange;
 use crate::http::HeaderList;
 use crate::http::body::Framing;
 use crate::http::head::{HeadLimits, HeadScanner, RequestHead};
+use crate::http::response::Response;
 use crate::http::write_response;
 use crate::id::{RequestId, VhostId};
 use crate::inner::{VhostProtocol, VhostState};
@@ -35,7 +36,6 @@ pub(crate) struct HttpRole {
     accepted: Instant,
     scanner: HeadScanner,
     state: State,
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS listeners only"))]
     /// The first byte has not come, which says what a connection to a TLS listener is.
     pub(crate) sniffs: Option<PlaintextPolicy>,
     /// A plain connection to a TLS listener that wants to say so.
@@ -230,6 +230,13 @@ impl Lift<'_> {
             let limit = send.settings.timeouts.head;
             send.deadlines.stage = saturating_add(self.inner.out.now, limit);
         }
+        let rejects = http.rejects;
+        if rejects && self.is_foreign(input) {
+            return input.len();
+        }
+        let Role::Http(http) = &mut self.conn.role else {
+            return 0;
+        };
         match http.scanner.scan(input, &limits) {
             Ok(None) => 0,
             Ok(Some(len)) => {
@@ -237,6 +244,10 @@ impl Lift<'_> {
                 len
             }
             Err(error) => {
+                if rejects {
+                    self.reject_plaintext();
+                    return input.len();
+                }
                 let body = format!("{error}\n");
                 self.respond(error.status(), &[], body.as_bytes());
                 self.refused(RefusalReason::Head(error));
@@ -245,8 +256,17 @@ impl Lift<'_> {
         }
     }
 
+    /// Says to somebody who speaks HTTP that this port speaks TLS.
+    fn reject_plaintext(&mut self) {
+        self.respond(400, &[], b"this port speaks TLS: use https or wss\n");
+        self.refused(RefusalReason::Plaintext);
+    }
+
     fn on_request(&mut self, bytes: &[u8]) {
         let limits = self.conn.send.settings.limits.head;
+        if matches!(&self.conn.role, Role::Http(http) if http.rejects) {
+            return self.reject_plaintext();
+        }
         let head = match RequestHead::parse(bytes, &limits) {
             Ok(head) => head,
             Err(error) => {
@@ -256,10 +276,6 @@ impl Lift<'_> {
             }
         };
         if let Role::Http(http) = &self.conn.role {
-            if http.rejects {
-                self.respond(400, &[], b"this port speaks TLS: use https or wss\n");
-                return self.refused(RefusalReason::Plaintext);
-            }
             if http.redirects {
                 return self.redirect(&head);
             }
@@ -289,6 +305,10 @@ impl Lift<'_> {
             self.respond(404, &[], b"no WebSocket protocol is served here\n");
             return self.refused(RefusalReason::PlainHttp(404));
         };
+        if let Err(response) = self.admit(&head) {
+            self.refuse(&Refuse::from(*response));
+            return;
+        }
         let verdict = self.filter(&head, &upgrade, &choice);
         match verdict {
             Ok(accept) if accept.later.is_some() => self.wait(bytes, limits, choice, &accept),
@@ -394,6 +414,19 @@ impl Lift<'_> {
                 selected: None,
             })
         })
+    }
+
+    /// Whether the mount of the protocol, if it has one, lets the request in.
+    fn admit(&self, head: &RequestHead<'_>) -> Result<(), Box<Response>> {
+        match self.inner.vhost(self.conn.send.vhost) {
+            Some(vhost) if vhost.has_protocol_routes() => {
+                let found = route(&vhost.routes, head.path());
+                found.map_or(Ok(()), |(route, _)| {
+                    route.options.admit(head, self.transport())
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn has_routes(&self) -> bool {
@@ -623,13 +656,20 @@ impl Lift<'_> {
             return;
         };
         let timeouts = &self.conn.send.settings.timeouts;
-        if self.is_in_tls_handshake() && !http.is_responding() {
-            let deadline = Deadline::new(DeadlineStage::Tls, timeouts.tls);
-            return self.end_unanswered(RefusalReason::Timeout(deadline));
+        let tls = match self.is_in_tls_handshake() {
+            true => Deadline::new(DeadlineStage::Tls, timeouts.tls),
+            false => Deadline::new(DeadlineStage::Head, timeouts.head),
+        };
+        if !http.is_responding() && self.time_out_handshake(tls) {
+            return;
         }
+        let Role::Http(http) = &self.conn.role else {
+            return;
+        };
         if http.is_idle() {
             return self.close_http();
         }
+        let timeouts = &self.conn.send.settings.timeouts;
         let (status, deadline) = match &http.state {
             State::Exchange(_) => return self.time_out_exchange(),
             State::Head => (408, Deadline::new(DeadlineStage::Head, timeouts.head)),
@@ -660,7 +700,9 @@ impl Lift<'_> {
         if http.is_responding() {
             return;
         }
-        if self.is_in_tls_handshake() {
+        // Silence on a port that speaks nothing else may yet become a handshake.
+        let awaits_tls = http.sniffs == Some(PlaintextPolicy::Reject);
+        if awaits_tls || self.is_in_tls_handshake() {
             return self.end_unanswered(RefusalReason::Shutdown);
         }
         self.respond(503, &[], b"the server is shutting down\n");

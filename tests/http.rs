@@ -10,4 +10,8 @@
 mod common;
 #[path = "http/exchanges.rs"]
 mod exchanges;
+#[path = "http/files.rs"]
+mod files;
+#[path = "http/guards.rs"]
+mod guards;
 mod support;

@@ -1,5 +1,7 @@
 //! Writes responses: heads with the right framing, and bodies that keep to it (RFC 9112 section 6).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -161,6 +163,8 @@ pub(crate) struct ResponseHalf {
     is_head: bool,
     /// Whether the connection may serve another request afterwards.
     persists: bool,
+    /// What every response says here that does not say it itself.
+    always: Arc<HeaderList>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +186,14 @@ impl ResponseHalf {
             version: request.version(),
             is_head: request.method() == "HEAD",
             persists: wants_to_persist(request),
+            always: Arc::default(),
         }
+    }
+
+    /// Adds these fields to responses that have none of their names.
+    pub(crate) fn always(mut self, headers: Arc<HeaderList>) -> Self {
+        self.always = headers;
+        self
     }
 
     pub(crate) fn is_started(&self) -> bool {
@@ -258,6 +269,8 @@ impl ResponseHalf {
             write_field(out, "Date", date.as_bytes());
         }
         write_headers(out, headers.iter());
+        let always = self.always.iter();
+        write_headers(out, always.filter(|(name, _)| headers.get(name).is_none()));
         self.write_framing(out, status, length);
         out.extend_from_slice(b"\r\n");
         Ok(())

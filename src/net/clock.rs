@@ -2,6 +2,8 @@
 
 use std::time::{Instant, SystemTime};
 
+use httpdate::HttpDate;
+
 /// Where `now` comes from: the system's monotonic clock, or a simulated network's.
 #[derive(Debug, Clone)]
 pub(crate) enum Clock {
@@ -31,12 +33,12 @@ impl Clock {
         clippy::disallowed_methods,
         reason = "this is the one reader of the clock"
     )]
-    pub(crate) fn http_date(&self) -> String {
+    pub(crate) fn http_date(&self) -> HttpDate {
         let wall = match self {
             Self::Os => SystemTime::now(),
             #[cfg(feature = "sim")]
             Self::Sim(net) => SystemTime::UNIX_EPOCH + net.elapsed(),
         };
-        httpdate::fmt_http_date(wall)
+        HttpDate::from(wall)
     }
 }

@@ -48,7 +48,11 @@ impl TlsFailure {
     pub const fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Closed(_) | Self::Truncated | Self::PeerAlert(Alert::INTERNAL_ERROR)
+            Self::Closed(_)
+                | Self::Lost { .. }
+                | Self::PeerAlert(Alert::INTERNAL_ERROR)
+                | Self::Timeout { .. }
+                | Self::Truncated
         )
     }
 

@@ -16,7 +16,7 @@ use super::identity::Identity;
 use super::peer::PeerIdentity;
 use super::roots::{RevocationLists, Roots};
 use super::verify::{AdmitHook, ClientVerifier, Refused};
-use super::{TlsEnv, check_alpn, library, versions_from};
+use super::{Terms, TlsEnv, check_alpn, library};
 
 /// TLS of a vhost as a server.
 ///
@@ -46,7 +46,7 @@ struct Own {
     identity: Identity,
     client_auth: ClientAuth,
     alpn: Vec<Vec<u8>>,
-    min_version: TlsVersion,
+    terms: Terms,
     resumption: Resumption,
 }
 
@@ -59,15 +59,15 @@ impl ServerTls {
                 identity,
                 client_auth: ClientAuth::None,
                 alpn: vec![b"http/1.1".to_vec()],
-                min_version: TlsVersion::TLS_1_2,
+                terms: Terms::default(),
                 resumption: Resumption::Tickets,
             }),
         }
     }
 
     /// Everything as this configuration of rustls has it, which follows the versions of rustls and
-    /// not those of this crate. The other settings are without effect on it, certificates are
-    /// neither watched nor exchanged, whether it requires client certificates is not known, and the
+    /// not those of this crate. The other settings, and the key log of the context, are without effect on it, certificates
+    /// are neither watched nor exchanged, whether it requires client certificates is not known, and the
     /// handshake trace lacks what it does about certificates.
     pub const fn from_rustls(config: Arc<ServerConfig>) -> Self {
         Self {
@@ -92,7 +92,13 @@ impl ServerTls {
     /// The lowest version to agree to: [`TlsVersion::TLS_1_2`], the default, or
     /// [`TlsVersion::TLS_1_3`].
     pub fn min_version(self, version: TlsVersion) -> Self {
-        self.set(|own| own.min_version = version)
+        self.set(|own| own.terms.min = version)
+    }
+
+    /// The highest version to agree to: [`TlsVersion::TLS_1_2`], or [`TlsVersion::TLS_1_3`], the
+    /// default. For peers or boxes between that cannot do with 1.3.
+    pub fn max_version(self, version: TlsVersion) -> Self {
+        self.set(|own| own.terms.max = version)
     }
 
     /// How clients may resume sessions. Default [`Resumption::Tickets`].
@@ -183,7 +189,7 @@ impl Own {
     ) -> Result<Arc<ServerConfig>, TlsConfigError> {
         let provider = Arc::clone(&env.provider);
         let builder = ServerConfig::builder_with_details(provider, Arc::clone(&env.clock))
-            .with_protocol_versions(&versions_from(self.min_version)?)
+            .with_protocol_versions(&self.terms.versions()?)
             .map_err(library)?;
         let builder = match verifier {
             Some(verifier) => {
@@ -197,7 +203,7 @@ impl Own {
         config.alpn_protocols.clone_from(&self.alpn);
         self.resumption.apply(&mut config)?;
         if let Some(log) = &env.key_log {
-            config.key_log = Arc::clone(log);
+            config.key_log = Arc::new(log.clone());
         }
         Ok(Arc::new(config))
     }

@@ -10,6 +10,7 @@
 //! sealing, and opening records of 125 bytes, differ by less than a tenth in either direction.
 
 use std::fmt;
+use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,6 +26,7 @@ use super::hello::{self, ClientHello, HelloScan, Sniffed, TlsVersion};
 use super::tap::{ALERT, MAX_FRAGMENT_LEN, RECORD_HEADER_LEN, Tap};
 use super::trace::{self, HelloSummary, Recorder, Scope, TlsHandshake, TlsStep, TlsTrace};
 use super::unbuffered::{self, Buffers, SealError, SentAlert, Turn, Unbuffered};
+use crate::error::Deadline;
 
 /// One TLS connection, client or server.
 ///
@@ -215,13 +217,49 @@ impl Session {
         self.stash = Vec::new();
     }
 
-    /// The transport has ended: the peer's end of stream came, or a reset.
+    /// The peer's end of stream has come.
     ///
     /// # Errors
     ///
     /// What the end means, unless it is an orderly one: `close_notify` had come, or we had closed.
     /// After a failure, that failure.
     pub(crate) fn eof(&mut self, now: Instant) -> Result<(), TlsFailure> {
+        let truncated = Err(TlsFailure::Truncated);
+        self.transport_ended(now, truncated, TlsFailure::Closed)
+    }
+
+    /// The transport has failed: a reset, say.
+    ///
+    /// # Errors
+    ///
+    /// What that means to a handshake; once it is complete, the transport's own error says all.
+    pub(crate) fn lost(&mut self, now: Instant, kind: io::ErrorKind) -> Result<(), TlsFailure> {
+        self.transport_ended(now, Ok(()), |stage| TlsFailure::Lost { stage, kind })
+    }
+
+    /// The handshake has taken too long: makes that its failure.
+    pub(crate) fn time_out(&mut self, now: Instant, deadline: Deadline) -> TlsFailure {
+        let stage = match &self.handshake {
+            Some(handshake) => self.stage(handshake),
+            None => TlsStage::ServerFinished,
+        };
+        self.give_up(now, TlsFailure::Timeout { deadline, stage })
+    }
+
+    /// Makes final what somebody else has found out about the peer. Nothing is said to it.
+    pub(crate) fn give_up(&mut self, now: Instant, failure: TlsFailure) -> TlsFailure {
+        if let Some(failure) = &self.failure {
+            return TlsFailure::clone(failure);
+        }
+        self.traced(now, |session| session.fail(failure.into(), &mut Vec::new()))
+    }
+
+    fn transport_ended(
+        &mut self,
+        now: Instant,
+        established: Result<(), TlsFailure>,
+        handshaking: impl FnOnce(TlsStage) -> TlsFailure,
+    ) -> Result<(), TlsFailure> {
         if let Some(failure) = &self.failure {
             return Err(TlsFailure::clone(failure));
         }
@@ -229,13 +267,16 @@ impl Session {
             return Ok(());
         }
         let failure = match &self.handshake {
-            None => TlsFailure::Truncated,
+            None => match established {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            },
             Some(handshake) if handshake.is_unanswered(&self.incoming) => {
                 TlsFailure::CertificateRequestCancelled
             }
-            Some(handshake) => TlsFailure::Closed(self.stage(handshake)),
+            Some(handshake) => handshaking(self.stage(handshake)),
         };
-        Err(self.traced(now, |session| session.fail(failure.into(), &mut Vec::new())))
+        Err(self.give_up(now, failure))
     }
 
     /// Whether [`seal`](Self::seal) works: the handshake is complete, and neither a failure nor

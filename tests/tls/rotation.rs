@@ -703,3 +703,149 @@ fn draining_leaves_new_and_plain_connections_alone() {
     assert!(lab.journal.closed("a.test").is_none());
     assert_eq!(lab.context.connections(), 4);
 }
+
+fn warnings(lab: &Lab) -> Vec<(VhostId, Side, String)> {
+    let told = lab.journal.pick(|event| match event {
+        Event::Warning(id, side, warning) => Some((*id, *side, warning.to_string())),
+        _ => None,
+    });
+    lab.journal.take();
+    told
+}
+
+#[test]
+fn a_name_that_the_certificate_does_not_cover_is_told_at_creation_and_at_every_exchange() {
+    let pki = Pki::new("ca");
+    let mut lab = Lab::new();
+    let cert = |names: &[&str]| identity(&pki.leaf(names).issue());
+    let (config, _) = lab.server_config(
+        "a.test",
+        ServerTls::new(cert(&["a.test"])),
+        wsloop::PlaintextPolicy::Reject,
+    );
+    let id = lab.add(config.name("b.test").name("*.c.test"));
+    assert!(warnings(&lab).is_empty(), "callbacks come in turns");
+    lab.turn();
+    let told = warnings(&lab);
+    assert_eq!(told.len(), 2, "{told:?}");
+    for (name, (vhost, side, text)) in ["b.test", "*.c.test"].iter().zip(told) {
+        assert_eq!((vhost, side), (id, Side::Server));
+        assert!(text.contains(name), "{text}");
+    }
+    lab.turn();
+    assert!(warnings(&lab).is_empty(), "told once");
+    lab.context
+        .set_server_identity(id, cert(&["b.test", "*.c.test"]))
+        .unwrap();
+    lab.turn();
+    let told = warnings(&lab);
+    assert!(
+        told.len() == 1 && told[0].2.contains("\"a.test\""),
+        "{told:?}"
+    );
+    let all = ServerTls::new(cert(&["a.test", "b.test", "*.c.test"]));
+    lab.context.set_server_tls(id, all).unwrap();
+    lab.turn();
+    assert!(warnings(&lab).is_empty());
+}
+
+#[test]
+fn a_watched_pair_that_does_not_cover_the_name_is_used_and_told() {
+    let dir = TempDir::new("warnings");
+    let pki = Pki::new("ca");
+    let write = |names: &[&str]| {
+        let leaf = pki.leaf(names).issue();
+        let key = dir.write("key.pem", &leaf.key_pem());
+        (dir.write("chain.pem", &leaf.chain_pem()), key)
+    };
+    let (chain, key) = write(&["a.test"]);
+    let tls = ServerTls::new(Identity::from_pem_files(chain, key).unwrap());
+    let mut site = Site::with(Pki::new("ca"), tls);
+    site.lab
+        .context
+        .watch_identity(site.server, SECOND)
+        .unwrap();
+    site.lab.turn();
+    assert!(warnings(&site.lab).is_empty());
+    write(&["b.test"]);
+    site.lab.pass(SECOND * 5);
+    let told = warnings(&site.lab);
+    assert!(
+        told.len() == 1 && told[0].2.contains("\"a.test\""),
+        "{told:?}"
+    );
+}
+
+/// Nobody has to ask for it.
+#[test]
+fn an_end_within_a_month_is_told_by_default_and_can_be_turned_off() {
+    for silent in [false, true] {
+        let mut site = Site::new(|tls, _| tls);
+        let old = site
+            .pki
+            .leaf(&["a.test"])
+            .valid(date(2000, 1, 1), date(2010, 1, 1));
+        let old = any_identity(&old.issue());
+        if silent {
+            site.lab
+                .context
+                .warn_before_expiry(site.server, &[])
+                .unwrap();
+        }
+        site.lab.turn();
+        assert!(expiring(&site.lab).is_empty());
+        site.lab
+            .context
+            .set_server_identity(site.server, old)
+            .unwrap();
+        site.lab.pass(SECOND * 3);
+        let told = expiring(&site.lab);
+        let expected = [(site.server, Side::Server, Duration::ZERO)];
+        assert_eq!(told, if silent { &[][..] } else { &expected });
+    }
+}
+
+/// The application's word is the last: a drain that is under way does not bring the connection
+/// back.
+#[test]
+fn who_closes_during_a_drain_is_not_brought_back() {
+    type Say = fn(&mut Lab, ProtocolHandle<Probe>, WsiId);
+    let ways: [(Say, bool); 3] = [
+        (|_, _, _| {}, true),
+        (
+            |lab, handle, id| {
+                let close = wsloop::Close::normal();
+                let _ = lab
+                    .context
+                    .with_protocol(handle, |_, cx| cx.close(id, close));
+            },
+            false,
+        ),
+        (
+            |lab, handle, id| {
+                let _ = lab.context.with_protocol(handle, |_, cx| cx.abort(id));
+            },
+            false,
+        ),
+    ];
+    for (say, comes_back) in ways {
+        let mut site = Site::new(|tls, _| tls);
+        let id = site.lab.connect(site.client, retrying());
+        site.lab.journal.take();
+        let next = identity(&named(&site.pki, "client 2"));
+        site.lab
+            .context
+            .set_client_identity(site.client, next)
+            .unwrap();
+        assert_eq!(site.lab.context.drain_old_identity(site.client), 1);
+        say(&mut site.lab, site.client_handle, id);
+        site.lab.turn();
+        assert!(site.lab.journal.closed("client").is_some());
+        site.lab.pass(SECOND * 5);
+        assert_eq!(site.lab.journal.open("client").is_some(), comes_back);
+        assert_eq!(
+            site.lab.context.connections(),
+            if comes_back { 2 } else { 0 }
+        );
+    }
+}

@@ -614,7 +614,7 @@ fn tl_03_whoever_speaks_no_tls_is_guessed_at() {
     let table: [(&[u8], Guess, &[u8]); 8] = [
         (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Guess::PlainHttp, b""),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Guess::Http2, b""),
-        (b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", Guess::Text, b""),
+        (b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", Guess::Ssh, b""),
         (
             b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10",
             Guess::SslV2,
@@ -754,7 +754,7 @@ fn replayable_data_waits_for_the_end_of_the_handshake() {
             let early = client.early_data();
             assert_eq!(early.is_some(), round == 1);
             if let Some(mut early) = early {
-                std::io::Write::write_all(&mut early, b"early, ").unwrap();
+                io::Write::write_all(&mut early, b"early, ").unwrap();
             }
         }
         client.send(b"late");
