@@ -13,6 +13,8 @@ use crate::id::ProtocolHandle;
 use crate::mount::Mount;
 use crate::protocol::{Bound, ContextObserver, Dispatch, Protocol};
 use crate::retry::RetryPolicy;
+#[cfg(feature = "deflate")]
+use crate::ws::deflate::DeflateConfig;
 use crate::ws::recv::{Delivery, RecvLimits};
 
 /// How a [`Context`](crate::Context) is made.
@@ -29,6 +31,10 @@ pub struct ContextConfig {
     pub(crate) max_connections_per_ip: Option<u32>,
     pub(crate) receive_buffer: usize,
     pub(crate) turn_budget: usize,
+    #[cfg(feature = "deflate")]
+    pub(crate) max_inflaters: usize,
+    #[cfg(feature = "deflate")]
+    pub(crate) max_takeovers: usize,
     pub(crate) observer: Box<dyn ContextObserver>,
     #[cfg(feature = "tls")]
     pub(crate) key_log: Option<crate::tls::SharedKeyLog>,
@@ -44,6 +50,10 @@ impl ContextConfig {
             max_connections_per_ip: None,
             receive_buffer: 128 * 1024,
             turn_budget: 1024 * 1024,
+            #[cfg(feature = "deflate")]
+            max_inflaters: 256,
+            #[cfg(feature = "deflate")]
+            max_takeovers: 1024,
             observer: Box::new(()),
             #[cfg(feature = "tls")]
             key_log: None,
@@ -73,10 +83,29 @@ impl ContextConfig {
         self
     }
 
-    /// How many bytes are read from one connection before the others have their turn, at least
-    /// 4 KiB. Default 1 MiB.
+    /// How many bytes are read from one connection before the others have their turn, and how
+    /// many its compressed messages are inflated to; at least 4 KiB. Default 1 MiB.
     pub fn turn_budget(mut self, bytes: usize) -> Self {
         self.turn_budget = bytes.max(4 * 1024);
+        self
+    }
+
+    /// How many connections without context takeover may be in the middle of receiving a
+    /// compressed message at a time, each with an inflater of 48 KB of the loop. Further ones wait
+    /// for their turn; one that has waited for as long as a message may take
+    /// ([`Timeouts::message`]) is closed with 1013. Default 256.
+    #[cfg(feature = "deflate")]
+    pub fn max_inflaters(mut self, inflaters: usize) -> Self {
+        self.max_inflaters = inflaters.max(1);
+        self
+    }
+
+    /// How many connections may keep windows between their messages (context takeover): up to
+    /// 430 KB each. Clients that come when there are so many are answered without. Client
+    /// connections are counted, and not held back. Default 1024.
+    #[cfg(feature = "deflate")]
+    pub fn max_context_takeovers(mut self, connections: usize) -> Self {
+        self.max_takeovers = connections;
         self
     }
 
@@ -398,6 +427,8 @@ pub struct VhostConfig {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryPolicy,
+    #[cfg(feature = "deflate")]
+    pub(crate) deflate: Option<DeflateConfig>,
     #[cfg(feature = "tls")]
     pub(crate) server_tls: Option<crate::tls::ServerTls>,
     #[cfg(feature = "tls")]
@@ -445,6 +476,8 @@ impl VhostConfig {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
+            #[cfg(feature = "deflate")]
+            deflate: None,
             #[cfg(feature = "tls")]
             server_tls: None,
             #[cfg(feature = "tls")]
@@ -565,6 +598,15 @@ impl VhostConfig {
         self
     }
 
+    /// Compresses messages with those peers that can (permessage-deflate, RFC 7692): accepts it
+    /// when a client offers it, and offers it where the vhost's clients do not say otherwise
+    /// ([`ClientConnectInfo::deflate`](crate::ClientConnectInfo::deflate)). Default: not.
+    #[cfg(feature = "deflate")]
+    pub fn deflate(mut self, config: DeflateConfig) -> Self {
+        self.deflate = Some(config);
+        self
+    }
+
     /// When a silent connection is pinged and given up (its validity), for all connections of the
     /// vhost. The back-off table of the policy is used by clients that ask for reconnection.
     pub fn retry_and_idle_policy(mut self, policy: RetryPolicy) -> Self {
@@ -594,6 +636,8 @@ pub(crate) struct Settings {
     pub(crate) recv: RecvLimits,
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryPolicy,
+    #[cfg(feature = "deflate")]
+    pub(crate) deflate: Option<DeflateConfig>,
 }
 
 impl Settings {
@@ -607,7 +651,16 @@ impl Settings {
             recv,
             timeouts,
             retry,
+            #[cfg(feature = "deflate")]
+            deflate: None,
         }
+    }
+
+    /// With the compression of its vhost.
+    #[cfg(feature = "deflate")]
+    pub(crate) const fn with_deflate(mut self, deflate: Option<DeflateConfig>) -> Self {
+        self.deflate = deflate;
+        self
     }
 }
 

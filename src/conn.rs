@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bitflags::bitflags;
 use bytes::Bytes;
 
+use crate::compression::Agreed;
 use crate::config::Settings;
 use crate::dial::ClientRole;
 use crate::error::{ABNORMAL, CloseCause, CloseKind, CloseSide, Deadline, NO_STATUS, SendError};
@@ -18,7 +19,7 @@ use crate::upgrade::{HttpRole, NO_SESSION};
 use crate::ws::close::write_close_payload;
 use crate::ws::frame::Opcode;
 use crate::ws::recv::Recv;
-use crate::ws::send::{Fin, TxQueue, append_frame};
+use crate::ws::send::{Coding, Fin, TxQueue, append_frame, encode_header, opcode};
 use crate::ws::{Close, CloseCode, CloseFrame, Message, MessageKind, ProtocolError, Side};
 
 /// A connection, in its slot or lifted out of it.
@@ -203,6 +204,9 @@ pub(crate) struct SendHalf {
     pub(crate) last_received: Instant,
     pub(crate) deadlines: Deadlines,
     pub(crate) rare: Option<Box<Rare>>,
+    /// What was agreed on about compression.
+    #[cfg_attr(not(feature = "deflate"), expect(dead_code, reason = "nothing"))]
+    pub(crate) compression: Agreed,
 }
 
 pub(crate) const NO_PROTOCOL: u32 = u32::MAX;
@@ -274,6 +278,7 @@ impl SendHalf {
             last_received: now,
             deadlines: Deadlines::default(),
             rare: None,
+            compression: Agreed::default(),
         }
     }
 
@@ -296,7 +301,7 @@ impl SendHalf {
         let rare = self.rare.as_ref().map_or(0, |rare| {
             size_of::<Rare>() + rare.timers.capacity() * size_of::<TimerKey>()
         });
-        self.tx.memory() + rare
+        self.tx.memory() + rare + self.compression_memory()
     }
 
     /// Established, and nobody has begun to end it.
@@ -326,10 +331,17 @@ impl SendHalf {
         out: &mut Out,
         message: Message<'_>,
     ) -> Result<Queued, SendError> {
-        let payload = message.as_bytes();
-        self.admit(payload.len())?;
-        self.push_frame(out, Fin::Last, opcode(message.kind()), payload);
-        Ok(self.queued())
+        #[cfg(feature = "deflate")]
+        {
+            self.send_message_with(out, message, Default::default())
+        }
+        #[cfg(not(feature = "deflate"))]
+        {
+            let payload = message.as_bytes();
+            self.admit(payload.len())?;
+            self.push_plain(out, Fin::Last, opcode(message.kind()), payload);
+            Ok(self.queued())
+        }
     }
 
     /// Queues a frame that was encoded for many peers.
@@ -352,14 +364,18 @@ impl SendHalf {
         payload: Bytes,
     ) -> Result<Queued, SendError> {
         self.admit(payload.len())?;
+        #[cfg(feature = "deflate")]
+        if self.push_compressed(out, kind, &payload, Default::default()) {
+            return Ok(self.queued());
+        }
         if self.side == Side::Client {
-            self.push_frame(out, Fin::Last, opcode(kind), &payload);
+            self.push_plain(out, Fin::Last, opcode(kind), &payload);
         } else {
             let len = payload.len();
             self.tx.append(&mut out.pool, |tail| {
                 let mut header = [0; 14];
-                let used =
-                    crate::ws::send::encode_header(&mut header, Fin::Last, opcode(kind), None, len);
+                let (opcode, plain) = (opcode(kind), Coding::Plain);
+                let used = encode_header(&mut header, Fin::Last, opcode, plain, None, len);
                 tail.extend_from_slice(header.get(..used).unwrap_or_default());
             });
             self.tx.append_shared(&mut out.pool, payload);
@@ -385,7 +401,14 @@ impl SendHalf {
             Fin::Last => None,
             Fin::More => Some(kind),
         };
-        self.push_frame(out, fin, code, payload);
+        #[cfg(feature = "deflate")]
+        {
+            let begins = (code != Opcode::Continuation).then_some(kind);
+            if self.push_compressed_fragment(out, begins, payload, fin) {
+                return Ok(self.queued());
+            }
+        }
+        self.push_plain(out, fin, code, payload);
         Ok(self.queued())
     }
 
@@ -406,7 +429,7 @@ impl SendHalf {
             at,
             end: u64::MAX,
         });
-        self.push_frame(out, Fin::Last, Opcode::Ping, payload);
+        self.push_plain(out, Fin::Last, Opcode::Ping, payload);
         let end = self.tx.end();
         if let Some(ping) = &mut self.rare().ping {
             ping.end = end;
@@ -448,7 +471,7 @@ impl SendHalf {
             return;
         }
         self.pong_bytes += payload.len() as u32 + 6;
-        self.push_frame(out, Fin::Last, Opcode::Pong, payload);
+        self.push_plain(out, Fin::Last, Opcode::Pong, payload);
         self.pong_end = self.tx.end();
     }
 
@@ -568,7 +591,7 @@ impl SendHalf {
                 // reason goes with it, since browsers show their users what comes back.
                 match frame {
                     Some(frame) => self.push_close(out, frame.code(), frame.reason()),
-                    None => self.push_frame(out, Fin::Last, Opcode::Close, &[]),
+                    None => self.push_plain(out, Fin::Last, Opcode::Close, &[]),
                 }
                 self.phase = Phase::CloseDone;
                 self.begin_close(out);
@@ -674,7 +697,7 @@ impl SendHalf {
         Ok(())
     }
 
-    fn queued(&self) -> Queued {
+    pub(crate) fn queued(&self) -> Queued {
         Queued {
             buffered: self.tx.len(),
         }
@@ -684,25 +707,29 @@ impl SendHalf {
         let mut payload = [0; MAX_CONTROL];
         let len = write_close_payload(code, reason, &mut payload);
         let payload = payload.get(..len).unwrap_or_default();
-        self.push_frame(out, Fin::Last, Opcode::Close, payload);
+        self.push_plain(out, Fin::Last, Opcode::Close, payload);
     }
 
-    fn push_frame(&mut self, out: &mut Out, fin: Fin, opcode: Opcode, payload: &[u8]) {
+    fn push_plain(&mut self, out: &mut Out, fin: Fin, opcode: Opcode, payload: &[u8]) {
+        self.push_frame(out, fin, opcode, Coding::Plain, payload);
+    }
+
+    pub(crate) fn push_frame(
+        &mut self,
+        out: &mut Out,
+        fin: Fin,
+        opcode: Opcode,
+        coding: Coding,
+        payload: &[u8],
+    ) {
         let mask = match self.side {
             Side::Client => Some(out.random.mask()),
             Side::Server => None,
         };
         self.tx.append(&mut out.pool, |tail| {
-            append_frame(tail, fin, opcode, mask, payload)
+            append_frame(tail, fin, opcode, coding, mask, payload)
         });
         self.mark(out);
-    }
-}
-
-fn opcode(kind: MessageKind) -> Opcode {
-    match kind {
-        MessageKind::Binary => Opcode::Binary,
-        MessageKind::Text => Opcode::Text,
     }
 }
 

@@ -27,6 +27,9 @@ use crate::service::Turn;
 use crate::timer::Timers;
 use crate::vhost;
 use crate::waker::CancelService;
+use crate::ws::RecvPool;
+#[cfg(feature = "deflate")]
+use crate::ws::deflate::InflaterPool;
 use crate::wsi::Cx;
 
 /// The loop and the owner of everything in it.
@@ -85,7 +88,9 @@ pub(crate) struct Parts {
     pub(crate) handlers: Slab<HandlerSlot>,
     pub(crate) observer: Box<dyn ContextObserver>,
     /// For messages that are being assembled.
-    pub(crate) pool: BufferPool,
+    pub(crate) pool: RecvPool,
+    #[cfg(feature = "deflate")]
+    pub(crate) takeovers: crate::compression::Takeovers,
     /// The loop's receive buffer, with room for a stashed header in front.
     pub(crate) buffer: Vec<u8>,
     buffer_len: usize,
@@ -230,6 +235,8 @@ impl Context {
                 date: clock.http_date().to_string(),
                 dated: clock.now(),
                 pool: spare_buffers(),
+                #[cfg(feature = "deflate")]
+                compressors: Default::default(),
                 random,
                 timers: Timers::new(),
             },
@@ -241,6 +248,7 @@ impl Context {
             shutting_down: false,
             lifted: None,
         };
+        let pool = recv_pool(&config);
         let parts = Parts {
             system,
             poller,
@@ -249,7 +257,9 @@ impl Context {
             protocols: Slab::new(),
             handlers: Slab::new(),
             observer: config.observer,
-            pool: spare_buffers(),
+            pool,
+            #[cfg(feature = "deflate")]
+            takeovers: crate::compression::Takeovers::new(config.max_takeovers),
             buffer: Vec::new(),
             buffer_len: config.receive_buffer,
             turn_budget: config.turn_budget,
@@ -428,13 +438,12 @@ impl Context {
         self.inner.handshakes
     }
 
-    /// Bytes of memory that the library holds for its connections, sessions not counted.
+    /// Bytes of memory that the library holds for its connections, with what they share for
+    /// compression; sessions not counted.
     pub fn memory(&self) -> usize {
-        self.inner
-            .conns
-            .iter()
-            .map(|(_, _, conn)| conn.memory())
-            .sum()
+        let conns = self.inner.conns.iter();
+        let owned: usize = conns.map(|(_, _, conn)| conn.memory()).sum();
+        owned + self.compression_memory()
     }
 
     /// The view of the loop without a protocol.
@@ -466,6 +475,22 @@ pub(crate) fn listen_options(config: &ListenConfig) -> ListenOptions {
         reuse_port: config.reuse_port,
         only_v6: Some(config.only_v6),
     }
+}
+
+/// What connections share for receiving.
+fn recv_pool(config: &ContextConfig) -> RecvPool {
+    #[cfg_attr(
+        not(feature = "deflate"),
+        expect(unused_mut, reason = "inflaters only")
+    )]
+    let mut pool = RecvPool::new(spare_buffers());
+    #[cfg(feature = "deflate")]
+    {
+        pool.inflaters = InflaterPool::new(config.max_inflaters);
+    }
+    #[cfg(not(feature = "deflate"))]
+    let _ = config;
+    pool
 }
 
 /// The buffers that the loop keeps for the next connection that needs one.

@@ -25,7 +25,7 @@ use crate::protocol::Handshake;
 use crate::retry::RetryState;
 use crate::timer::saturating_add;
 use crate::ws::Side;
-use crate::ws::handshake::{RefusalCollector, ResponseError, ResponseScanner, check_response};
+use crate::ws::handshake::{RefusalCollector, ResponseError, ResponseScanner};
 
 /// Where a client belongs: decided by the call, fixed for the connection.
 #[derive(Clone, Debug)]
@@ -383,8 +383,11 @@ impl Lift<'_> {
         };
         let mut key = [0; 24];
         let nonce = self.inner.out.random.nonce();
+        let extensions = client.offered_extensions(&self.conn.send);
         self.conn.send.tx.append(&mut self.inner.out.pool, |tail| {
-            key = client.info.write_request(tail, nonce);
+            key = client
+                .info
+                .write_request_with(tail, nonce, extensions.as_deref());
         });
         client.stage = Stage::Handshake(Box::new(Awaited {
             scanner: ResponseScanner::new(),
@@ -431,14 +434,18 @@ impl Lift<'_> {
 
     fn on_response(&mut self, head: &ResponseHead<'_>) {
         let cap = self.conn.send.settings.limits.refusal_body;
-        let Role::Client(client) = &mut self.conn.role else {
+        let Role::Client(client) = &self.conn.role else {
             return;
         };
         let Stage::Handshake(awaited) = &client.stage else {
             return;
         };
-        let info = Arc::clone(&client.info);
-        match check_response(head, &awaited.key, info.offered_subprotocols()) {
+        let key = awaited.key;
+        let outcome = self.judge_response(head, &key);
+        let Role::Client(client) = &mut self.conn.role else {
+            return;
+        };
+        match outcome {
             Ok(subprotocol) => self.welcome(head, subprotocol),
             Err(ResponseError::Refused { .. }) => {
                 let collector = RefusalCollector::new(head, cap);

@@ -85,6 +85,8 @@ pub(crate) struct Out {
     pub(crate) date: String,
     pub(crate) dated: Instant,
     pub(crate) pool: BufferPool,
+    #[cfg(feature = "deflate")]
+    pub(crate) compressors: crate::ws::deflate::compress::CompressorPool,
     pub(crate) random: Random,
     pub(crate) timers: Timers<TimerKind>,
 }

@@ -124,6 +124,7 @@
 //!
 //! | Feature | Default | Adds |
 //! |---|---|---|
+//! | `deflate` | yes | compressed messages (permessage-deflate, RFC 7692) |
 //! | `log` | yes | warnings through the `log` facade |
 //! | `sim` | no | the simulated network |
 //! | `aws-lc-rs` | yes | TLS with the cryptography of AWS-LC |
@@ -135,6 +136,11 @@
 
 mod arena;
 pub mod client;
+#[cfg(feature = "deflate")]
+mod compression;
+#[cfg(not(feature = "deflate"))]
+#[path = "compression_none.rs"]
+mod compression;
 mod config;
 mod conn;
 mod context;
@@ -198,6 +204,10 @@ pub use protocol::{
 };
 pub use retry::{RetryPolicy, RetryPolicyBuilder, RetryPolicyError};
 pub use waker::CancelService;
+#[cfg(feature = "deflate")]
+pub use ws::deflate::{
+    Compression, DeflateConfig, DeflateConfigError, DeflateParams, SendOptions, Takeover,
+};
 pub use ws::handshake::Refusal;
 pub use ws::send::Fin;
 pub use ws::{Chunk, Close, CloseCode, CloseFrame, Message, MessageKind, Side};

@@ -72,6 +72,7 @@ impl Lift<'_> {
 
     /// Reads and processes until there is no more, nobody wants more, or the budget is spent.
     fn read(&mut self) {
+        self.allow_inflating();
         if self.wants_stash() {
             self.process_stash();
         }
@@ -169,7 +170,7 @@ impl Lift<'_> {
     /// wants them now: those may be whole frames, however few they are.
     fn is_short_of_header(&self, rest: &[u8]) -> bool {
         let parsed = matches!(self.conn.role, Role::Ws(_)) && self.is_willing();
-        parsed && rest.len() < STASHED_HEADER
+        parsed && !self.is_suspended() && rest.len() < STASHED_HEADER
     }
 
     /// As [`Lift::process`] for bytes that were put aside, of which `done` are used up. Those who
@@ -218,9 +219,15 @@ impl Lift<'_> {
         let used = bound
             .dispatch
             .drive(&mut ws.recv, pool, input, &mut wsi, ws.session);
+        #[cfg(feature = "deflate")]
+        if ws.recv.enters_queue() {
+            pool.inflaters.queue.push_back(send.id);
+        }
+        send.note_window(&ws.recv);
+        let has_begun = ws.recv.is_inside_message() || ws.recv.is_waiting();
         let deadline = &mut send.deadlines.message;
         // While closing, the deadline of the closing handshake is the only one.
-        if !ws.recv.is_inside_message() || send.phase != Phase::Open {
+        if !has_begun || send.phase != Phase::Open {
             *deadline = None;
         } else if deadline.is_none() {
             *deadline = saturating_add(self.inner.out.now, send.settings.timeouts.message);
@@ -245,12 +252,23 @@ impl Lift<'_> {
 
     fn wants_reading(&self) -> bool {
         let readable = self.conn.io.as_ref().is_some_and(Io::is_readable);
-        readable && self.is_willing()
+        readable && self.is_willing() && !self.is_suspended()
+    }
+
+    /// Whether the rest of what was received is inflated in the next turn.
+    fn is_suspended(&self) -> bool {
+        matches!(&self.conn.role, Role::Ws(ws) if ws.recv.is_suspended())
+    }
+
+    /// Whether the next message waits for an inflater. One that closes waits for none.
+    fn is_waiting(&self) -> bool {
+        let open = self.conn.send.phase == Phase::Open;
+        open && matches!(&self.conn.role, Role::Ws(ws) if ws.recv.is_waiting())
     }
 
     fn is_willing(&self) -> bool {
         let send = &self.conn.send;
-        if send.flags.contains(Flags::ABORT) {
+        if send.flags.contains(Flags::ABORT) || self.is_waiting() {
             return false;
         }
         match &self.conn.role {
@@ -298,7 +316,8 @@ impl Lift<'_> {
         }
     }
 
-    /// Whether received bytes wait until the application resumes reading.
+    /// Whether received bytes wait: until the application resumes reading, or for their turn to be
+    /// inflated.
     fn is_held_back(&self) -> bool {
         matches!(self.conn.stash, Stash::Heap { .. }) && self.is_paused()
     }
@@ -306,7 +325,8 @@ impl Lift<'_> {
     fn is_paused(&self) -> bool {
         let send = &self.conn.send;
         let is_ws = matches!(self.conn.role, Role::Ws(_));
-        is_ws && send.is_open() && send.flags.contains(Flags::PAUSED)
+        let held = send.flags.contains(Flags::PAUSED) || self.is_suspended() || self.is_waiting();
+        is_ws && send.is_open() && held
     }
 
     /// What a peer that is gone has left is kept for as long as a peer that takes nothing is: once
@@ -385,7 +405,7 @@ impl Lift<'_> {
             return;
         };
         self.read();
-        if self.wants_reading() {
+        if self.wants_reading() || self.is_suspended() {
             return;
         }
         self.look_for_the_lost();
@@ -539,6 +559,7 @@ impl Lift<'_> {
             self.conn.send.deadlines.stage = None;
             self.stage_is_over();
         }
+        let waiting = self.is_waiting();
         let send = &mut self.conn.send;
         if due(send.deadlines.message) {
             send.deadlines.message = None;
@@ -548,7 +569,11 @@ impl Lift<'_> {
                 send.deadlines.message = saturating_add(now, limit);
                 return;
             }
-            let close = Close::new(CloseCode::POLICY_VIOLATION, "the message took too long");
+            let close = if waiting {
+                Close::new(CloseCode::TRY_AGAIN_LATER, "too many compressed messages")
+            } else {
+                Close::new(CloseCode::POLICY_VIOLATION, "the message took too long")
+            };
             let kind = CloseKind::Timeout(Deadline::new(DeadlineStage::Message, limit));
             send.close(&mut self.inner.out, &close, kind);
             send.phase = Phase::Failed;
@@ -591,6 +616,9 @@ impl Lift<'_> {
     }
 
     fn check_validity(&mut self, now: Instant) {
+        if self.is_waiting() {
+            return;
+        }
         let send = &mut self.conn.send;
         if send.phase != Phase::Open || send.flags.contains(Flags::PAUSED) {
             return;
@@ -650,6 +678,7 @@ impl Lift<'_> {
         let deadlines = &send.deadlines;
         let role = match &self.conn.role {
             Role::Client(client) => client.wakes_at(),
+            Role::Ws(_) if self.is_waiting() => None,
             Role::Ws(_) if send.phase == Phase::Open && !send.flags.contains(Flags::PAUSED) => {
                 send.validity_at()
             }

@@ -15,13 +15,13 @@ use crate::http::origin::{OriginError, Transport};
 use crate::http::response::Response;
 use crate::id::{RequestId, TimerTag, VhostId, WsiId};
 use crate::net::transport::Io;
-use crate::pool::BufferPool;
+
 #[cfg(feature = "tls")]
 use crate::tls::{Expiring, IdentityWarning, TlsConfigError};
 #[cfg(feature = "tls")]
 use crate::ws::Side;
 use crate::ws::handshake::UpgradeRequest;
-use crate::ws::recv::{Delivery, Item, Recv};
+use crate::ws::recv::{Delivery, Item, Recv, RecvPool};
 use crate::ws::{Chunk, Close, CloseFrame, Message};
 use crate::wsi::{Cx, Wsi};
 
@@ -515,6 +515,9 @@ pub struct Established<'a> {
     pub head: Handshake<'a>,
     /// The subprotocol that both sides agreed on.
     pub subprotocol: Option<&'a str>,
+    /// What both sides agreed on about compression; `None` if messages go as they are.
+    #[cfg(feature = "deflate")]
+    pub deflate: Option<crate::ws::deflate::DeflateParams>,
 }
 
 /// The other side's part of the opening handshake.
@@ -536,7 +539,7 @@ pub(crate) trait Dispatch: Any + Send {
     fn drive(
         &mut self,
         recv: &mut Recv,
-        pool: &mut BufferPool,
+        pool: &mut RecvPool,
         input: &mut [u8],
         wsi: &mut Wsi<'_>,
         session: usize,
@@ -588,7 +591,7 @@ impl<P: Protocol> Dispatch for Bound<P> {
     fn drive(
         &mut self,
         recv: &mut Recv,
-        pool: &mut BufferPool,
+        pool: &mut RecvPool,
         input: &mut [u8],
         wsi: &mut Wsi<'_>,
         session: usize,
@@ -602,7 +605,12 @@ impl<P: Protocol> Dispatch for Bound<P> {
             return input.len();
         };
         let limits = wsi.recv_limits();
+        // Nobody wants what a closing connection waits to inflate.
+        let discards = recv.is_waiting() && wsi.send_half().phase != Phase::Open;
         let mut feed = recv.feed(wsi.side(), *delivery, &limits, pool, input);
+        if discards {
+            feed.discard_data();
+        }
         while wsi.send_half().is_reading() {
             let open = wsi.send_half().phase == Phase::Open;
             let done = match feed.next() {

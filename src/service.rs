@@ -185,6 +185,7 @@ impl Context {
             }
         }
         self.release(&mark);
+        self.lend_inflaters();
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -407,7 +408,8 @@ impl Context {
         let fate = work(&mut lift);
         self.inner.lifted = None;
         if fate == Fate::Drop {
-            return self.end(conn);
+            self.end(conn);
+            return self.lend_inflaters();
         }
         let send = &mut conn.send;
         send.flags -= Flags::LIFTED;
@@ -419,6 +421,7 @@ impl Context {
             send.mark(&mut self.inner.out);
         }
         self.inner.conns.restore(id.index, id.generation, conn);
+        self.lend_inflaters();
     }
 
     fn end(&mut self, mut conn: Box<Conn>) {

@@ -22,7 +22,7 @@ use crate::protocol::{Accept, Established, Handshake, Refuse, Request, Subprotoc
 use crate::timer::saturating_add;
 use crate::ws::Close;
 use crate::ws::handshake::{
-    UpgradeError, UpgradeRequest, check_request, write_accept, write_refusal,
+    UpgradeError, UpgradeRequest, check_request, write_accept_with, write_refusal,
 };
 use crate::ws::recv::Recv;
 use crate::wsi::{Cx, Wsi};
@@ -540,9 +540,12 @@ impl Lift<'_> {
             // RFC 6455 section 4.2.2: the server can only choose what the client offered.
             Subprotocol::Named(_) => return self.refuse(&Refuse::new(500)),
         };
+        let extensions = self.agree_on_extensions(head);
+        let extensions = extensions.as_deref();
         let tx = &mut self.conn.send.tx;
         tx.append(&mut self.inner.out.pool, |tail| {
-            write_accept(tail, &upgrade.accept, subprotocol, &accept.headers);
+            let headers = &accept.headers;
+            write_accept_with(tail, &upgrade.accept, subprotocol, extensions, headers);
         });
         let refused = self.establish(choice.protocol, Handshake::Request(head), subprotocol);
         if let Some(close) = refused {
@@ -566,12 +569,17 @@ impl Lift<'_> {
             send.rare().subprotocol = Some(name.into());
         }
         let bound = self.parts.protocols.get_mut(protocol as usize)?;
-        let how = Established { head, subprotocol };
+        let how = Established {
+            head,
+            subprotocol,
+            #[cfg(feature = "deflate")]
+            deflate: send.deflate(),
+        };
         let mut wsi = Wsi::new(self.inner, send, self.conn.io.as_ref());
         match bound.dispatch.established(&mut wsi, &how) {
             Ok(session) => {
                 self.conn.role = Role::Ws(WsRole {
-                    recv: Recv::default(),
+                    recv: self.conn.send.receiver(),
                     session,
                 });
                 self.mark_lifted();

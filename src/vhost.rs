@@ -49,6 +49,9 @@ pub(crate) fn create(
     let Found { shared, bound } = bind(inner, parts, &config.listen, config.inherited, &asked)?;
     let mut listeners = attach(parts, id, &shared, config.default_vhost);
     open(parts, id, bound, config.default_vhost, &mut listeners)?;
+    let settings = Settings::new(config.limits, config.timeouts, config.retry);
+    #[cfg(feature = "deflate")]
+    let settings = settings.with_deflate(config.deflate);
     let (protocols, default_protocol) =
         take_protocols(parts, config.protocols, config.default_protocol);
     let routes = take_routes(parts, config.pages, config.mounts, &protocols);
@@ -58,7 +61,7 @@ pub(crate) fn create(
             protocols,
             default_protocol,
             routes,
-            settings: Arc::new(Settings::new(config.limits, config.timeouts, config.retry)),
+            settings: Arc::new(settings),
             listeners,
             live: 0,
             state: VhostState::Active,
