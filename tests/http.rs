@@ -10,4 +10,6 @@
 mod common;
 #[path = "http/exchanges.rs"]
 mod exchanges;
+#[path = "http/probe.rs"]
+mod probe;
 mod support;
