@@ -348,7 +348,8 @@ impl<'a> Http<'a> {
         io.is_some_and(|io| io.secure.is_some())
     }
 
-    /// Gives the whole response. An empty queue takes one of any length.
+    /// Gives the whole response, of any length: what a pipelining client has not read yet does not
+    /// count against it.
     ///
     /// # Errors
     ///
@@ -474,7 +475,9 @@ impl Responder<'_> {
     ///
     /// [`RespondError`]; nothing of a refused response is sent.
     pub fn respond(&mut self, response: Response) -> Result<Queued, RespondError> {
-        self.admit(response.body.len())?;
+        // The next request is not begun while the queue is over its cap, so that this is the only
+        // response that can be.
+        self.admit(0)?;
         let body = response.body.clone();
         let follows = self.append(|half, tail, date| half.respond(tail, date, &response))?;
         if follows {

@@ -139,7 +139,7 @@ impl HttpHandler for Handler {
     }
 
     fn on_wake(&mut self, cx: &mut Cx<'_>) {
-        self.log.push("wake");
+        self.log.push("handler wakes");
         if let Some(act) = &mut self.wake {
             act(cx);
         }

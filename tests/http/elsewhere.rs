@@ -143,14 +143,14 @@ fn a_stale_id_reaches_neither_the_next_exchange_nor_the_next_connection() {
     assert_eq!(bodies(&read(&peer)), ["first\n"]);
     world.context.cancel_service_handle().cancel_service();
     world.turn();
-    assert_eq!(world.log.count("wake"), 1);
+    assert_eq!(world.log.count("handler wakes"), 1);
     drop(peer);
     world.turn();
     let peer = world.dial();
     peer.write(&get("/h")).unwrap();
     world.context.cancel_service_handle().cancel_service();
     world.turn();
-    assert_eq!(world.log.count("wake"), 2);
+    assert_eq!(world.log.count("handler wakes"), 2);
     assert_eq!(read(&peer), "");
 }
 

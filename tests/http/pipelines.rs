@@ -252,7 +252,7 @@ fn an_upgrade_behind_plain_requests_takes_its_place() {
     assert_eq!(statuses(&text), [200, 200, 101]);
     assert!(got.ends_with(b"\x81\x05hello"), "{text}");
     // The deadlines of plain HTTP are over.
-    world.pass(Duration::from_secs(120));
+    world.pass(Duration::from_secs(40));
     assert!(!peer.ended());
     assert_eq!(world.log.count("closed"), 0);
 }

@@ -275,12 +275,11 @@ fn ask(world: &mut World, case: &Case, size: usize) -> Got {
 fn check(cases: &[Case]) {
     let mut problems = Vec::new();
     for case in cases {
-        let mut world = world();
-        let whole = ask(&mut world, case, usize::MAX);
+        let whole = ask(&mut world(), case, usize::MAX);
         let problem = case.problem(&whole);
         problems.extend(problem.map(|text| format!("{} ({}): {text}", case.id, case.rule)));
         if case.bytes().len() <= 1024 {
-            let cut = ask(&mut world, case, 1);
+            let cut = ask(&mut world(), case, 1);
             if cut != whole {
                 problems.push(format!("{}: {cut:?} byte by byte, not {whole:?}", case.id));
             }
