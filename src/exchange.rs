@@ -33,6 +33,7 @@ pub(crate) struct Exchange {
     seen: u64,
     /// Bytes of the body that came after the response was complete.
     drained: usize,
+    is_draining: bool,
     /// When the body began to be waited for, later by all the time that nobody wanted it.
     began: Instant,
     paused: Option<Instant>,
@@ -170,6 +171,7 @@ impl Lift<'_> {
             body_limit,
             seen: 0,
             drained: 0,
+            is_draining: false,
             began: now,
             paused: None,
             read_closed: false,
@@ -467,6 +469,15 @@ impl Lift<'_> {
 
     /// What is left of the body is dropped, for a while, so that the connection can go on.
     fn drain_body(&mut self) {
+        let Role::Http(http) = &mut self.conn.role else {
+            return;
+        };
+        let began = http
+            .exchange_mut()
+            .map(|exchange| &mut exchange.is_draining);
+        if began.is_none_or(|is_draining| std::mem::replace(is_draining, true)) {
+            return;
+        }
         let send = &mut self.conn.send;
         send.flags -= Flags::PAUSED;
         send.deadlines.stage = saturating_add(self.inner.out.now, send.settings.timeouts.close);

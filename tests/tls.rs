@@ -11,6 +11,8 @@ mod testpki;
 mod crowd;
 #[path = "tls/faults.rs"]
 mod faults;
+#[path = "tls/http.rs"]
+mod http;
 #[path = "tls/lab.rs"]
 mod lab;
 #[path = "tls/matrix.rs"]

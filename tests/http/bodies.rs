@@ -427,3 +427,17 @@ fn deadlines_are_those_of_the_vhost() {
         assert!(peer.ended());
     }
 }
+
+#[test]
+fn a_body_that_nobody_wants_may_not_trickle_on() {
+    let mut world = world(Handler::new);
+    let peer = world.dial();
+    peer.write(&post("/hi", 1000)).unwrap();
+    world.turn();
+    assert_eq!(statuses(&read(&peer)), [200]);
+    for _ in 0..7 {
+        let _ = peer.write(b"x");
+        world.pass(Duration::from_secs(1));
+    }
+    assert!(peer.ended() || peer.was_reset());
+}

@@ -238,3 +238,42 @@ fn a_destroyed_vhost_takes_its_idle_connections_along_and_no_others() {
     world.turn();
     assert_eq!(bodies(&read(&moved)), ["c.test\n"]);
 }
+
+#[test]
+fn a_request_may_destroy_the_vhost_that_serves_it() {
+    let mut world = world(|log| Handler {
+        request: Some(Box::new(|http| {
+            let vhost = VHOST.with(|vhost| vhost.get()).unwrap();
+            http.cx().destroy_vhost(vhost).unwrap();
+            http.respond(Response::text(200, "the last\n"))?;
+            Ok(())
+        })),
+        ..Handler::new(log)
+    });
+    VHOST.with(|vhost| vhost.set(Some(world.vhost)));
+    let peer = world.dial();
+    peer.write(&get("/h")).unwrap();
+    world.turn();
+    assert!(read(&peer).ends_with("the last\n"));
+    let _ = peer.write(&get("/h"));
+    world.turn();
+    assert_eq!(read(&peer), "");
+    assert_eq!(world.log.count("done Responded(200)"), 1);
+    world.pass(Duration::from_secs(6));
+    assert!(peer.ended());
+    assert_eq!(world.context.connections(), 0);
+}
+
+thread_local! {
+    static VHOST: std::cell::Cell<Option<wsloop::VhostId>> = const { std::cell::Cell::new(None) };
+}
+
+#[test]
+fn an_old_request_without_a_host_goes_to_the_default_vhost() {
+    let mut world = with_others(Limits::default());
+    let peer = world.dial();
+    peer.write(&to("b.test", &get("/hi"))).unwrap();
+    peer.write(b"GET /hi HTTP/1.0\r\n\r\n").unwrap();
+    world.turn();
+    assert_eq!(bodies(&read(&peer)), ["b.test\n", "GET /hi\n"]);
+}
