@@ -137,7 +137,7 @@ impl Context {
         let out = &mut self.inner.out;
         out.now = self.clock.now();
         if out.now.saturating_duration_since(out.dated) >= DATE_PRECISION {
-            out.date = self.clock.http_date();
+            self.clock.http_date(&mut out.date);
             out.dated = out.now;
         }
     }
