@@ -254,12 +254,12 @@ impl Lift<'_> {
         }
         let Some(io) = &self.conn.io else { return };
         let Some(end) = &io.read_end else { return };
+        let has_aside = matches!(self.conn.stash, Stash::Heap { .. });
         match &mut self.conn.role {
             Role::Client(_) => self.dial_ended(),
             Role::Http(http) if http.has_exchange() => self.exchange_ended(),
             // The answers to the requests before them have to leave first.
-            Role::Http(http)
-                if http.wants_stash() && matches!(self.conn.stash, Stash::Heap { .. }) => {}
+            Role::Http(http) if matches!(end, ReadEnd::Eof) && has_aside && http.wants_stash() => {}
             // All that was asked was answered; the answers may be on their way yet.
             Role::Http(http) if http.has_served() && !http.is_responding() => self.close_http(),
             Role::Http(http) => {

@@ -401,3 +401,30 @@ fn a_handler_that_only_asks_for_room_does_not_stop_the_loop() {
     world.turn();
     assert_eq!(bodies(&read(&other)), ["GET /hi\n"]);
 }
+
+#[test]
+fn a_client_that_never_reads_is_given_up_and_one_that_breaks_off_is_noticed() {
+    for breaks_off in [false, true] {
+        let page = "p".repeat(50_000);
+        let mut world = World::with(|log| {
+            VhostConfig::new("a.test")
+                .listen(addr())
+                .protocol("p", Recorder::echo(log))
+                .mount(Mount::call("/", move |_| Response::text(200, page.clone())))
+        });
+        let peer = world.dial();
+        peer.write(&get("/").repeat(100)).unwrap();
+        world.turn();
+        assert_eq!(world.context.connections(), 1);
+        if breaks_off {
+            peer.reset();
+            world.turn();
+        } else {
+            world.pass(Duration::from_secs(29));
+            assert_eq!(world.context.connections(), 1);
+            world.pass(Duration::from_secs(2));
+        }
+        assert_eq!(world.context.connections(), 0);
+        assert_eq!(world.log.count("refused"), 0);
+    }
+}
