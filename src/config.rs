@@ -268,7 +268,8 @@ pub struct Timeouts {
     pub body: Duration,
     /// Server: from the complete request to the begin of its response; then 503. Default 60 s.
     pub respond: Duration,
-    /// Server: an HTTP connection on which no request has begun. Default 30 s.
+    /// Server: an HTTP connection on which no request has begun, from when the response before it
+    /// has left. Default 30 s.
     pub keep_alive: Duration,
     /// Server: a deferred verdict, where [`Accept::later`](crate::Accept::later) does not say.
     /// Default 15 s.

@@ -226,13 +226,15 @@ impl Context {
         let wake = poller.waker(Token::Waker.pack())?;
         let resolver = system.resolver(wake.clone());
         let random = system.random()?;
+        let mut date = String::new();
+        clock.http_date(&mut date);
         let inner = Inner {
             conns: Arena::new(),
             vhosts: Arena::new(),
             out: Out {
                 dirty: Vec::new(),
                 now: clock.now(),
-                date: clock.http_date().to_string(),
+                date,
                 dated: clock.now(),
                 pool: spare_buffers(),
                 #[cfg(feature = "deflate")]

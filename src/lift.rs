@@ -12,6 +12,7 @@ use crate::dial::clone_error;
 use crate::error::{
     CloseCause, CloseKind, CloseSide, ConnectFailure, Deadline, DeadlineStage, RefusalReason,
 };
+use crate::handler::ExchangeOutcome;
 use crate::id::TimerTag;
 use crate::inner::{Inner, LiftMark, TimerKind};
 use crate::net::transport::{Flushed, Io, ReadEnd};
@@ -142,7 +143,15 @@ impl Lift<'_> {
                 }
                 self.process(input);
             }
-            Stash::Heap { mut bytes, done } => {
+            Stash::Heap {
+                mut bytes,
+                mut done,
+            } => {
+                if done > bytes.len() / 2 {
+                    // A stream of requests that are never cut at their ends must not pile up.
+                    bytes.drain(..done);
+                    done = 0;
+                }
                 let new = buffer.get(STASHED_HEADER..end).unwrap_or_default();
                 bytes.extend_from_slice(new);
                 self.process_owned(bytes, done);
@@ -292,9 +301,12 @@ impl Lift<'_> {
         }
         let Some(io) = &self.conn.io else { return };
         let Some(end) = &io.read_end else { return };
+        let has_aside = matches!(self.conn.stash, Stash::Heap { .. });
         match &mut self.conn.role {
             Role::Client(_) => self.dial_ended(),
             Role::Http(http) if http.has_exchange() => self.exchange_ended(),
+            // The answers to the requests before them have to leave first.
+            Role::Http(http) if matches!(end, ReadEnd::Eof) && has_aside && http.wants_stash() => {}
             // All that was asked was answered; the answers may be on their way yet.
             Role::Http(http) if http.has_served() && !http.is_responding() => self.close_http(),
             Role::Http(http) => {
@@ -366,6 +378,7 @@ impl Lift<'_> {
         if self.conn.send.release_pong(&mut self.inner.out) {
             self.flush();
         }
+        self.begin_idling();
     }
 
     fn on_writable(&mut self) {
@@ -419,6 +432,8 @@ impl Lift<'_> {
             Role::Http(http) => {
                 if !http.has_served() {
                     http.refused.get_or_insert(RefusalReason::Io(error));
+                } else {
+                    self.set_outcome(ExchangeOutcome::Io(error));
                 }
                 self.end_now();
             }
@@ -435,6 +450,12 @@ impl Lift<'_> {
             Role::Linger => self.conn.send.flags.contains(Flags::ABORT) || self.read_ended(),
             Role::Ws(_) => self.conclude_ws(),
         }
+    }
+
+    /// Whether the last byte that is queued has left.
+    pub(crate) fn is_flushed(&self) -> bool {
+        let Conn { io, send, .. } = &*self.conn;
+        io.as_ref().is_none_or(|io| io.is_flushed(&send.tx))
     }
 
     fn read_ended(&self) -> bool {

@@ -1,6 +1,5 @@
 //! The turn: the only caller of the clock, and the only place that lifts connections.
 
-use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -141,7 +140,7 @@ impl Context {
         let out = &mut self.inner.out;
         out.now = self.clock.now();
         if out.now.saturating_duration_since(out.dated) >= DATE_PRECISION {
-            write_date(&mut out.date, self.clock.http_date());
+            self.clock.http_date(&mut out.date);
             out.dated = out.now;
         }
     }
@@ -688,14 +687,6 @@ impl SendHalf {
             && matches!(self.phase, Phase::Open | Phase::Opening)
             && self.tx.len() <= low
     }
-}
-
-/// Writes a date where one was before, without allocating.
-pub(crate) fn write_date(place: &mut String, date: impl std::fmt::Display) {
-    place.clear();
-    // A string takes all that is written.
-    let written = write!(place, "{date}");
-    debug_assert!(written.is_ok(), "a date can be written");
 }
 
 /// A `Date` has whole seconds.

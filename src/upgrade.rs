@@ -15,15 +15,13 @@ use crate::http::head::{HeadError, HeadLimits, HeadScanner, RequestHead};
 use crate::http::response::Response;
 use crate::http::write_response;
 use crate::id::{RequestId, VhostId};
-use crate::inner::{VhostProtocol, VhostState};
+use crate::inner::{Out, VhostProtocol, VhostState};
 use crate::lift::Lift;
 use crate::mount::{RouteTarget, route};
 use crate::protocol::{Accept, Established, Handshake, Refuse, Request, Subprotocol};
 use crate::timer::saturating_add;
 use crate::ws::Close;
-use crate::ws::handshake::{
-    UpgradeError, UpgradeRequest, check_request, write_accept_with, write_refusal,
-};
+use crate::ws::handshake::{UpgradeError, UpgradeRequest, check_request, write_accept_with};
 use crate::ws::recv::Recv;
 use crate::wsi::{Cx, Wsi};
 
@@ -304,8 +302,8 @@ impl Lift<'_> {
             }
             Err(UpgradeError::NotAnUpgrade) => return self.answer_plain(&head),
             Err(error) => {
-                let tx = &mut self.conn.send.tx;
-                tx.append(&mut self.inner.out.pool, |tail| write_refusal(tail, &error));
+                let text = format!("{error}\n");
+                self.respond(error.status(), error.headers(), text.as_bytes());
                 return self.refused(RefusalReason::Upgrade(error));
             }
         };
@@ -336,20 +334,20 @@ impl Lift<'_> {
             return true;
         };
         let (index, generation) = http.listener;
-        let (Some(host), Some(slot)) = (host, self.parts.listeners.get(index, generation)) else {
+        let Some(slot) = self.parts.listeners.get(index, generation) else {
             return true;
         };
-        let host = host
-            .strip_prefix('[')
-            .and_then(|h| h.strip_suffix(']'))
-            .unwrap_or(host);
-        let Some((chosen, _)) = slot.best_vhost(&self.inner.vhosts, host) else {
-            return true;
-        };
+        let host = host.map(|host| {
+            let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+            inner.unwrap_or(host)
+        });
+        let named = host.and_then(|host| slot.best_vhost(&self.inner.vhosts, host));
+        let named = named.map(|(vhost, _)| vhost);
         if self.conn.io.as_ref().is_some_and(|io| io.secure.is_some()) {
-            return chosen == self.conn.send.vhost;
+            return named.is_none_or(|named| named == self.conn.send.vhost);
         }
-        self.move_to_vhost(chosen);
+        // Also when a request before this one has been for another one.
+        self.move_to_vhost(named.unwrap_or(slot.default));
         true
     }
 
@@ -629,19 +627,22 @@ impl Lift<'_> {
     }
 
     fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
-        let kind = [("Content-Type", TEXT)];
-        let all = kind.iter().chain(headers).copied();
+        let Out { pool, date, .. } = &mut self.inner.out;
+        let own = [("Date", date.as_str()), ("Content-Type", TEXT)];
+        let all = own.iter().chain(headers).copied();
         let tx = &mut self.conn.send.tx;
-        tx.append(&mut self.inner.out.pool, |tail| {
-            write_response(tail, status, all, body)
-        });
+        tx.append(pool, |tail| write_response(tail, status, all, body));
     }
 
     fn respond_with(&mut self, status: u16, headers: &HeaderList, body: &[u8]) {
+        let Out { pool, date, .. } = &mut self.inner.out;
+        let own = headers
+            .get("date")
+            .is_none()
+            .then_some(("Date", date.as_bytes()));
+        let all = own.into_iter().chain(headers.iter());
         let tx = &mut self.conn.send.tx;
-        tx.append(&mut self.inner.out.pool, |tail| {
-            write_response(tail, status, headers.iter(), body);
-        });
+        tx.append(pool, |tail| write_response(tail, status, all, body));
     }
 
     /// The response is queued; the connection ends when it has left.
@@ -688,10 +689,9 @@ impl Lift<'_> {
             State::Waiting(pending) | State::Decided(pending, _) => {
                 (503, Deadline::new(DeadlineStage::Verdict, pending.deadline))
             }
-            State::Responding => {
-                self.end_now();
-                return;
-            }
+            // How long answers take to leave is the write deadline's business.
+            State::Responding if http.has_served() && !self.is_flushed() => return,
+            State::Responding => return self.end_now(),
         };
         self.respond(status, &[], b"");
         self.refused(RefusalReason::Timeout(deadline));

@@ -165,6 +165,9 @@ pub(crate) struct ResponseHalf {
     persists: bool,
     /// What every response says here that does not say it itself.
     always: Arc<HeaderList>,
+    /// The client waits for a 100 before it sends the body. As long as it has not got one, nobody
+    /// knows whether a body follows a final response.
+    awaits_continue: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +190,7 @@ impl ResponseHalf {
             is_head: request.method() == "HEAD",
             persists: wants_to_persist(request),
             always: Arc::default(),
+            awaits_continue: false,
         }
     }
 
@@ -194,6 +198,16 @@ impl ResponseHalf {
     pub(crate) fn always(mut self, headers: Arc<HeaderList>) -> Self {
         self.always = headers;
         self
+    }
+
+    /// Whether the client waits for a 100.
+    pub(crate) const fn awaits_continue(&self) -> bool {
+        self.awaits_continue
+    }
+
+    /// The client waits for a 100 before it sends the body, or not any more.
+    pub(crate) const fn set_awaits_continue(&mut self, awaits: bool) {
+        self.awaits_continue = awaits;
     }
 
     pub(crate) fn is_started(&self) -> bool {
@@ -209,7 +223,7 @@ impl ResponseHalf {
     }
 
     pub(crate) const fn persists(&self) -> bool {
-        self.persists
+        self.persists && !self.awaits_continue
     }
 
     /// The connection is closed after this response, which says so if it has not begun.
@@ -300,11 +314,19 @@ impl ResponseHalf {
             }
             BodyLength::Unknown => {}
         }
-        if !self.persists {
-            write_field(out, "Connection", b"close");
-        } else if !chunks {
-            write_field(out, "Connection", b"keep-alive");
+        // RFC 9110 section 15.5.22: a 426 has an Upgrade, and section 7.8: which Connection lists.
+        let is_offer = status == 426;
+        if is_offer {
+            write_field(out, "Upgrade", b"websocket");
         }
+        let connection: &[u8] = match (self.persists(), is_offer) {
+            (false, false) => b"close",
+            (false, true) => b"close, Upgrade",
+            (true, true) => b"Upgrade",
+            (true, false) if chunks => return,
+            (true, false) => b"keep-alive",
+        };
+        write_field(out, "Connection", connection);
     }
 
     /// Writes a piece of the body. An empty one writes nothing: it would end a chunked body.
