@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::error::VhostError;
 use crate::http::head::HeadLimits;
 use crate::id::ProtocolHandle;
+use crate::mount::Mount;
 use crate::protocol::{Bound, ContextObserver, Dispatch, Protocol};
 use crate::retry::RetryPolicy;
 use crate::ws::recv::{Delivery, RecvLimits};
@@ -112,6 +113,12 @@ pub struct Limits {
     /// Connections of the vhost, accepted and dialled. An upgrade over the cap is answered 503.
     /// Default: as many as the context's.
     pub connections: usize,
+    /// The longest body of a request to an HTTP handler, in bytes; a longer one is refused with
+    /// 413. A [`Mount`](crate::Mount::body_bytes) may allow another length. Default 1 MiB.
+    pub body_bytes: u64,
+    /// The lowest rate, in bytes per second, at which a request's body may come after
+    /// [`Timeouts::body`]; a slower one is refused with 408. Default 1024.
+    pub body_rate: u32,
     /// Body of a refused upgrade that a client keeps, in bytes. Default 4 KiB.
     pub refusal_body: usize,
 }
@@ -127,6 +134,8 @@ impl Default for Limits {
             output_low_water: 64 * 1024,
             pong_bytes: 4 * 1024,
             connections: usize::MAX,
+            body_bytes: 1024 * 1024,
+            body_rate: 1024,
             refusal_body: 4 * 1024,
         }
     }
@@ -172,6 +181,13 @@ pub struct Timeouts {
     pub connect: Duration,
     /// Server: from the accept to the complete request head. Default 10 s.
     pub head: Duration,
+    /// Server: a request's body, from its head on; [`Limits::body_rate`] gives a long one more.
+    /// Default 30 s.
+    pub body: Duration,
+    /// Server: from the complete request to the begin of its response; then 503. Default 60 s.
+    pub respond: Duration,
+    /// Server: an HTTP connection on which no request has begun. Default 30 s.
+    pub keep_alive: Duration,
     /// Server: a deferred verdict, where [`Accept::later`](crate::Accept::later) does not say.
     /// Default 15 s.
     pub verdict: Duration,
@@ -192,6 +208,9 @@ impl Default for Timeouts {
             response: Duration::from_secs(15),
             connect: Duration::MAX,
             head: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            respond: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(30),
             verdict: Duration::from_secs(15),
             close: Duration::from_secs(5),
             message: Duration::from_secs(60),
@@ -319,6 +338,7 @@ pub struct VhostConfig {
     pub(crate) protocols: Vec<ProtocolConfig>,
     pub(crate) default_protocol: Option<String>,
     pub(crate) pages: Vec<Page>,
+    pub(crate) mounts: Vec<Mount>,
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryPolicy,
@@ -365,6 +385,7 @@ impl VhostConfig {
             protocols: Vec::new(),
             default_protocol: None,
             pages: Vec::new(),
+            mounts: Vec::new(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
@@ -467,6 +488,12 @@ impl VhostConfig {
             content_type: content_type.into(),
             body: body.into(),
         });
+        self
+    }
+
+    /// Serves plain HTTP below a prefix, beside WebSocket.
+    pub fn mount(mut self, mount: Mount) -> Self {
+        self.mounts.push(mount);
         self
     }
 

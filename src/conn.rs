@@ -11,9 +11,9 @@ use crate::config::Settings;
 use crate::dial::ClientRole;
 use crate::error::{ABNORMAL, CloseCause, CloseKind, CloseSide, Deadline, NO_STATUS, SendError};
 use crate::id::{VhostId, WsiId};
-use crate::inner::Out;
+use crate::inner::{Out, TimerKind};
 use crate::net::transport::Io;
-use crate::timer::{TimerKey, saturating_add};
+use crate::timer::{TimerKey, Timers, saturating_add};
 use crate::upgrade::{HttpRole, NO_SESSION};
 use crate::ws::close::write_close_payload;
 use crate::ws::frame::Opcode;
@@ -122,6 +122,15 @@ impl Stash {
             return Self::Empty;
         }
         Self::Heap { bytes, done }
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::Header { len, .. } => *len as usize,
+            Self::Heap { bytes, done } => bytes.len() - done,
+        }
     }
 
     pub(crate) fn memory(&self) -> usize {
@@ -261,6 +270,17 @@ impl SendHalf {
 
     pub(crate) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
+    }
+
+    /// Notes a timer of the connection, so that it can be cancelled with it.
+    pub(crate) fn keep_timer(&mut self, timers: &Timers<TimerKind>, key: TimerKey) {
+        let own = &mut self.rare().timers;
+        if own.len() == own.capacity() {
+            // Cancelled ones are swept out before the list grows, and seldom enough to be cheap.
+            own.retain(|timer| timers.is_armed(*timer));
+            own.reserve(own.len().max(4));
+        }
+        own.push(key);
     }
 
     fn memory(&self) -> usize {

@@ -13,7 +13,8 @@ use crate::client::ClientConnectInfo;
 use crate::config::{ContextConfig, ListenConfig, NamePolicy, PlaintextPolicy, VhostConfig};
 use crate::conn::{NO_PROTOCOL, STASHED_HEADER};
 use crate::error::{ConnectError, ContextError, Gone, VhostError};
-use crate::id::{ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId};
+use crate::handler::{BoundHandler, HttpDispatch, HttpHandler};
+use crate::id::{HandlerHandle, ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId};
 use crate::inner::{Command, Inner, Out, TimerKind, Vhost};
 use crate::net::System;
 use crate::net::clock::Clock;
@@ -81,6 +82,7 @@ pub(crate) struct Parts {
     pub(crate) resolver: Resolver,
     pub(crate) listeners: Arena<ListenerSlot>,
     pub(crate) protocols: Slab<ProtocolSlot>,
+    pub(crate) handlers: Slab<HandlerSlot>,
     pub(crate) observer: Box<dyn ContextObserver>,
     /// For messages that are being assembled.
     pub(crate) pool: BufferPool,
@@ -137,6 +139,12 @@ pub(crate) enum ListenerState {
 pub(crate) struct ProtocolSlot {
     pub(crate) key: u64,
     pub(crate) dispatch: Box<dyn Dispatch>,
+}
+
+#[derive(Debug)]
+pub(crate) struct HandlerSlot {
+    pub(crate) key: u64,
+    pub(crate) dispatch: Box<dyn HttpDispatch>,
 }
 
 impl Parts {
@@ -215,6 +223,8 @@ impl Context {
             out: Out {
                 dirty: Vec::new(),
                 now: clock.now(),
+                date: clock.http_date(),
+                dated: clock.now(),
                 pool: spare_buffers(),
                 random,
                 timers: Timers::new(),
@@ -231,6 +241,7 @@ impl Context {
             resolver,
             listeners: Arena::new(),
             protocols: Slab::new(),
+            handlers: Slab::new(),
             observer: config.observer,
             pool: spare_buffers(),
             buffer: Vec::new(),
@@ -316,6 +327,33 @@ impl Context {
         let protocol = u32::try_from(index).ok()?;
         let mut cx = Cx::new(&mut self.inner, protocol);
         Some(f(&mut bound.protocol, &mut cx))
+    }
+
+    /// The HTTP handler behind a handle, between turns; `None` when its vhost is gone.
+    pub fn handler<H: HttpHandler>(&mut self, handle: HandlerHandle<H>) -> Option<&mut H> {
+        let (_, slot) = self.handler_slot(handle.key)?;
+        let bound = slot.dispatch.as_any().downcast_mut::<BoundHandler<H>>()?;
+        Some(&mut bound.handler)
+    }
+
+    /// As [`Context::with_protocol`], for an HTTP handler.
+    pub fn with_handler<H: HttpHandler, R>(
+        &mut self,
+        handle: HandlerHandle<H>,
+        f: impl FnOnce(&mut H, &mut Cx<'_>) -> R,
+    ) -> Option<R> {
+        self.read_clock();
+        let mut slots = self.parts.handlers.iter_mut();
+        let (index, slot) = slots.find(|(_, slot)| slot.key == handle.key)?;
+        let bound = slot.dispatch.as_any().downcast_mut::<BoundHandler<H>>()?;
+        let index = u32::try_from(index).ok()?;
+        let mut cx = Cx::of_handler(&mut self.inner, index);
+        Some(f(&mut bound.handler, &mut cx))
+    }
+
+    fn handler_slot(&mut self, key: u64) -> Option<(usize, &mut HandlerSlot)> {
+        let mut slots = self.parts.handlers.iter_mut();
+        slots.find(|(_, slot)| slot.key == key)
     }
 
     fn protocol_index<P>(&self, handle: ProtocolHandle<P>) -> Option<usize> {

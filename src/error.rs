@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::client::ArgumentError;
+use crate::http::body::BodyError;
 use crate::http::head::HeadError;
 use crate::id::{VhostId, WsiId};
 use crate::ws::handshake::{Refusal, ResponseError, UpgradeError};
@@ -186,6 +187,8 @@ impl Deadline {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum DeadlineStage {
+    /// The body of a request, by its lowest rate.
+    Body,
     /// The closing handshake.
     Close,
     /// From the call to the established connection, all stages together.
@@ -196,6 +199,8 @@ pub enum DeadlineStage {
     Head,
     /// A message, from its first byte to its last.
     Message,
+    /// The begin of an HTTP handler's response.
+    Respond,
     /// The response to our opening handshake.
     Response,
     /// The peer's silence: neither bytes nor the answer to a ping.
@@ -213,11 +218,13 @@ pub enum DeadlineStage {
 impl fmt::Display for DeadlineStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Body => "the request body",
             Self::Close => "the closing handshake",
             Self::Connect => "the whole connection attempt",
             Self::Dns => "name resolution",
             Self::Head => "the request head",
             Self::Message => "one message",
+            Self::Respond => "the begin of the response",
             Self::Response => "the response to the opening handshake",
             Self::Silence => "the peer's silence",
             Self::Tcp => "the TCP connect",
@@ -619,6 +626,14 @@ pub enum VhostError {
         /// The listener.
         address: SocketAddr,
     },
+    /// A mount that cannot serve.
+    #[error("mount {prefix:?}: {problem}")]
+    Mount {
+        /// The prefix of the mount.
+        prefix: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// A page's path, content type or body cannot be served.
     #[error("page {path:?}: {problem}")]
     Page {
@@ -676,6 +691,9 @@ pub struct ServerRefusal {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RefusalReason {
+    /// The request's body is declared in a way that two readers could take differently.
+    #[error("{0}")]
+    Body(#[source] BodyError),
     /// The peer ended the stream before its request was complete.
     #[error("the peer closed the connection before its request was complete")]
     Closed,

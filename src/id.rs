@@ -47,6 +47,15 @@ pub struct RequestId {
     pub(crate) wsi: WsiId,
 }
 
+/// Names one HTTP exchange on a server: a request and its response. After it has ended every use
+/// of its id answers with an error value (or `None`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExchangeId {
+    pub(crate) wsi: WsiId,
+    /// Which request of the connection.
+    pub(crate) number: u32,
+}
+
 /// Names one armed timer. It is spent when the timer has fired or was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId(pub(crate) TimerKey);
@@ -79,6 +88,38 @@ impl<P> Copy for ProtocolHandle<P> {}
 impl<P> fmt::Debug for ProtocolHandle<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ProtocolHandle({})", self.key)
+    }
+}
+
+/// Reaches an HTTP handler that was given to a vhost, with its type.
+///
+/// Made by [`Mount::handler_with`](crate::Mount::handler_with), used with
+/// [`Context::handler`](crate::Context::handler).
+pub struct HandlerHandle<H> {
+    pub(crate) key: u64,
+    marker: PhantomData<fn() -> H>,
+}
+
+impl<H> HandlerHandle<H> {
+    pub(crate) const fn new(key: u64) -> Self {
+        Self {
+            key,
+            marker: PhantomData,
+        }
+    }
+}
+
+impl<H> Clone for HandlerHandle<H> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<H> Copy for HandlerHandle<H> {}
+
+impl<H> fmt::Debug for HandlerHandle<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HandlerHandle({})", self.key)
     }
 }
 

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use crate::arena::Arena;
 use crate::client::ClientConnectInfo;
-use crate::config::{NamePattern, Page, Settings, VhostConfig};
+use crate::config::{NamePattern, Settings, VhostConfig};
 use crate::conn::{Conn, Role};
 use crate::dial::{self, Bound as BoundTo};
 use crate::error::{ConnectError, ConnectFailure, ConnectStage};
 use crate::id::{TimerTag, VhostId, WsiId};
+use crate::mount::{Route, RouteTarget};
 use crate::net::random::Random;
 use crate::pool::BufferPool;
 use crate::timer::{TimerKey, Timers, saturating_add};
@@ -41,6 +42,8 @@ pub(crate) struct LiftMark {
     pub(crate) vhost: VhostId,
     pub(crate) protocol: u32,
     pub(crate) session: Option<usize>,
+    /// The handler and the place of its exchange.
+    pub(crate) exchange: Option<(u32, usize)>,
     /// The address it counts for, if it was accepted.
     pub(crate) ip: Option<IpAddr>,
 }
@@ -51,12 +54,17 @@ impl LiftMark {
             Role::Ws(ws) => Some(ws.session),
             Role::Client(_) | Role::Http(_) | Role::Linger => None,
         };
+        let exchange = match &conn.role {
+            Role::Http(http) => http.exchange_place(),
+            Role::Client(_) | Role::Linger | Role::Ws(_) => None,
+        };
         let io = conn.io.as_ref().filter(|_| conn.send.side == Side::Server);
         Self {
             id: conn.send.id,
             vhost: conn.send.vhost,
             protocol: conn.send.protocol,
             session,
+            exchange,
             ip: io.map(|io| io.peer.ip()),
         }
     }
@@ -67,6 +75,9 @@ impl LiftMark {
 pub(crate) struct Out {
     pub(crate) dirty: Vec<WsiId>,
     pub(crate) now: Instant,
+    /// The date for responses, right to the second at the begin of a turn.
+    pub(crate) date: String,
+    pub(crate) dated: Instant,
     pub(crate) pool: BufferPool,
     pub(crate) random: Random,
     pub(crate) timers: Timers<TimerKind>,
@@ -89,6 +100,8 @@ pub(crate) enum TimerKind {
     Free(TimerTag),
     /// A listener that rests because the system is out of descriptors.
     Listener { index: u32, generation: u64 },
+    /// A free-standing one of an HTTP handler.
+    Handler { index: u32, tag: TimerTag },
     /// A free-standing one of a protocol.
     Protocol { index: u32, tag: TimerTag },
     /// The end of a shutdown's grace.
@@ -106,7 +119,7 @@ pub(crate) struct Vhost {
     pub(crate) names: Vec<NamePattern>,
     pub(crate) protocols: Vec<VhostProtocol>,
     pub(crate) default_protocol: Option<u32>,
-    pub(crate) pages: Vec<Page>,
+    pub(crate) routes: Vec<Route>,
     pub(crate) settings: Arc<Settings>,
     /// Names of its listeners.
     pub(crate) listeners: Vec<(u32, u64)>,
@@ -153,7 +166,7 @@ impl Vhost {
             names: Vec::new(),
             protocols: Vec::new(),
             default_protocol: None,
-            pages: Vec::new(),
+            routes: Vec::new(),
             settings: Arc::new(Settings::new(
                 Default::default(),
                 Default::default(),
@@ -200,6 +213,12 @@ impl Vhost {
         {
             false
         }
+    }
+
+    /// Whether upgrades have paths of their own.
+    pub(crate) fn has_protocol_routes(&self) -> bool {
+        let mut routes = self.routes.iter();
+        routes.any(|route| matches!(route.target, RouteTarget::Protocol(_)))
     }
 
     /// How well a name fits it, if it does.

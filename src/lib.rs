@@ -133,10 +133,13 @@ mod conn;
 mod context;
 mod dial;
 mod error;
+mod exchange;
+mod handler;
 pub mod http;
 mod id;
 mod inner;
 mod lift;
+mod mount;
 mod net;
 mod pool;
 mod protocol;
@@ -174,8 +177,13 @@ pub use error::{
     Deadline, DeadlineStage, Gone, NotPending, RefusalReason, SendError, ServerRefusal, Unsent,
     VhostError,
 };
+pub use handler::{ExchangeOutcome, Http, HttpFailure, HttpHandler, HttpRequest, Responder};
 pub use http::HeaderList;
-pub use id::{ProtocolHandle, RequestId, TimerId, TimerTag, VhostId, WsiId};
+pub use http::response::{BodyLength, RespondError, Response};
+pub use id::{
+    ExchangeId, HandlerHandle, ProtocolHandle, RequestId, TimerId, TimerTag, VhostId, WsiId,
+};
+pub use mount::Mount;
 #[cfg(feature = "tls")]
 pub use protocol::TlsReport;
 pub use protocol::{

@@ -44,6 +44,7 @@ impl Lift<'_> {
         self.dial();
         self.read();
         self.after_reading();
+        self.settle_exchange();
         self.write();
         self.after_write_failure();
         if self.conclude() {
@@ -209,7 +210,12 @@ impl Lift<'_> {
     /// only with what comes next.
     fn wants_stash(&self) -> bool {
         let aside = matches!(self.conn.stash, Stash::Heap { .. });
-        aside && matches!(self.conn.role, Role::Ws(_)) && self.is_willing()
+        let wanted = match &self.conn.role {
+            Role::Ws(_) => true,
+            Role::Http(http) => http.wants_stash(),
+            Role::Client(_) | Role::Linger => false,
+        };
+        aside && wanted && self.is_willing()
     }
 
     fn wants_reading(&self) -> bool {
@@ -224,7 +230,7 @@ impl Lift<'_> {
         }
         match &self.conn.role {
             Role::Client(client) => client.is_reading(),
-            Role::Http(http) => http.is_reading(),
+            Role::Http(http) => http.is_reading(send, self.conn.stash.len()),
             Role::Linger => true,
             Role::Ws(_) => {
                 send.is_reading() || matches!(send.phase, Phase::CloseDone | Phase::Failed)
@@ -241,6 +247,9 @@ impl Lift<'_> {
         let Some(end) = &io.read_end else { return };
         match &mut self.conn.role {
             Role::Client(_) => self.dial_ended(),
+            Role::Http(http) if http.has_exchange() => self.exchange_ended(),
+            // All that was asked was answered; the answers may be on their way yet.
+            Role::Http(http) if http.has_served() && !http.is_responding() => self.close_http(),
             Role::Http(http) => {
                 if http.refused.is_none() && !http.is_responding() {
                     http.refused = Some(match end {
@@ -265,9 +274,13 @@ impl Lift<'_> {
         self.flush();
         let send = &mut self.conn.send;
         let low = send.settings.limits.output_low_water;
-        let wanted = send.flags.contains(Flags::WANT_WRITABLE) && send.is_open();
+        let wanted = send.flags.contains(Flags::WANT_WRITABLE);
         if wanted && send.tx.len() <= low {
-            self.on_writable();
+            match &self.conn.role {
+                Role::Ws(_) if self.conn.send.is_open() => self.on_writable(),
+                Role::Http(_) => self.on_http_writable(),
+                Role::Client(_) | Role::Linger | Role::Ws(_) => {}
+            }
         }
         self.flush();
         if self.conn.send.tx.is_empty() {
@@ -321,7 +334,9 @@ impl Lift<'_> {
         match &mut self.conn.role {
             Role::Client(_) => self.stop_dialling(ConnectFailure::Io(error)),
             Role::Http(http) => {
-                http.refused.get_or_insert(RefusalReason::Io(error));
+                if !http.has_served() {
+                    http.refused.get_or_insert(RefusalReason::Io(error));
+                }
                 self.end_now();
             }
             Role::Linger => self.end_now(),
@@ -351,9 +366,11 @@ impl Lift<'_> {
             return false;
         };
         if self.conn.send.flags.contains(Flags::ABORT) {
-            if http.refused.is_none() && !http.is_responding() {
+            let is_silent = http.has_served() || http.is_responding();
+            if http.refused.is_none() && !is_silent {
                 http.refused = Some(RefusalReason::Shutdown);
             }
+            self.abandon_exchange();
             self.report_refusal();
             return true;
         }
@@ -524,10 +541,11 @@ impl Lift<'_> {
         if let Some(rare) = &mut send.rare {
             rare.timers.retain(|timer| *timer != key);
         }
-        let Role::Ws(ws) = role else { return };
-        if !send.is_open() {
-            return;
-        }
+        let ws = match role {
+            Role::Ws(ws) if send.is_open() => ws,
+            Role::Http(_) => return self.on_http_timer(tag),
+            Role::Client(_) | Role::Linger | Role::Ws(_) => return,
+        };
         if let Some(bound) = self.parts.protocols.get_mut(send.protocol as usize) {
             let mut wsi = Wsi::new(self.inner, send, io.as_ref());
             bound.dispatch.timer(&mut wsi, ws.session, tag);

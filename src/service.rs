@@ -40,6 +40,7 @@ pub(crate) struct Turn {
     answers: Vec<Resolved>,
     /// Protocols that wait for their `on_wake`.
     waking: Vec<usize>,
+    waking_handlers: Vec<usize>,
     /// Some listener waits for connections to end.
     full: bool,
     max_per_ip: Option<u32>,
@@ -57,6 +58,7 @@ impl Turn {
             accepting: Vec::new(),
             answers: Vec::new(),
             waking: Vec::new(),
+            waking_handlers: Vec::new(),
             full: false,
             max_per_ip,
         }
@@ -68,6 +70,7 @@ impl Turn {
             || !self.settling.is_empty()
             || !self.answers.is_empty()
             || !self.waking.is_empty()
+            || !self.waking_handlers.is_empty()
     }
 }
 
@@ -131,7 +134,12 @@ impl Context {
     }
 
     pub(crate) fn read_clock(&mut self) {
-        self.inner.out.now = self.clock.now();
+        let out = &mut self.inner.out;
+        out.now = self.clock.now();
+        if out.now.saturating_duration_since(out.dated) >= DATE_PRECISION {
+            out.date = self.clock.http_date();
+            out.dated = out.now;
+        }
     }
 
     /// Whether there is something to do that no event announces.
@@ -164,6 +172,11 @@ impl Context {
             self.parts.protocols.get_mut(mark.protocol as usize),
         ) {
             slot.dispatch.forget(session);
+        }
+        if let Some((handler, place)) = mark.exchange {
+            if let Some(slot) = self.parts.handlers.get_mut(handler as usize) {
+                slot.dispatch.forget(place);
+            }
         }
         self.release(&mark);
     }
@@ -290,6 +303,12 @@ impl Context {
                         slot.dispatch.free_timer(&mut cx, tag);
                     }
                 }
+                TimerKind::Handler { index, tag } => {
+                    if let Some(slot) = self.parts.handlers.get_mut(index as usize) {
+                        let mut cx = Cx::of_handler(&mut self.inner, index);
+                        slot.dispatch.free_timer(&mut cx, tag);
+                    }
+                }
                 TimerKind::Listener { index, generation } => {
                     if let Some(slot) = self.parts.listeners.get_mut(index, generation) {
                         slot.state = ListenerState::Active;
@@ -307,6 +326,14 @@ impl Context {
         if self.cancel.take() {
             let all = self.parts.protocols.iter().map(|(index, _)| index);
             self.turn.waking = all.collect();
+            let all = self.parts.handlers.iter().map(|(index, _)| index);
+            self.turn.waking_handlers = all.collect();
+        }
+        while let Some(index) = self.turn.waking_handlers.pop() {
+            if let Some(slot) = self.parts.handlers.get_mut(index) {
+                let mut cx = Cx::of_handler(&mut self.inner, index as u32);
+                slot.dispatch.wake(&mut cx);
+            }
         }
         while let Some(index) = self.turn.waking.pop() {
             if let Some(slot) = self.parts.protocols.get_mut(index) {
@@ -631,12 +658,15 @@ impl SendHalf {
     /// Whether there is more to do that no event announces: `on_writable` was asked for again.
     fn wants_visit(&self) -> bool {
         let low = self.settings.limits.output_low_water;
+        // Before a connection is established only HTTP handlers can ask for it.
         self.flags.contains(Flags::WANT_WRITABLE)
-            && self.phase == Phase::Open
+            && matches!(self.phase, Phase::Open | Phase::Opening)
             && self.tx.len() <= low
     }
 }
 
+/// A `Date` has whole seconds.
+const DATE_PRECISION: Duration = Duration::from_secs(1);
 /// Connections that one listener accepts before others have their turn.
 const ACCEPTS_PER_TURN: usize = 64;
 /// How long a listener rests when the system is out of descriptors.

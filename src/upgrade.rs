@@ -1,19 +1,20 @@
 //! The server side of the opening handshake: from request bytes to a vhost, a protocol, a verdict
 //! and an established connection.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::config::{Page, PlaintextPolicy};
-use crate::conn::{NO_PROTOCOL, Phase, Role, WsRole};
+use crate::config::PlaintextPolicy;
+use crate::conn::{Flags, NO_PROTOCOL, Phase, Role, SendHalf, WsRole};
 use crate::error::{Deadline, DeadlineStage, NotPending, RefusalReason, ServerRefusal};
+use crate::exchange::Exchange;
 use crate::http::HeaderList;
 use crate::http::body::Framing;
 use crate::http::head::{HeadScanner, RequestHead};
 use crate::http::write_response;
 use crate::id::{RequestId, VhostId};
-use crate::inner::VhostState;
+use crate::inner::{VhostProtocol, VhostState};
 use crate::lift::Lift;
+use crate::mount::{RouteTarget, route};
 use crate::protocol::{Accept, Established, Handshake, Refuse, Request, Subprotocol};
 use crate::timer::saturating_add;
 use crate::ws::Close;
@@ -39,12 +40,19 @@ pub(crate) struct HttpRole {
     pub(crate) redirects: bool,
     /// Why it ends, once that is known; told when the response has left.
     pub(crate) refused: Option<RefusalReason>,
+    /// How many requests have been served, and whether the next one has begun.
+    served: u32,
+    is_idle: bool,
+    /// Bytes were put aside that nobody has looked at as a request.
+    unseen: bool,
 }
 
 #[derive(Debug)]
 enum State {
     /// The application said what is to be done with the request.
     Decided(Box<Pending>, Box<Result<Accept, Refuse>>),
+    /// A plain request is being served.
+    Exchange(Box<Exchange>),
     /// The head is not complete.
     Head,
     /// A response is on its way; what the peer still sends is dropped.
@@ -79,11 +87,83 @@ impl HttpRole {
             rejects: false,
             redirects: false,
             refused: None,
+            served: 0,
+            is_idle: false,
+            unseen: false,
         }
     }
 
-    pub(crate) fn is_reading(&self) -> bool {
-        matches!(self.state, State::Head | State::Responding)
+    /// Whether it takes bytes. Ahead of its turn a request may come as far as a head goes: reading
+    /// on is how a lost client is noticed.
+    pub(crate) fn is_reading(&self, send: &SendHalf, aside: usize) -> bool {
+        match &self.state {
+            State::Head => send.tx.len() <= send.settings.limits.output_bytes,
+            State::Responding => true,
+            State::Exchange(exchange) if exchange.wants_body() => {
+                !send.flags.contains(Flags::PAUSED)
+            }
+            State::Exchange(_) => aside < send.settings.limits.head.bytes,
+            State::Waiting(_) | State::Decided(..) => false,
+        }
+    }
+
+    /// Whether bytes that were put aside are to be looked at now.
+    pub(crate) fn wants_stash(&self) -> bool {
+        match &self.state {
+            State::Head => self.unseen,
+            State::Exchange(exchange) => exchange.wants_body(),
+            State::Responding => true,
+            State::Waiting(_) | State::Decided(..) => false,
+        }
+    }
+
+    pub(crate) fn next_number(&mut self) -> u32 {
+        self.served = self.served.wrapping_add(1);
+        self.served
+    }
+
+    pub(crate) fn begin(&mut self, exchange: Exchange) {
+        self.state = State::Exchange(Box::new(exchange));
+    }
+
+    pub(crate) fn exchange_mut(&mut self) -> Option<&mut Exchange> {
+        match &mut self.state {
+            State::Exchange(exchange) => Some(exchange),
+            State::Head | State::Responding | State::Waiting(_) | State::Decided(..) => None,
+        }
+    }
+
+    pub(crate) fn exchange_place(&self) -> Option<(u32, usize)> {
+        match &self.state {
+            State::Exchange(exchange) => exchange.place(),
+            State::Head | State::Responding | State::Waiting(_) | State::Decided(..) => None,
+        }
+    }
+
+    /// The next request may come.
+    pub(crate) fn await_request(&mut self) {
+        self.state = State::Head;
+        self.scanner = HeadScanner::request();
+        self.is_idle = true;
+        self.unseen = true;
+    }
+
+    /// What is queued is the last.
+    pub(crate) fn close(&mut self) {
+        self.state = State::Responding;
+    }
+
+    /// Between two requests, of which the second has not begun.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_idle && matches!(self.state, State::Head)
+    }
+
+    pub(crate) fn has_served(&self) -> bool {
+        self.served > 0
+    }
+
+    pub(crate) fn has_exchange(&self) -> bool {
+        matches!(self.state, State::Exchange(_))
     }
 
     pub(crate) fn is_responding(&self) -> bool {
@@ -104,14 +184,25 @@ impl HttpRole {
 impl Lift<'_> {
     /// Bytes of a request; how many are done.
     pub(crate) fn on_request_bytes(&mut self, input: &[u8]) -> usize {
-        let limits = self.conn.send.settings.limits.head;
+        let send = &mut self.conn.send;
+        let limits = send.settings.limits.head;
         let Role::Http(http) = &mut self.conn.role else {
             return 0;
         };
-        match http.state {
+        match &http.state {
             State::Head => {}
             State::Responding => return input.len(),
-            State::Waiting(_) | State::Decided(..) => return 0,
+            State::Exchange(exchange) if exchange.wants_body() => return self.on_body_bytes(input),
+            State::Exchange(_) | State::Waiting(_) | State::Decided(..) => return 0,
+        }
+        http.unseen = send.tx.len() > send.settings.limits.output_bytes;
+        if http.unseen {
+            // The answers to the requests before this one come first.
+            return 0;
+        }
+        if std::mem::take(&mut http.is_idle) {
+            let limit = send.settings.timeouts.head;
+            send.deadlines.stage = saturating_add(self.inner.out.now, limit);
         }
         match http.scanner.scan(input, &limits) {
             Ok(None) => 0,
@@ -154,6 +245,9 @@ impl Lift<'_> {
         }
         let upgrade = match check_request(&head) {
             Ok(upgrade) => upgrade,
+            Err(UpgradeError::NotAnUpgrade) if self.has_routes() => {
+                return self.on_plain_request(&head);
+            }
             Err(UpgradeError::NotAnUpgrade) => return self.answer_plain(&head),
             Err(error) => {
                 let tx = &mut self.conn.send.tx;
@@ -165,7 +259,7 @@ impl Lift<'_> {
             self.respond(503, &[], b"too many connections\n");
             return self.refused(RefusalReason::TooManyConnections);
         }
-        let Some(choice) = self.choose_protocol(&upgrade) else {
+        let Some(choice) = self.choose_protocol(&upgrade, head.path()) else {
             self.respond(404, &[], b"no WebSocket protocol is served here\n");
             return self.refused(RefusalReason::PlainHttp(404));
         };
@@ -249,17 +343,24 @@ impl Lift<'_> {
             || vhost.live > vhost.settings.limits.connections
     }
 
-    /// The first protocol of the vhost that the client offers, else the default one.
-    fn choose_protocol(&self, upgrade: &UpgradeRequest<'_>) -> Option<Choice> {
+    /// The protocol that is mounted on the path, if any is mounted; else the first one of the
+    /// vhost that the client offers, else the default one.
+    fn choose_protocol(&self, upgrade: &UpgradeRequest<'_>, path: &str) -> Option<Choice> {
         let vhost = self.inner.vhost(self.conn.send.vhost)?;
-        let mine = vhost.protocols.iter();
-        let found = mine
-            .filter(|protocol| upgrade.offered().any(|name| name == protocol.name))
-            .map(|protocol| Choice {
-                protocol: protocol.index,
-                selected: Some(protocol.name.clone()),
-            })
-            .next();
+        let offers = |name: &str| upgrade.offered().any(|offer| offer == name);
+        let choice = |protocol: &VhostProtocol| Choice {
+            protocol: protocol.index,
+            selected: offers(&protocol.name).then(|| protocol.name.clone()),
+        };
+        let mut mine = vhost.protocols.iter();
+        if vhost.has_protocol_routes() {
+            let (route, _) = route(&vhost.routes, path)?;
+            let RouteTarget::Protocol(index) = route.target else {
+                return None;
+            };
+            return mine.find(|protocol| protocol.index == index).map(choice);
+        }
+        let found = mine.find(|protocol| offers(&protocol.name)).map(choice);
         found.or_else(|| {
             let protocol = vhost.default_protocol?;
             Some(Choice {
@@ -267,6 +368,11 @@ impl Lift<'_> {
                 selected: None,
             })
         })
+    }
+
+    fn has_routes(&self) -> bool {
+        let vhost = self.inner.vhost(self.conn.send.vhost);
+        vhost.is_some_and(|vhost| !vhost.routes.is_empty())
     }
 
     fn filter(
@@ -425,20 +531,22 @@ impl Lift<'_> {
         self.refused(RefusalReason::Protocol(refuse.status));
     }
 
-    /// A plain HTTP request: a page of the vhost, or the word that this is a WebSocket server.
+    /// A plain HTTP request to a vhost that serves none.
     fn answer_plain(&mut self, head: &RequestHead<'_>) {
-        let send = &mut self.conn.send;
-        let vhost = self
-            .inner
-            .vhosts
-            .get(send.vhost.index, send.vhost.generation);
-        let pages: &[Page] = vhost.map_or(&[], |vhost| &vhost.pages);
-        let plain = PlainAnswer::to(head, pages);
-        let status = plain.status;
-        let is_head = head.method() == "HEAD";
-        send.tx
-            .append(&mut self.inner.out.pool, |tail| plain.write(tail, is_head));
+        let (status, headers, text) = match Framing::of_request(head) {
+            Err(error) => (error.status(), [].as_slice(), format!("{error}\n")),
+            Ok(_) => {
+                let error = UpgradeError::NotAnUpgrade;
+                (error.status(), error.headers(), format!("{error}\n"))
+            }
+        };
+        let body = if head.method() == "HEAD" { "" } else { &text };
+        self.respond(status, headers, body.as_bytes());
         self.refused(RefusalReason::PlainHttp(status));
+    }
+
+    pub(crate) fn respond_text(&mut self, status: u16, text: &str) {
+        self.respond(status, &[], text.as_bytes());
     }
 
     fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
@@ -477,7 +585,11 @@ impl Lift<'_> {
             let deadline = Deadline::new(DeadlineStage::Tls, timeouts.tls);
             return self.end_unanswered(RefusalReason::Timeout(deadline));
         }
+        if http.is_idle() {
+            return self.close_http();
+        }
         let (status, deadline) = match &http.state {
+            State::Exchange(_) => return self.time_out_exchange(),
             State::Head => (408, Deadline::new(DeadlineStage::Head, timeouts.head)),
             State::Waiting(pending) | State::Decided(pending, _) => {
                 (503, Deadline::new(DeadlineStage::Verdict, pending.deadline))
@@ -493,9 +605,16 @@ impl Lift<'_> {
 
     /// A shutdown or the end of the vhost meets a request.
     pub(crate) fn turn_away(&mut self) {
-        let Role::Http(http) = &self.conn.role else {
+        let Role::Http(http) = &mut self.conn.role else {
             return;
         };
+        if let Some(exchange) = http.exchange_mut() {
+            // It may be finished; no other one follows.
+            return exchange.close_after();
+        }
+        if http.is_idle() {
+            return self.close_http();
+        }
         if http.is_responding() {
             return;
         }
@@ -520,9 +639,6 @@ impl Lift<'_> {
         let Some(reason) = http.refused.take() else {
             return;
         };
-        if matches!(reason, RefusalReason::PlainHttp(200)) {
-            return;
-        }
         let refusal = ServerRefusal {
             id: self.conn.send.id,
             peer: io.peer,
@@ -531,58 +647,6 @@ impl Lift<'_> {
         };
         let mut cx = Cx::new(self.inner, NO_PROTOCOL);
         self.parts.observer.on_refused(&mut cx, &refusal);
-    }
-}
-
-/// The answer to a request that is not an upgrade.
-struct PlainAnswer<'a> {
-    status: u16,
-    headers: &'a [(&'a str, &'a str)],
-    content_type: &'a str,
-    body: Cow<'a, [u8]>,
-}
-
-impl<'a> PlainAnswer<'a> {
-    fn to(head: &RequestHead<'_>, pages: &'a [Page]) -> Self {
-        if let Err(error) = Framing::of_request(head) {
-            return Self::text(error.status(), &[], format!("{error}\n"));
-        }
-        let page = pages.iter().find(|page| page.path == head.path());
-        match (page, head.method()) {
-            (Some(page), "GET" | "HEAD") => Self {
-                status: 200,
-                headers: &[],
-                content_type: &page.content_type,
-                body: Cow::Borrowed(&page.body),
-            },
-            (Some(_), _) => {
-                Self::text(405, &[("Allow", "GET, HEAD")], "GET and HEAD only\n".into())
-            }
-            (None, _) if pages.is_empty() => {
-                let error = UpgradeError::NotAnUpgrade;
-                Self::text(error.status(), error.headers(), format!("{error}\n"))
-            }
-            (None, _) => Self::text(404, &[], "not found\n".into()),
-        }
-    }
-
-    fn text(status: u16, headers: &'a [(&'a str, &'a str)], body: String) -> Self {
-        Self {
-            status,
-            headers,
-            content_type: TEXT,
-            body: Cow::Owned(body.into_bytes()),
-        }
-    }
-
-    /// RFC 9110 section 9.3.2: the answer to HEAD has the header of the one to GET and no body.
-    fn write(&self, out: &mut Vec<u8>, is_head: bool) {
-        let kind = [("Content-Type", self.content_type)];
-        let headers = kind.iter().chain(self.headers).copied();
-        write_response(out, self.status, headers, &self.body);
-        if is_head {
-            out.truncate(out.len() - self.body.len());
-        }
     }
 }
 

@@ -5,11 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use crate::config::{NamePattern, NamePolicy, Page, PlaintextPolicy, Settings, VhostConfig};
-use crate::context::{ListenerSlot, ListenerState, Parts, ProtocolSlot, listen_options};
+use crate::context::{
+    HandlerSlot, ListenerSlot, ListenerState, Parts, ProtocolSlot, listen_options,
+};
 use crate::error::VhostError;
 use crate::http::{is_field_value, is_token};
 use crate::id::{Token, VhostId};
 use crate::inner::{Inner, TimerKind, Vhost, VhostProtocol, VhostState};
+use crate::mount::{Mount, Route, RouteTarget, Target};
 use crate::net::listen::Listener;
 
 /// Fills the announced vhost `id`. On an error nothing has changed.
@@ -30,6 +33,7 @@ pub(crate) fn create(
     let names = names.collect::<Result<Vec<_>, _>>()?;
     check_protocols(&config)?;
     check_pages(&config.pages)?;
+    check_mounts(&config)?;
     let tls = TlsCells::new(parts, &config)?;
     let mut bound = Vec::new();
     let mut shared = Vec::new();
@@ -63,12 +67,13 @@ pub(crate) fn create(
     open(parts, id, bound, config.default_vhost, &mut listeners)?;
     let (protocols, default_protocol) =
         take_protocols(parts, config.protocols, config.default_protocol);
+    let routes = take_routes(parts, config.pages, config.mounts, &protocols);
     if let Some(vhost) = inner.vhost_mut(id) {
         *vhost = Vhost {
             names,
             protocols,
             default_protocol,
-            pages: config.pages,
+            routes,
             settings: Arc::new(Settings::new(config.limits, config.timeouts, config.retry)),
             listeners,
             live: 0,
@@ -118,6 +123,60 @@ fn check_pages(pages: &[Page]) -> Result<(), VhostError> {
         return Err(VhostError::Page { path, problem });
     }
     Ok(())
+}
+
+fn check_mounts(config: &VhostConfig) -> Result<(), VhostError> {
+    let mut seen = BTreeSet::new();
+    for mount in &config.mounts {
+        let prefix = mount.prefix.as_str();
+        let knows = |name: &String| config.protocols.iter().any(|known| known.name == *name);
+        let problem = match (&mount.target, mount.problem()) {
+            (_, Some(problem)) => problem,
+            (Target::Protocol(name), None) if !knows(name) => {
+                "the vhost has no protocol of that name"
+            }
+            _ if !seen.insert((prefix, mount.options.exact)) => "the prefix is mounted twice",
+            _ => continue,
+        };
+        let prefix = prefix.to_owned();
+        return Err(VhostError::Mount { prefix, problem });
+    }
+    Ok(())
+}
+
+/// Pages and mounts as routes; the handlers go to the loop.
+fn take_routes(
+    parts: &mut Parts,
+    pages: Vec<Page>,
+    mounts: Vec<Mount>,
+    protocols: &[VhostProtocol],
+) -> Vec<Route> {
+    let pages = pages.into_iter().map(|page| {
+        let response = crate::handler::page(&page.content_type, &page.body);
+        Mount::response(page.path, response).exact()
+    });
+    let mut routes = Vec::new();
+    for mount in pages.chain(mounts) {
+        let target = match mount.target {
+            Target::Response(response) => RouteTarget::Response(response),
+            Target::Handler { key, dispatch } => {
+                let index = parts.handlers.insert(HandlerSlot { key, dispatch });
+                // As many handlers as a u32 counts do not fit into memory.
+                RouteTarget::Handler(u32::try_from(index).unwrap_or(u32::MAX))
+            }
+            Target::Protocol(name) => {
+                let found = protocols.iter().find(|protocol| protocol.name == name);
+                let Some(protocol) = found else { continue };
+                RouteTarget::Protocol(protocol.index)
+            }
+        };
+        routes.push(Route {
+            prefix: mount.prefix,
+            target,
+            options: mount.options,
+        });
+    }
+    routes
 }
 
 /// A listener that is open and not in the loop yet.
@@ -293,10 +352,20 @@ pub(crate) fn bury(inner: &mut Inner, parts: &mut Parts, id: VhostId) {
         .iter()
         .map(|protocol| protocol.index)
         .collect();
+    let routes = vhost.routes.iter();
+    let handlers = routes.filter_map(|route| match route.target {
+        RouteTarget::Handler(index) => Some(index),
+        RouteTarget::Protocol(_) | RouteTarget::Response(_) => None,
+    });
+    let handlers: Vec<u32> = handlers.collect();
     inner.out.timers.cancel_matching(|kind| match kind {
         TimerKind::Protocol { index, .. } => gone.contains(&index),
+        TimerKind::Handler { index, .. } => handlers.contains(&index),
         _ => false,
     });
+    for index in handlers {
+        drop(parts.handlers.try_remove(index as usize));
+    }
     for index in gone {
         drop(parts.protocols.try_remove(index as usize));
     }

@@ -11,7 +11,9 @@ use crate::client::ClientConnectInfo;
 use crate::config::VhostConfig;
 use crate::conn::{Conn, Flags, NO_PROTOCOL, Phase, Queued, Role, SendHalf};
 use crate::error::{CloseKind, ConnectError, Gone, NotPending, SendError, Unsent};
-use crate::id::{RequestId, TimerId, TimerTag, VhostId, WsiId};
+use crate::handler::Responder;
+use crate::http::response::ResponseHalf;
+use crate::id::{ExchangeId, RequestId, TimerId, TimerTag, VhostId, WsiId};
 use crate::inner::{Command, Inner, Out, TimerKind, Vhost};
 use crate::net::transport::Io;
 use crate::protocol::{Accept, Refuse};
@@ -36,6 +38,8 @@ pub struct Wsi<'a> {
 pub(crate) struct Current<'a> {
     pub(crate) send: &'a mut SendHalf,
     pub(crate) io: Option<&'a Io>,
+    /// Of the HTTP exchange that the callback is about.
+    pub(crate) response: Option<(ExchangeId, &'a mut ResponseHalf)>,
 }
 
 impl<'a> Wsi<'a> {
@@ -43,9 +47,14 @@ impl<'a> Wsi<'a> {
         let (id, protocol) = (send.id, send.protocol);
         Self {
             cx: Cx {
-                current: Some(Current { send, io }),
+                current: Some(Current {
+                    send,
+                    io,
+                    response: None,
+                }),
                 inner,
                 protocol,
+                handler: None,
             },
             id,
         }
@@ -252,13 +261,7 @@ impl<'a> Wsi<'a> {
         let (send, out) = self.parts();
         let at = saturating_add(out.now, after)?;
         let key = out.timers.arm(at, TimerKind::Wsi(id, tag));
-        let own = &mut send.rare().timers;
-        if own.len() == own.capacity() {
-            // Cancelled ones are swept out before the list grows, and seldom enough to be cheap.
-            own.retain(|timer| out.timers.is_armed(*timer));
-            own.reserve(own.len().max(4));
-        }
-        own.push(key);
+        send.keep_timer(&out.timers, key);
         Some(TimerId(key))
     }
 
@@ -323,6 +326,8 @@ pub struct Cx<'a> {
     pub(crate) inner: &'a mut Inner,
     /// Whose peers can be reached.
     pub(crate) protocol: u32,
+    /// The HTTP handler that it is lent to.
+    pub(crate) handler: Option<u32>,
 }
 
 impl<'a> Cx<'a> {
@@ -332,6 +337,17 @@ impl<'a> Cx<'a> {
             current: None,
             inner,
             protocol,
+            handler: None,
+        }
+    }
+
+    /// A view for an HTTP handler.
+    pub(crate) const fn of_handler(inner: &'a mut Inner, handler: u32) -> Self {
+        Self {
+            current: None,
+            inner,
+            protocol: NO_PROTOCOL,
+            handler: Some(handler),
         }
     }
 
@@ -347,6 +363,7 @@ impl<'a> Cx<'a> {
             current,
             inner,
             protocol,
+            ..
         } = self;
         let Inner { conns, out, .. } = &mut **inner;
         match current {
@@ -371,6 +388,7 @@ impl<'a> Cx<'a> {
             current,
             inner,
             protocol,
+            ..
         } = self;
         if *protocol == NO_PROTOCOL {
             return;
@@ -487,13 +505,43 @@ impl<'a> Cx<'a> {
         Ok(())
     }
 
-    /// Arms a timer that belongs to this protocol and no connection;
+    /// The response of an HTTP exchange on a server, of whatever handler; `None` when it is over.
+    pub fn exchange(&mut self, id: ExchangeId) -> Option<Responder<'_>> {
+        let Self { current, inner, .. } = self;
+        let Inner { conns, out, .. } = &mut **inner;
+        match current {
+            Some(Current {
+                send,
+                response: Some((own, response)),
+                ..
+            }) if *own == id => Some(Responder {
+                send,
+                out,
+                response,
+            }),
+            _ => {
+                let conn = conns.get_mut(id.wsi.index, id.wsi.generation)?;
+                let Role::Http(http) = &mut conn.role else {
+                    return None;
+                };
+                let response = http.response_of(id)?;
+                Some(Responder {
+                    send: &mut conn.send,
+                    out,
+                    response,
+                })
+            }
+        }
+    }
+
+    /// Arms a timer that belongs to this protocol or HTTP handler, and no connection;
     /// [`on_free_timer`](crate::Protocol::on_free_timer) gets the tag. `None` for a time that
     /// never comes (`Duration::MAX`).
     pub fn set_timer(&mut self, after: Duration, tag: TimerTag) -> Option<TimerId> {
-        let kind = match self.protocol {
-            NO_PROTOCOL => TimerKind::Free(tag),
-            index => TimerKind::Protocol { index, tag },
+        let kind = match (self.handler, self.protocol) {
+            (Some(index), _) => TimerKind::Handler { index, tag },
+            (None, NO_PROTOCOL) => TimerKind::Free(tag),
+            (None, index) => TimerKind::Protocol { index, tag },
         };
         self.inner.arm(after, kind).map(TimerId)
     }

@@ -107,7 +107,10 @@ fn the_chat_drops_who_reads_too_slowly_and_keeps_the_others() {
 fn the_chat_serves_its_page_to_a_browser() {
     let chat = Chat::start();
     let mut stream = chat.connect();
-    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", chat.addr);
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        chat.addr
+    );
     stream.write_all(request.as_bytes()).unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).unwrap();

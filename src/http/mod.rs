@@ -15,6 +15,7 @@
 pub mod body;
 pub mod client;
 pub mod head;
+pub mod response;
 mod start_line;
 
 use std::fmt;

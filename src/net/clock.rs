@@ -1,6 +1,6 @@
 //! The one place that reads the clock.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// Where `now` comes from: the system's monotonic clock, or a simulated network's.
 #[derive(Debug, Clone)]
@@ -24,5 +24,19 @@ impl Clock {
             #[cfg(feature = "sim")]
             Self::Sim(net) => net.now(),
         }
+    }
+
+    /// The date and time of day as HTTP writes it (RFC 9110 section 5.6.7).
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one reader of the clock"
+    )]
+    pub(crate) fn http_date(&self) -> String {
+        let wall = match self {
+            Self::Os => SystemTime::now(),
+            #[cfg(feature = "sim")]
+            Self::Sim(net) => SystemTime::UNIX_EPOCH + net.elapsed(),
+        };
+        httpdate::fmt_http_date(wall)
     }
 }

@@ -1,0 +1,589 @@
+//! The server side of plain HTTP: one exchange after the other on a connection that persists.
+
+use std::time::{Duration, Instant};
+
+use crate::conn::{Conn, Flags, Role};
+use crate::error::{Deadline, DeadlineStage, RefusalReason};
+use crate::handler::{ExchangeOutcome, Http, HttpDispatch, HttpFailure, HttpRequest};
+use crate::http::body::{BodyDecoder, BodyError, Framing};
+use crate::http::head::{HttpVersion, RequestHead};
+use crate::http::response::{CONTINUE, Response, ResponseHalf};
+use crate::id::{ExchangeId, TimerTag};
+use crate::inner::VhostState;
+use crate::lift::Lift;
+use crate::mount::{Route, RouteTarget, route};
+use crate::net::transport::ReadEnd;
+use crate::timer::saturating_add;
+use crate::upgrade::{HttpRole, NO_SESSION};
+use crate::wsi::Cx;
+
+/// A request whose response is not complete, or whose body is not.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    id: ExchangeId,
+    /// Index of the handler, which keeps its state at `place`; [`NO_SESSION`] there when no
+    /// handler is to be called (any more).
+    handler: u32,
+    place: usize,
+    response: ResponseHalf,
+    body: BodyDecoder,
+    body_limit: u64,
+    /// Bytes of the body so far.
+    seen: u64,
+    /// Bytes of the body that came after the response was complete.
+    drained: usize,
+    began: Instant,
+    read_closed: bool,
+    /// Why it ended, where that is not the end of the connection.
+    outcome: Option<ExchangeOutcome>,
+}
+
+impl Exchange {
+    pub(crate) fn place(&self) -> Option<(u32, usize)> {
+        (self.place != NO_SESSION).then_some((self.handler, self.place))
+    }
+
+    pub(crate) fn response_of(&mut self, id: ExchangeId) -> Option<&mut ResponseHalf> {
+        let is_open = self.id == id && self.place != NO_SESSION && !self.response.is_done();
+        is_open.then_some(&mut self.response)
+    }
+
+    /// Whether bytes that come now belong to it.
+    pub(crate) fn wants_body(&self) -> bool {
+        !self.body.is_done()
+    }
+
+    pub(crate) fn close_after(&mut self) {
+        self.response.close_after();
+    }
+}
+
+impl Lift<'_> {
+    /// A request that is not for an upgrade.
+    pub(crate) fn on_plain_request(&mut self, head: &RequestHead<'_>) {
+        let framing = match Framing::of_request(head) {
+            Ok(framing) => framing,
+            Err(error) => {
+                self.respond_text(error.status(), &format!("{error}\n"));
+                return self.refused(RefusalReason::Body(error));
+            }
+        };
+        if !self.is_serving() {
+            self.respond_text(503, "too many connections\n");
+            return self.refused(RefusalReason::TooManyConnections);
+        }
+        let found = self.find_route(head);
+        let (target, prefix, limit) = match found {
+            Ok(found) => found,
+            Err(response) => (RouteTarget::Response(response), 0, 0),
+        };
+        let limit = limit.min(i64::MAX.unsigned_abs());
+        self.begin_exchange(head, framing, limit);
+        if matches!(framing, Framing::Length(len) if len > limit) && limit > 0 {
+            return self.body_too_large();
+        }
+        match target {
+            RouteTarget::Handler(handler) => self.ask_handler(handler, head, framing, prefix),
+            RouteTarget::Response(response) => self.answer(response),
+            RouteTarget::Protocol(_) => {
+                self.answer(Response::text(426, "this is a WebSocket endpoint\n"));
+            }
+        }
+        self.settle_exchange();
+    }
+
+    /// Whether the vhost takes another connection that is not a WebSocket's.
+    fn is_serving(&self) -> bool {
+        let vhost = self.inner.vhost(self.conn.send.vhost);
+        vhost.is_some_and(|vhost| {
+            vhost.state == VhostState::Active && vhost.live <= vhost.settings.limits.connections
+        })
+    }
+
+    /// What serves a request, the length of its prefix, and how long the body may be.
+    fn find_route(&self, head: &RequestHead<'_>) -> Result<(RouteTarget, usize, u64), Response> {
+        if head.method() == "OPTIONS" && head.target() == "*" {
+            return Err(Response::new(204));
+        }
+        if matches!(head.method(), "CONNECT" | "TRACE") {
+            return Err(Response::text(405, "this method is not served\n"));
+        }
+        let expects = head.header("expect");
+        if expects.is_some_and(|expects| !expects.eq_ignore_ascii_case(b"100-continue")) {
+            // RFC 9110 section 10.1.1.
+            return Err(Response::text(
+                417,
+                "the only expectation is 100-continue\n",
+            ));
+        }
+        let vhost = self.inner.vhost(self.conn.send.vhost);
+        let routes: &[Route] = vhost.map_or(&[], |vhost| &vhost.routes);
+        let Some((route, prefix)) = route(routes, head.path()) else {
+            return Err(Response::text(404, "not found\n"));
+        };
+        let limit = self.conn.send.settings.limits.body_bytes;
+        let limit = route.options.body_bytes.unwrap_or(limit);
+        let target = match &route.target {
+            RouteTarget::Response(response) => {
+                RouteTarget::Response(for_method(response, head.method()))
+            }
+            other => other.clone(),
+        };
+        Ok((target, prefix, limit))
+    }
+
+    fn begin_exchange(&mut self, head: &RequestHead<'_>, framing: Framing, body_limit: u64) {
+        let now = self.inner.out.now;
+        let send = &mut self.conn.send;
+        let Role::Http(http) = &mut self.conn.role else {
+            return;
+        };
+        let id = ExchangeId {
+            wsi: send.id,
+            number: http.next_number(),
+        };
+        let exchange = Exchange {
+            id,
+            handler: 0,
+            place: NO_SESSION,
+            response: ResponseHalf::to(head),
+            body: BodyDecoder::new(framing),
+            body_limit,
+            seen: 0,
+            drained: 0,
+            began: now,
+            read_closed: false,
+            outcome: None,
+        };
+        let timeouts = &send.settings.timeouts;
+        let limit = match exchange.wants_body() {
+            true => timeouts.body,
+            false => timeouts.respond,
+        };
+        send.deadlines.stage = saturating_add(now, limit);
+        http.begin(exchange);
+    }
+
+    fn ask_handler(
+        &mut self,
+        handler: u32,
+        head: &RequestHead<'_>,
+        framing: Framing,
+        prefix: usize,
+    ) {
+        let Conn { io, role, send, .. } = &mut *self.conn;
+        let (Some(io), Role::Http(http)) = (&*io, role) else {
+            return;
+        };
+        let (Some(slot), Some(exchange)) = (
+            self.parts.handlers.get_mut(handler as usize),
+            http.exchange_mut(),
+        ) else {
+            return;
+        };
+        let request = HttpRequest {
+            id: exchange.id,
+            vhost: send.vhost,
+            head,
+            framing,
+            prefix,
+            io,
+        };
+        let response = &mut exchange.response;
+        let mut view = Http::new(self.inner, handler, request.id, send, Some(io), response);
+        match slot.dispatch.request(&mut view, &request) {
+            Ok(place) => {
+                exchange.handler = handler;
+                exchange.place = place;
+                self.mark_lifted();
+                self.invite_body(head);
+                self.body_ended();
+            }
+            Err(failure) => self.fail_exchange(failure),
+        }
+    }
+
+    /// RFC 9110 section 10.1.1: a client that waits for it is told to send the body.
+    fn invite_body(&mut self, head: &RequestHead<'_>) {
+        let expects = head.version() >= HttpVersion::Http11 && head.header("expect").is_some();
+        let Conn { role, send, .. } = &mut *self.conn;
+        let Role::Http(http) = role else { return };
+        let Some(exchange) = http.exchange_mut() else {
+            return;
+        };
+        if expects && exchange.wants_body() && !exchange.response.is_started() {
+            let pool = &mut self.inner.out.pool;
+            send.tx
+                .append(pool, |tail| tail.extend_from_slice(CONTINUE));
+        }
+    }
+
+    /// Bytes of a request's body; how many are done.
+    pub(crate) fn on_body_bytes(&mut self, input: &[u8]) -> usize {
+        let mut done = 0;
+        while let Some(rest) = input.get(done..) {
+            let Conn { role, send, .. } = &mut *self.conn;
+            let Role::Http(http) = role else { break };
+            let Some(exchange) = http.exchange_mut() else {
+                break;
+            };
+            if send.flags.contains(Flags::ABORT) {
+                return input.len();
+            }
+            if !exchange.wants_body() || send.flags.contains(Flags::PAUSED) {
+                break;
+            }
+            match exchange.body.decode(rest) {
+                Err(error) => {
+                    self.bad_body(error);
+                    return input.len();
+                }
+                Ok(piece) if piece.consumed == 0 && !piece.done => break,
+                Ok(piece) => {
+                    done += piece.consumed;
+                    if !self.on_body_piece(piece.data) {
+                        return input.len();
+                    }
+                }
+            }
+        }
+        self.body_ended();
+        self.settle_exchange();
+        done
+    }
+
+    /// Whether more of the body is wanted.
+    fn on_body_piece(&mut self, data: &[u8]) -> bool {
+        let Role::Http(http) = &mut self.conn.role else {
+            return false;
+        };
+        let Some(exchange) = http.exchange_mut() else {
+            return false;
+        };
+        exchange.seen = exchange.seen.saturating_add(data.len() as u64);
+        if exchange.place == NO_SESSION || exchange.response.is_done() {
+            exchange.drained = exchange.drained.saturating_add(data.len());
+            if exchange.drained > DRAINED_BODY {
+                self.close_http();
+                return false;
+            }
+            return true;
+        }
+        if exchange.seen > exchange.body_limit {
+            self.body_too_large();
+            return false;
+        }
+        if !data.is_empty() {
+            self.handle(|handler, http, place| handler.body(http, place, data));
+        }
+        true
+    }
+
+    /// Tells the handler, once, when the body is complete.
+    fn body_ended(&mut self) {
+        let timeout = self.conn.send.settings.timeouts.respond;
+        let Role::Http(http) = &mut self.conn.role else {
+            return;
+        };
+        let Some(exchange) = http.exchange_mut() else {
+            return;
+        };
+        if exchange.wants_body() || exchange.response.is_done() {
+            return;
+        }
+        self.conn.send.deadlines.stage = saturating_add(self.inner.out.now, timeout);
+        self.handle(|handler, http, place| handler.body_end(http, place));
+    }
+
+    /// Calls the handler of the exchange, if it has one that is still to be called.
+    fn handle(
+        &mut self,
+        call: impl FnOnce(&mut dyn HttpDispatch, &mut Http<'_>, usize) -> Result<(), HttpFailure>,
+    ) {
+        let Conn { io, role, send, .. } = &mut *self.conn;
+        let Role::Http(http) = role else { return };
+        let Some(exchange) = http.exchange_mut() else {
+            return;
+        };
+        let Some((handler, place)) = exchange.place() else {
+            return;
+        };
+        let Some(slot) = self.parts.handlers.get_mut(handler as usize) else {
+            return;
+        };
+        let (id, response) = (exchange.id, &mut exchange.response);
+        let mut view = Http::new(self.inner, handler, id, send, io.as_ref(), response);
+        if let Err(failure) = call(&mut *slot.dispatch, &mut view, place) {
+            self.fail_exchange(failure);
+        }
+    }
+
+    pub(crate) fn on_http_writable(&mut self) {
+        self.conn.send.flags -= Flags::WANT_WRITABLE;
+        self.handle(|handler, http, place| handler.writable(http, place));
+        self.settle_exchange();
+    }
+
+    pub(crate) fn on_http_timer(&mut self, tag: TimerTag) {
+        self.handle(|handler, http, place| handler.timer(http, place, tag));
+        self.settle_exchange();
+    }
+
+    /// Answers with a whole response and closes afterwards if the request is not complete; drops
+    /// the connection if another response has begun.
+    fn fail_exchange(&mut self, failure: HttpFailure) {
+        match failure.response {
+            Some(response) => self.answer(*response),
+            None => {
+                self.set_outcome(ExchangeOutcome::Aborted);
+                self.end_now();
+            }
+        }
+    }
+
+    /// Answers the exchange with a whole response, or drops the connection if that cannot be.
+    fn answer(&mut self, response: Response) {
+        let Conn { role, send, .. } = &mut *self.conn;
+        let Role::Http(http) = role else { return };
+        let Some(exchange) = http.exchange_mut() else {
+            return;
+        };
+        let out = &mut self.inner.out;
+        let half = &mut exchange.response;
+        let mut follows = Ok(false);
+        send.tx.append(&mut out.pool, |tail| {
+            follows = half.respond(tail, &out.date, &response);
+        });
+        match follows {
+            Ok(true) => send.tx.append_shared(&mut out.pool, response.body),
+            Ok(false) => {}
+            Err(_) => {
+                self.set_outcome(ExchangeOutcome::Aborted);
+                self.end_now();
+            }
+        }
+    }
+
+    /// Answers with a status and closes: what follows on the connection cannot be told from the
+    /// body that was refused.
+    fn refuse_exchange(&mut self, status: u16, text: &str, outcome: ExchangeOutcome) {
+        self.set_outcome(outcome);
+        let Role::Http(http) = &mut self.conn.role else {
+            return;
+        };
+        let Some(exchange) = http.exchange_mut() else {
+            return;
+        };
+        exchange.close_after();
+        if exchange.response.is_started() {
+            return self.end_now();
+        }
+        self.answer(Response::text(status, text));
+        self.close_http();
+    }
+
+    fn bad_body(&mut self, error: BodyError) {
+        let text = format!("{error}\n");
+        self.refuse_exchange(error.status(), &text, ExchangeOutcome::Body(error));
+    }
+
+    fn body_too_large(&mut self) {
+        let Role::Http(http) = &mut self.conn.role else {
+            return;
+        };
+        let limit = http
+            .exchange_mut()
+            .map_or(0, |exchange| exchange.body_limit);
+        let text = format!("the body is longer than the {limit} bytes that are allowed here\n");
+        self.refuse_exchange(413, &text, ExchangeOutcome::BodyTooLarge { limit });
+    }
+
+    fn set_outcome(&mut self, outcome: ExchangeOutcome) {
+        if let Role::Http(http) = &mut self.conn.role {
+            if let Some(exchange) = http.exchange_mut() {
+                exchange.outcome.get_or_insert(outcome);
+            }
+        }
+    }
+
+    /// Goes on to the next request when this one is over.
+    pub(crate) fn settle_exchange(&mut self) {
+        let Conn { role, send, .. } = &mut *self.conn;
+        let Role::Http(http) = role else { return };
+        let Some(exchange) = http.exchange_mut() else {
+            return;
+        };
+        if exchange.response.is_started() && !exchange.response.is_done() && !exchange.wants_body()
+        {
+            // Begun in time; how long it takes is the handler's business, and the write deadline's.
+            send.deadlines.stage = None;
+        }
+        if !exchange.response.is_done() {
+            return;
+        }
+        let status = exchange.response.status();
+        let (persists, wants_body) = (exchange.response.persists(), exchange.wants_body());
+        self.end_exchange(ExchangeOutcome::Responded(status));
+        if wants_body && persists {
+            return self.drain_body();
+        }
+        if persists && !self.inner.shutting_down && self.is_serving() {
+            return self.await_request();
+        }
+        self.close_http();
+    }
+
+    /// What is left of the body is dropped, for a while, so that the connection can go on.
+    fn drain_body(&mut self) {
+        let send = &mut self.conn.send;
+        send.flags -= Flags::PAUSED;
+        send.deadlines.stage = saturating_add(self.inner.out.now, send.settings.timeouts.close);
+    }
+
+    fn await_request(&mut self) {
+        let send = &mut self.conn.send;
+        send.flags -= Flags::PAUSED;
+        let limit = send.settings.timeouts.keep_alive;
+        send.deadlines.stage = saturating_add(self.inner.out.now, limit);
+        if let Role::Http(http) = &mut self.conn.role {
+            http.await_request();
+        }
+    }
+
+    /// Closes the connection when what is queued has left.
+    pub(crate) fn close_http(&mut self) {
+        self.end_exchange(ExchangeOutcome::Disconnected);
+        let send = &mut self.conn.send;
+        send.deadlines.stage = saturating_add(self.inner.out.now, send.settings.timeouts.close);
+        if let Role::Http(http) = &mut self.conn.role {
+            http.close();
+        }
+    }
+
+    /// The final event of an exchange, once.
+    pub(crate) fn end_exchange(&mut self, outcome: ExchangeOutcome) {
+        self.conn.send.flags -= Flags::WANT_WRITABLE;
+        let Role::Http(http) = &mut self.conn.role else {
+            return;
+        };
+        let Some(exchange) = http.exchange_mut() else {
+            return;
+        };
+        let Some((handler, place)) = exchange.place() else {
+            return;
+        };
+        let id = exchange.id;
+        let outcome = exchange.outcome.take().unwrap_or(outcome);
+        exchange.place = NO_SESSION;
+        self.cancel_timers();
+        // From here on a panic must not end the exchange again.
+        self.mark_lifted();
+        if let Some(slot) = self.parts.handlers.get_mut(handler as usize) {
+            let mut cx = Cx::of_handler(self.inner, handler);
+            slot.dispatch.done(&mut cx, id, place, &outcome);
+        }
+    }
+
+    /// The peer's stream has ended, or failed, while an exchange runs.
+    pub(crate) fn exchange_ended(&mut self) {
+        let end = self.conn.io.as_ref().and_then(|io| io.read_end.as_ref());
+        let failed = match end {
+            None => return,
+            Some(ReadEnd::Eof) => None,
+            Some(ReadEnd::Failed(error)) => Some(crate::dial::clone_error(error)),
+        };
+        let Role::Http(http) = &mut self.conn.role else {
+            return;
+        };
+        let Some(exchange) = http.exchange_mut() else {
+            return;
+        };
+        if let Some(error) = failed {
+            exchange.outcome.get_or_insert(ExchangeOutcome::Io(error));
+            return self.end_now();
+        }
+        if exchange.wants_body() {
+            // RFC 9112 section 8: the request is incomplete.
+            return self.end_now();
+        }
+        if !std::mem::replace(&mut exchange.read_closed, true) {
+            exchange.close_after();
+            self.handle(|handler, http, place| handler.read_closed(http, place));
+            self.settle_exchange();
+        }
+    }
+
+    /// A deadline of the exchange passed.
+    pub(crate) fn time_out_exchange(&mut self) {
+        let settings = &self.conn.send.settings;
+        let (body, respond) = (settings.timeouts.body, settings.timeouts.respond);
+        let rate = settings.limits.body_rate;
+        let now = self.inner.out.now;
+        let Role::Http(http) = &mut self.conn.role else {
+            return;
+        };
+        let Some(exchange) = http.exchange_mut() else {
+            return;
+        };
+        if exchange.place == NO_SESSION {
+            return self.end_now();
+        }
+        if exchange.wants_body() {
+            let until = body_deadline(exchange.began, body, exchange.seen, rate);
+            if until.is_none_or(|until| until > now) {
+                self.conn.send.deadlines.stage = until;
+                return;
+            }
+            let deadline = Deadline::new(DeadlineStage::Body, body);
+            let outcome = ExchangeOutcome::Timeout(deadline);
+            return self.refuse_exchange(408, "the body came too slowly\n", outcome);
+        }
+        let outcome = ExchangeOutcome::Timeout(Deadline::new(DeadlineStage::Respond, respond));
+        self.refuse_exchange(503, "no answer in time\n", outcome);
+    }
+
+    /// The connection is over: so is its exchange.
+    pub(crate) fn abandon_exchange(&mut self) {
+        let outcome = if self.inner.shutting_down {
+            ExchangeOutcome::Shutdown
+        } else {
+            ExchangeOutcome::Disconnected
+        };
+        self.end_exchange(outcome);
+    }
+}
+
+impl HttpRole {
+    pub(crate) fn response_of(&mut self, id: ExchangeId) -> Option<&mut ResponseHalf> {
+        self.exchange_mut()?.response_of(id)
+    }
+}
+
+/// A page is for reading; a redirect is for every method.
+fn for_method(response: &Response, method: &str) -> Response {
+    let reads = matches!(method, "GET" | "HEAD");
+    let options = method == "OPTIONS";
+    if reads || matches!(response.status, 300..=399) {
+        return response.clone();
+    }
+    let mut headers = crate::http::HeaderList::new();
+    let pushed = headers.push("Allow", "GET, HEAD, OPTIONS");
+    debug_assert!(pushed.is_ok(), "a constant is fit to be sent");
+    match options {
+        true => Response::new(204).headers(headers),
+        false => {
+            let text = Response::text(405, "GET and HEAD only\n");
+            Response { headers, ..text }
+        }
+    }
+}
+
+/// When a body has to be complete: the time that every body has, and what its length takes at the
+/// lowest rate.
+fn body_deadline(began: Instant, base: Duration, seen: u64, rate: u32) -> Option<Instant> {
+    let earned = Duration::from_secs(seen / u64::from(rate.max(1)));
+    saturating_add(began, base.saturating_add(earned))
+}
+
+/// How much of a body is read and dropped after its response, so that the connection can go on.
+const DRAINED_BODY: usize = 64 * 1024;
