@@ -2,12 +2,16 @@
 //! the vhost's pool, told to an [`HttpClientHandler`].
 //!
 //! `info` says what to fetch, `handler` who is told, `error` why it failed; `table` keeps the
-//! requests, `route` finds connections for them, `exchange` is a connection at work.
+//! requests, `route` finds connections for them, `exchange`, `receive` and `over` are a connection
+//! at work.
 
+mod cx;
 mod error;
 mod exchange;
 mod handler;
 mod info;
+mod over;
+mod receive;
 mod route;
 mod table;
 
