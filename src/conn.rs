@@ -194,8 +194,10 @@ pub(crate) struct SendHalf {
     pub(crate) flags: Flags,
     /// The fragmented message that is open.
     pub(crate) fragment: Option<MessageKind>,
-    /// Bytes of pongs queued since the queue was last empty.
+    /// Bytes of pongs queued since the last time that none was unsent.
     pong_bytes: u32,
+    /// The end of the latest pong in the queue.
+    pong_end: u64,
     pub(crate) settings: Arc<Settings>,
     pub(crate) tx: TxQueue,
     /// Set once, by whatever ends the connection first.
@@ -236,6 +238,8 @@ pub(crate) struct Rare {
 pub(crate) struct SentPing {
     pub(crate) payload: Box<[u8]>,
     pub(crate) at: Instant,
+    /// Where it ends in the queue.
+    end: u64,
 }
 
 /// What an accepted send tells.
@@ -263,6 +267,7 @@ impl SendHalf {
             flags: Flags::empty(),
             fragment: None,
             pong_bytes: 0,
+            pong_end: 0,
             settings,
             tx: TxQueue::default(),
             cause: None,
@@ -399,8 +404,28 @@ impl SendHalf {
         self.rare().ping = Some(SentPing {
             payload: payload.into(),
             at,
+            end: u64::MAX,
         });
         self.push_frame(out, Fin::Last, Opcode::Ping, payload);
+        let end = self.tx.end();
+        if let Some(ping) = &mut self.rare().ping {
+            ping.end = end;
+        }
+    }
+
+    /// Whether our ping is behind what else waits: the peer cannot have seen it.
+    pub(crate) fn is_ping_unsent(&self) -> bool {
+        let rare = self.rare.as_ref();
+        let ping = rare.and_then(|rare| rare.ping.as_ref());
+        let waits = ping.is_some_and(|ping| !self.tx.is_past(ping.end));
+        waits && self.flags.contains(Flags::PING_SENT)
+    }
+
+    /// Our ping has left the queue: from now on the peer has as long as it always has.
+    pub(crate) fn ping_left(&mut self, now: Instant) {
+        let before = self.settings.retry.ping_after().unwrap_or_default();
+        let since = now.checked_sub(before).unwrap_or(now);
+        self.last_received = self.last_received.max(since);
     }
 
     /// RFC 6455 section 5.5.3: a ping is answered with its payload; of several unanswered ones the
@@ -409,7 +434,7 @@ impl SendHalf {
         if self.phase != Phase::Open {
             return;
         }
-        if self.tx.is_empty() {
+        if self.tx.is_past(self.pong_end) {
             self.pong_bytes = 0;
         }
         let held = self
@@ -417,20 +442,26 @@ impl SendHalf {
             .as_ref()
             .is_some_and(|rare| rare.held_pong.is_some());
         let limit = self.settings.limits.pong_bytes;
-        if held || self.pong_bytes as usize + payload.len() > limit {
+        let is_over = self.pong_bytes > 0 && self.pong_bytes as usize + payload.len() > limit;
+        if held || is_over {
             self.rare().held_pong = Some(payload.to_vec());
             return;
         }
         self.pong_bytes += payload.len() as u32 + 6;
         self.push_frame(out, Fin::Last, Opcode::Pong, payload);
+        self.pong_end = self.tx.end();
     }
 
-    /// Sends the pong that was held back, once what was before it has left.
-    pub(crate) fn release_pong(&mut self, out: &mut Out) {
-        let Some(rare) = &mut self.rare else { return };
-        if let Some(payload) = rare.held_pong.take() {
-            self.push_pong(out, &payload);
+    /// Queues the pong that was held back, once those before it have left. Whether it did.
+    pub(crate) fn release_pong(&mut self, out: &mut Out) -> bool {
+        if !self.tx.is_past(self.pong_end) {
+            return false;
         }
+        let held = self.rare.as_mut().and_then(|rare| rare.held_pong.take());
+        if let Some(payload) = &held {
+            self.push_pong(out, payload);
+        }
+        held.is_some()
     }
 
     /// The round trip time if this answers our last ping.

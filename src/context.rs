@@ -117,7 +117,6 @@ pub(crate) struct ListenerSlot {
     pub(crate) explicit_default: bool,
     pub(crate) state: ListenerState,
     pub(crate) tls: Option<PlaintextPolicy>,
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS listeners only"))]
     pub(crate) names: NamePolicy,
 }
 

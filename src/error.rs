@@ -609,9 +609,20 @@ pub enum VhostError {
     },
     /// A listener serves plaintext to a vhost that requires client certificates.
     #[error(
-        "{address} serves plaintext too, where nobody can show the certificate that the vhost requires"
+        "{address} serves plaintext, where nobody can show the certificate that the vhost requires; \
+         give the listener tls(..)"
     )]
     PlaintextWithRequired {
+        /// The listener.
+        address: SocketAddr,
+    },
+    /// Another vhost has opened the listener, without TLS or with laxer policies than this one
+    /// asks for.
+    #[error(
+        "another vhost listens on {address} without TLS, or with other policies for plaintext and \
+         names; ask for the same"
+    )]
+    ListenerDiffers {
         /// The listener.
         address: SocketAddr,
     },

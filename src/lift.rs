@@ -248,6 +248,11 @@ impl Lift<'_> {
         if self.read_ended() {
             self.records_ended(self.inner.out.now);
         }
+        // The end comes in its turn, behind what the application does not want yet. Only TLS tells
+        // of it that early.
+        if self.is_held_back() {
+            return;
+        }
         let Some(io) = &self.conn.io else { return };
         let Some(end) = &io.read_end else { return };
         match &mut self.conn.role {
@@ -275,6 +280,14 @@ impl Lift<'_> {
         }
     }
 
+    /// Whether received bytes wait until the application resumes reading.
+    fn is_held_back(&self) -> bool {
+        let send = &self.conn.send;
+        let waits = matches!(self.conn.stash, Stash::Heap { .. });
+        let is_ws = matches!(self.conn.role, Role::Ws(_));
+        is_ws && waits && send.is_open() && send.flags.contains(Flags::PAUSED)
+    }
+
     /// Writes what waits; asks the application for more; writes that.
     fn write(&mut self) {
         self.pull_upload();
@@ -291,8 +304,7 @@ impl Lift<'_> {
             }
         }
         self.flush();
-        if self.conn.send.tx.is_empty() {
-            self.conn.send.release_pong(&mut self.inner.out);
+        if self.conn.send.release_pong(&mut self.inner.out) {
             self.flush();
         }
     }
@@ -314,7 +326,11 @@ impl Lift<'_> {
         if io.is_flushed(&send.tx) || send.flags.contains(Flags::ABORT) {
             return;
         }
+        let ping_waited = send.is_ping_unsent();
         let flushed = io.flush(&mut send.tx, &mut self.inner.out.pool);
+        if ping_waited && !send.is_ping_unsent() {
+            send.ping_left(self.inner.out.now);
+        }
         send.deadlines.write = match flushed {
             Flushed::All => None,
             Flushed::Nothing if send.deadlines.write.is_some() => send.deadlines.write,
@@ -633,6 +649,10 @@ impl crate::conn::SendHalf {
     }
 
     fn validity(&self, now: Instant) -> Validity {
+        if self.is_ping_unsent() {
+            // Until then the deadline of output is the one that counts.
+            return Validity::Wait(None);
+        }
         let ping = if self.flags.contains(Flags::PING_SENT) {
             PingState::Outstanding
         } else {

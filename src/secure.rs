@@ -14,7 +14,6 @@ use crate::lift::Lift;
 use crate::net::transport::{Flushed, Io, ReadEnd};
 use crate::pool::BufferPool;
 use crate::protocol::TlsReport;
-use crate::timer::saturating_add;
 use crate::tls::client::{ClientHandshake, PeerNames};
 use crate::tls::hello::{FirstByte, first_byte};
 use crate::tls::server::ServerConfigs;
@@ -206,6 +205,11 @@ impl Secure {
         self.session.is_handshaking()
     }
 
+    /// Whether nothing that comes is of use any more.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.session.has_failed()
+    }
+
     /// The certificates that the peer has shown, verified.
     pub(crate) fn peer_identity(&self) -> Option<PeerIdentity> {
         let (leaf, rest) = self.session.peer_certificates().split_first()?;
@@ -265,6 +269,11 @@ impl Lift<'_> {
         if !self.decide_transport(buffer) {
             return self.received(buffer, n);
         }
+        let secure = self.conn.io.as_ref().and_then(|io| io.secure.as_ref());
+        if secure.is_some_and(|secure| secure.has_failed()) {
+            // The failure was told, and the alert is on its way: what still comes is dropped.
+            return;
+        }
         let mut plain = self.parts.take_plain();
         let input = buffer.get_mut(STASHED_HEADER..STASHED_HEADER + n);
         let outcome = self.open_records(input.unwrap_or_default(), &mut plain);
@@ -314,8 +323,8 @@ impl Lift<'_> {
         let first = buffer.get(STASHED_HEADER).copied().map(first_byte);
         if first == Some(FirstByte::Tls) {
             io.secure = Some(Box::new(Secure::server(now)));
-            let tls = self.conn.send.settings.timeouts.tls;
-            self.conn.send.deadlines.stage = saturating_add(now, tls);
+            let timeouts = &self.conn.send.settings.timeouts;
+            self.conn.send.deadlines.stage = http.stage_ends(now, timeouts.tls, timeouts);
             return true;
         }
         match policy {
@@ -365,15 +374,20 @@ impl Lift<'_> {
     /// The handshake is complete, as far as this side can tell.
     fn secure_established(&mut self) {
         let now = self.inner.out.now;
-        if let Role::Client(_) = self.conn.role {
-            self.send_request();
-        } else {
-            let head = self.conn.send.settings.timeouts.head;
-            self.conn.send.deadlines.stage = saturating_add(now, head);
+        let timeouts = &self.conn.send.settings.timeouts;
+        match &self.conn.role {
+            Role::Client(_) => self.send_request(),
+            Role::Http(http) => {
+                self.conn.send.deadlines.stage = http.stage_ends(now, timeouts.head, timeouts);
+            }
+            Role::HttpClient(_) | Role::Linger | Role::Ws(_) => {}
         }
         match self.judge_established() {
             Ok(()) => self.report_handshake(None),
-            Err(failure) => self.secure_failed(failure),
+            Err(failure) => {
+                self.report_handshake(Some(&failure));
+                self.secure_failed(failure);
+            }
         }
     }
 
@@ -390,7 +404,15 @@ impl Lift<'_> {
 
     /// The session has failed: what goes to the peer (an alert) is queued already.
     fn secure_failed(&mut self, failure: TlsFailure) {
-        self.report_handshake(Some(&failure));
+        // A client hears of its rejection when it thinks that the handshake is complete.
+        let hears_late = match &self.conn.role {
+            Role::Client(_) => true,
+            Role::HttpClient(http) => http.may_be_rejected(),
+            Role::Http(_) | Role::Linger | Role::Ws(_) => false,
+        };
+        if self.is_in_tls_handshake() || hears_late {
+            self.report_handshake(Some(&failure));
+        }
         let trace = self.take_trace();
         match &mut self.conn.role {
             Role::Client(_) => {

@@ -368,8 +368,12 @@ impl Context {
         }
     }
 
+    /// What callbacks asked for. Only what is in the list now, as in [`Context::settle`].
     fn on_commands(&mut self) {
-        while let Some(command) = self.inner.commands.pop_front() {
+        for _ in 0..self.inner.commands.len() {
+            let Some(command) = self.inner.commands.pop_front() else {
+                return;
+            };
             match command {
                 Command::CreateVhost(id, config) => {
                     let made = vhost::create(&mut self.inner, &mut self.parts, id, *config);
@@ -481,7 +485,7 @@ impl Context {
             match slot.listener.accept() {
                 Ok((stream, peer)) => {
                     let (vhost, tls) = (slot.default, slot.tls);
-                    let role = HttpRole::new((index, generation), tls);
+                    let role = HttpRole::new((index, generation), tls, self.inner.out.now);
                     self.adopt(role, vhost, stream, peer);
                 }
                 Err(AcceptError::WouldBlock) => return,

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use crate::config::{NamePattern, NamePolicy, Page, PlaintextPolicy, Settings, VhostConfig};
+use crate::config::{
+    ListenConfig, NamePattern, NamePolicy, Page, PlaintextPolicy, Settings, VhostConfig,
+};
 use crate::context::{
     HandlerSlot, ListenerSlot, ListenerState, Parts, ProtocolSlot, listen_options,
 };
@@ -37,34 +39,12 @@ pub(crate) fn create(
     check_pages(&config.pages)?;
     check_mounts(&config)?;
     let tls = TlsCells::new(parts, &config)?;
-    let mut bound = Vec::new();
-    let mut shared = Vec::new();
-    for listen in &config.listen {
-        let address = listen.address;
-        match existing(parts, address) {
-            Some(name) => {
-                check_shared(inner, parts, name, &names, config.default_vhost)?;
-                tls.check_listener(address, plaintext_of(parts, name))?;
-                shared.push(name);
-            }
-            None => {
-                tls.check_listener(address, listen.tls)?;
-                let opened = parts.system.bind(address, listen_options(listen));
-                let failed = |source| VhostError::Bind { address, source };
-                let listener = opened.map_err(failed)?;
-                let address = listener.local_addr().map_err(failed)?;
-                bound.push(NewListener {
-                    listener,
-                    address,
-                    tls: listen.tls,
-                    names: listen.names,
-                });
-            }
-        }
-    }
-    for inherited in config.inherited {
-        bound.push(take_over(inherited)?);
-    }
+    let asked = Asked {
+        names: &names,
+        default: config.default_vhost,
+        tls: &tls,
+    };
+    let Found { shared, bound } = bind(inner, parts, &config.listen, config.inherited, &asked)?;
     let mut listeners = attach(parts, id, &shared, config.default_vhost);
     open(parts, id, bound, config.default_vhost, &mut listeners)?;
     let (protocols, default_protocol) =
@@ -94,6 +74,64 @@ pub(crate) fn create(
         };
     }
     Ok(())
+}
+
+/// What a new vhost asks of its listeners.
+struct Asked<'a> {
+    names: &'a [NamePattern],
+    default: bool,
+    tls: &'a TlsCells,
+}
+
+/// The listeners of a new vhost.
+struct Found {
+    /// Those that are there already.
+    shared: Vec<(u32, u64)>,
+    bound: Vec<NewListener>,
+}
+
+/// Finds or opens listeners.
+fn bind(
+    inner: &Inner,
+    parts: &Parts,
+    listen: &[ListenConfig],
+    inherited: Vec<TcpListener>,
+    asked: &Asked<'_>,
+) -> Result<Found, VhostError> {
+    let mut bound = Vec::new();
+    let mut shared = Vec::new();
+    for listen in listen {
+        let address = listen.address;
+        match existing(parts, address) {
+            Some(name) => {
+                check_shared(inner, parts, name, asked.names, asked.default)?;
+                asked
+                    .tls
+                    .check_listener(address, plaintext_of(parts, name))?;
+                check_asked(parts, name, listen)?;
+                shared.push(name);
+            }
+            None => {
+                asked.tls.check_listener(address, listen.tls)?;
+                let opened = parts.system.bind(address, listen_options(listen));
+                let failed = |source| VhostError::Bind { address, source };
+                let listener = opened.map_err(failed)?;
+                let address = listener.local_addr().map_err(failed)?;
+                bound.push(NewListener {
+                    listener,
+                    address,
+                    tls: listen.tls,
+                    names: listen.names,
+                });
+            }
+        }
+    }
+    for inherited in inherited {
+        let inherited = take_over(inherited)?;
+        asked.tls.check_listener(inherited.address, inherited.tls)?;
+        bound.push(inherited);
+    }
+    Ok(Found { shared, bound })
 }
 
 fn check_protocols(config: &VhostConfig) -> Result<(), VhostError> {
@@ -250,6 +288,23 @@ fn check_shared(
             let name = name.to_string();
             return Err(VhostError::NameTaken { name, address });
         }
+    }
+    Ok(())
+}
+
+/// What is asked of a listener that is there already must not be more than it does: a vhost that
+/// wants TLS would be served without.
+fn check_asked(
+    parts: &Parts,
+    (index, generation): (u32, u64),
+    asked: &ListenConfig,
+) -> Result<(), VhostError> {
+    let Some(slot) = parts.listeners.get(index, generation) else {
+        return Ok(());
+    };
+    if asked.tls.is_some() && (asked.tls != slot.tls || asked.names > slot.names) {
+        let address = slot.address;
+        return Err(VhostError::ListenerDiffers { address });
     }
     Ok(())
 }
@@ -469,7 +524,8 @@ pub(crate) fn check_plaintext(
     tls: Option<PlaintextPolicy>,
     server: &crate::tls::ServerCell,
 ) -> Result<(), VhostError> {
-    if tls == Some(PlaintextPolicy::Serve) && server.configs().requires_client_cert() {
+    let serves_plaintext = matches!(tls, None | Some(PlaintextPolicy::Serve));
+    if serves_plaintext && server.configs().requires_client_cert() {
         return Err(VhostError::PlaintextWithRequired { address });
     }
     Ok(())

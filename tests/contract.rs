@@ -93,6 +93,10 @@ impl<T> Slot<T> {
         self.0.lock().unwrap().push(value);
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
     pub(crate) fn take(&self) -> Vec<T> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }

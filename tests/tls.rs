@@ -11,12 +11,16 @@ mod testpki;
 mod crowd;
 #[path = "tls/faults.rs"]
 mod faults;
+#[path = "tls/fetch.rs"]
+mod fetch;
 #[path = "tls/lab.rs"]
 mod lab;
 #[path = "tls/matrix.rs"]
 mod matrix;
 #[path = "tls/names.rs"]
 mod names;
+#[path = "tls/paused.rs"]
+mod paused;
 #[path = "tls/port.rs"]
 mod port;
 #[path = "tls/rotation.rs"]

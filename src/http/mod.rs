@@ -14,6 +14,7 @@
 
 pub mod body;
 pub mod client;
+pub mod event_stream;
 pub mod head;
 pub mod response;
 mod start_line;

@@ -244,6 +244,11 @@ impl Session {
         self.handshake.is_none() && !self.closed_by_us && self.failure.is_none()
     }
 
+    /// Whether a call has failed: all later ones do too.
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// Whether the handshake is not complete.
     pub(crate) const fn is_handshaking(&self) -> bool {
         self.handshake.is_some()

@@ -26,6 +26,8 @@ pub(crate) struct TxQueue {
     rest: Option<Box<VecDeque<Segment>>>,
     /// Bytes in `rest`.
     rest_len: usize,
+    /// Bytes that were written, ever.
+    gone: u64,
 }
 
 #[derive(Debug)]
@@ -42,6 +44,16 @@ impl TxQueue {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many bytes will have been written when all that waits now has been.
+    pub(crate) fn end(&self) -> u64 {
+        self.gone + self.len() as u64
+    }
+
+    /// Whether what was queued when [`TxQueue::end`] said so has been written.
+    pub(crate) fn is_past(&self, end: u64) -> bool {
+        self.gone >= end
     }
 
     /// Heap bytes held.
@@ -122,6 +134,7 @@ impl TxQueue {
     /// Drops `n` bytes that were written; an emptied queue gives its memory back.
     pub(crate) fn advance(&mut self, mut n: usize, pool: &mut BufferPool) {
         debug_assert!(n <= self.len(), "cannot write more than there is");
+        self.gone += n as u64;
         loop {
             let here = n.min(self.flat.len() - self.written);
             self.written += here;

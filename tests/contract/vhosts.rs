@@ -343,3 +343,35 @@ fn vhosts_come_and_go_a_thousand_times_without_a_trace() {
     world.pass(Duration::from_secs(6));
     assert_eq!(world.context.connections(), 0);
 }
+
+/// What is asked for in `on_vhost_error` waits for the next turn, as everything that callbacks
+/// cause in one another does: else a vhost that cannot be made keeps the loop from polling.
+#[test]
+fn a_vhost_that_is_tried_again_in_its_error_callback_does_not_hold_the_turn() {
+    struct Again(Slot<()>);
+    impl ContextObserver for Again {
+        fn on_vhost_error(&mut self, cx: &mut Cx<'_>, _: VhostId, _: &VhostError) {
+            self.0.put(());
+            // A loop that never polls would not come to an end by itself.
+            assert!(self.0.len() < 1000, "all in one turn");
+            cx.create_vhost(VhostConfig::new("not a name"));
+        }
+    }
+    let net = wsloop::sim::Net::new(1);
+    let tries = Slot::new();
+    let config = ContextConfig::new().observer(Again(tries.clone()));
+    let mut context = wsloop::Context::simulated(&net, config).unwrap();
+    let log = Log::default();
+    let mut config = VhostConfig::new("a.test");
+    let handle = config.add_protocol("p", Recorder::new(&log));
+    context.create_vhost(config).unwrap();
+    context
+        .with_protocol(handle, |_, cx| {
+            cx.create_vhost(VhostConfig::new("not a name"))
+        })
+        .unwrap();
+    context.service(Some(Duration::ZERO)).unwrap();
+    assert_eq!(tries.take().len(), 1, "one try a turn");
+    context.service(Some(Duration::ZERO)).unwrap();
+    assert_eq!(tries.take().len(), 1, "and it goes on");
+}

@@ -399,3 +399,46 @@ fn hc_09_frames_behind_the_response_are_not_lost_however_it_is_cut() {
         assert_eq!(dialled.world.log.take(), told, "cut at {cut}");
     }
 }
+
+/// The head is read by the limits of the listener's vhost and then belongs to the one that `Host`
+/// names, which may have tighter ones.
+#[test]
+fn a_deferred_verdict_is_carried_out_although_the_named_vhost_has_tighter_head_limits() {
+    use std::sync::{Arc, Mutex};
+    use wsloop::{Limits, RequestId};
+
+    let mut world = World::new(Recorder::new);
+    let asked: Arc<Mutex<Option<RequestId>>> = Arc::default();
+    let seen = Arc::clone(&asked);
+    let recorder = Recorder {
+        filter: Some(Box::new(move |_, request| {
+            *seen.lock().unwrap() = Some(request.id());
+            Ok(Accept::later())
+        })),
+        ..Recorder::new(&world.log)
+    };
+    let mut limits = Limits::default();
+    limits.head.headers = 5;
+    let mut config = VhostConfig::new("b.test").listen(addr()).limits(limits);
+    let handle = config.add_protocol("p", recorder);
+    world.context.create_vhost(config).unwrap();
+    let peer = world.dial();
+    let request = String::from_utf8(request_with("/", "X-More: 1\r\n")).unwrap();
+    peer.write(request.replace("a.test", "b.test").as_bytes())
+        .unwrap();
+    world.turn();
+    let decided = asked.lock().unwrap().take();
+    if let Some(id) = decided {
+        let told = world
+            .context
+            .with_protocol(handle, |_, cx| cx.decide(id, Ok(Accept::new())));
+        told.unwrap().unwrap();
+        world.turn();
+    }
+    // Either the tighter limit holds at once, or the verdict is carried out.
+    let answer = String::from_utf8(peer.read()).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 101 ") || answer.starts_with("HTTP/1.1 431 "),
+        "{answer:?}"
+    );
+}

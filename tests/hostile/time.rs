@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use wsloop::{Side, TimerTag};
+use wsloop::{Side, TimerTag, VhostConfig};
 
-use super::common::{SIDES, Session, final_event, join};
-use crate::support::{Recorder, World, masked, request};
+use super::common::{SIDES, Session, final_event, frames_of, join};
+use crate::support::{Recorder, World, addr, masked, request};
 
 #[test]
 fn tm_01_a_head_that_trickles_in_ends_at_its_total_deadline() {
     let mut world = World::new(Recorder::echo);
-    let slow: Vec<_> = (0..100)
-        .map(|_| world.net.dial(crate::support::addr()).unwrap())
-        .collect();
+    let slow: Vec<_> = (0..100).map(|_| world.net.dial(addr()).unwrap()).collect();
     world.turn();
     let well = join(&mut world);
     world.log.take();
@@ -257,4 +255,131 @@ fn tm_09_the_deadline_of_the_head_ends_with_the_upgrade() {
     }
     assert_eq!(session.frames().len(), 100);
     assert_eq!(session.world.log.count("closed"), 0);
+}
+
+/// The cap on unsent pongs is about unsent ones: a stream that always has something queued goes on
+/// answering pings after any number of them.
+#[test]
+fn a_busy_stream_answers_pings_for_ever() {
+    use wsloop::Limits;
+
+    let mut limits = Limits::default();
+    limits.output_low_water = 64 * 1024;
+    let mut world = World::with(|log| {
+        VhostConfig::new("a.test")
+            .listen(addr())
+            .limits(limits)
+            .protocol(
+                "p",
+                Recorder {
+                    established: Some(Box::new(|wsi| {
+                        wsi.request_writable();
+                        Ok(())
+                    })),
+                    writable: Some(Box::new(|wsi| {
+                        wsi.send_binary(&[7; 1000])?;
+                        wsi.request_writable();
+                        Ok(())
+                    })),
+                    ..Recorder::new(log)
+                },
+            )
+    });
+    world.net.set_capacity(20_000);
+    let peer = world.dial();
+    peer.write(&request("/")).unwrap();
+    world.turn();
+    let mut wire = peer.read();
+    let end = wire
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .unwrap();
+    wire.drain(..end + 4);
+    let mut asked = 0_u32;
+    let mut answered = 0_u32;
+    for round in 0..3000 {
+        if round % 10 == 0 {
+            asked += 1;
+            peer.write(&masked(0x89, &[9; 100])).unwrap();
+        }
+        for _ in 0..20 {
+            world.context.service(Some(Duration::ZERO)).unwrap();
+        }
+        wire.extend(peer.read());
+        let (frames, rest) = frames_of(Side::Server, &wire);
+        answered += frames.iter().filter(|(first, _)| *first == 0x8a).count() as u32;
+        wire = rest.to_vec();
+    }
+    // Some may be on their way yet.
+    assert!(
+        answered + 20 > asked,
+        "{answered} of {asked} pings answered"
+    );
+}
+
+/// Our ping waits behind what we queued ourselves; a peer that takes all of it at its own pace and
+/// answers the ping as soon as it sees it is not silent.
+#[test]
+fn tm_04_a_slow_reader_is_not_hung_up_on_before_our_ping_could_reach_it() {
+    let mut world = World::new(|log| Recorder {
+        established: Some(Box::new(|wsi| {
+            wsi.set_timer(Duration::from_secs(1), TimerTag(1));
+            Ok(())
+        })),
+        timer: Some(Box::new(|wsi, _| {
+            while wsi.send_binary(&[7; 10_000]).is_ok() {}
+            wsi.set_timer(Duration::from_secs(1), TimerTag(1));
+            Ok(())
+        })),
+        ..Recorder::new(log)
+    });
+    world.net.set_capacity(16_000);
+    let peer = world.dial();
+    peer.write(&request("/")).unwrap();
+    world.turn();
+    let mut wire = peer.read();
+    let end = wire.windows(4).position(|four| four == b"\r\n\r\n");
+    wire.drain(..end.unwrap() + 4);
+    let mut taken = 0;
+    // 40 KB a second for two minutes: the queue of 1 MiB takes 26 s.
+    for _ in 0..300 {
+        world.pass(Duration::from_millis(400));
+        let came = peer.read();
+        taken += came.len();
+        wire.extend(came);
+        let (frames, rest) = frames_of(Side::Server, &wire);
+        for (_, payload) in frames.iter().filter(|(first, _)| *first == 0x89) {
+            let _ = peer.write(&masked(0x8a, payload));
+        }
+        wire = rest.to_vec();
+        assert_eq!(
+            world.log.count("closed"),
+            0,
+            "after {taken} bytes: {:?}",
+            world.log.lines().last()
+        );
+    }
+}
+
+/// The deadline of the closing handshake is not one for sending a page to somebody who takes it
+/// steadily.
+#[test]
+fn a_page_arrives_whole_at_a_peer_that_takes_it_in_eight_seconds() {
+    let body = vec![b'x'; 800_000];
+    let mut world = World::with(|log| {
+        VhostConfig::new("a.test")
+            .listen(addr())
+            .page("/", "text/plain", body)
+            .protocol("p", Recorder::new(log))
+    });
+    world.net.set_capacity(10_000);
+    let peer = world.dial();
+    peer.write(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        .unwrap();
+    let mut came = 0;
+    for _ in 0..100 {
+        world.pass(Duration::from_millis(100));
+        came += peer.read().len();
+    }
+    assert!(came > 800_000, "{came} bytes came");
 }

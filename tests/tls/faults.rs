@@ -990,3 +990,52 @@ fn a_reader_that_takes_nothing_fills_the_queue_and_is_found_out() {
     }
     assert!(refused && accepted < 200, "{accepted}");
 }
+
+/// Server side: after the handshake has failed, what the client goes on sending changes nothing.
+#[test]
+fn a_failed_handshake_is_told_once_and_its_alert_survives_what_the_client_goes_on_sending() {
+    let mut site = Site::new();
+    let peer = site.lab.stranger();
+    // A record of a type that does not belong here, behind a record header that looks right.
+    peer.write(&[22, 3, 1, 0, 4, 2, 0, 0, 0]).unwrap();
+    site.lab.turn();
+    assert_eq!(
+        site.lab
+            .journal
+            .count(|event| matches!(event, Event::Refused(_))),
+        1
+    );
+    for _ in 0..10 {
+        let _ = peer.write(&[22, 3, 1, 0, 4, 2, 0, 0, 0]);
+        site.lab.pass(Duration::from_millis(100));
+    }
+    let reports = site
+        .lab
+        .journal
+        .count(|event| matches!(event, Event::Report(_)));
+    assert_eq!(reports, 1, "one report of one handshake");
+    assert!(!peer.was_reset(), "a reset destroys the alert");
+    assert!(crate::lab::clear_alert(&peer.read()).is_some());
+    assert_eq!(site.lab.context.connections(), 1, "it lingers");
+    drop(peer);
+    site.lab.turn();
+    assert_eq!(site.lab.context.connections(), 0);
+}
+
+/// A handshake ends once: what goes wrong later is told by the final event.
+#[test]
+fn a_bad_record_after_the_handshake_is_no_second_handshake() {
+    for version in [&TLS12, &TLS13] {
+        let mut site = Site::new();
+        let stranger = site.open(version);
+        stranger.peer.write(&[23, 3, 3, 0, 20]).unwrap();
+        stranger.peer.write(&[0xaa; 20]).unwrap();
+        site.lab.turn();
+        let reports = site
+            .lab
+            .journal
+            .count(|event| matches!(event, Event::Report(_)));
+        assert_eq!(reports, 0, "{version:?}");
+        assert!(site.lab.journal.closed("a.test").unwrap().tls.is_some());
+    }
+}

@@ -86,6 +86,10 @@ fn dp_01_the_first_byte_decides() {
                 let kind = refused.map(|refused| refused.kind);
                 let expected = (policy != PlaintextPolicy::Serve).then_some("Plaintext");
                 assert_eq!(kind.as_deref(), expected);
+            } else if first == b'g' && policy == PlaintextPolicy::Serve {
+                // A method that nobody knows, and HTTP all the same.
+                assert_eq!(response(&answer).0, 405);
+                assert!(refused.is_none());
             } else {
                 assert_eq!(
                     site.lab
@@ -95,7 +99,6 @@ fn dp_01_the_first_byte_decides() {
                 );
                 let refused = refused.unwrap();
                 assert!(!refused.text.is_empty());
-                // `gET` is a method that nobody knows, and HTTP all the same.
                 if !answer.is_empty() {
                     let (status, _, whole) = response(&answer);
                     assert!(
@@ -104,7 +107,7 @@ fn dp_01_the_first_byte_decides() {
                     );
                 }
             }
-            site.lab.pass(Duration::from_secs(20));
+            site.lab.pass(Duration::from_secs(60));
             assert!(peer.ended() || peer.was_reset());
             assert_eq!(site.lab.context.connections(), 0);
         }
@@ -465,4 +468,82 @@ fn a_vhost_on_a_tls_listener_needs_a_certificate() {
             "{made:?}"
         );
     }
+}
+
+/// A vhost that asks for TLS is not put on a plain listener because somebody else opened it first.
+#[test]
+fn a_vhost_that_asks_for_tls_is_not_made_on_a_plain_listener() {
+    let pki = Pki::new("ca");
+    let mut lab = Lab::new();
+    let echo = Probe::echo("plain", &lab.journal);
+    lab.add(VhostConfig::new("plain").listen(addr()).protocol("p", echo));
+    let trust = ClientTrust::new(roots(&pki));
+    let tls = server_tls(&pki, &["a.test"]).client_auth(ClientAuth::Required(trust));
+    let (config, _) = lab.server_config("a.test", tls, PlaintextPolicy::Reject);
+    let made = lab.context.create_vhost(config);
+    let peer = lab.stranger();
+    peer.write(&request("/")).unwrap();
+    lab.turn();
+    let answer = String::from_utf8_lossy(&peer.read()).into_owned();
+    assert_eq!(
+        lab.journal.opens("a.test"),
+        0,
+        "a client without TLS and without a certificate is in: {answer}"
+    );
+    assert!(made.is_err());
+}
+
+/// The same for what a listener does with plain connections.
+#[test]
+fn a_vhost_that_rejects_plaintext_is_not_made_on_a_listener_that_serves_it() {
+    let pki = Pki::new("ca");
+    let mut lab = Lab::new();
+    let tls = server_tls(&pki, &["b.test"]);
+    let (config, _) = lab.server_config("b.test", tls, PlaintextPolicy::Serve);
+    lab.add(config);
+    let tls = server_tls(&pki, &["a.test"]);
+    let (config, _) = lab.server_config("a.test", tls, PlaintextPolicy::Reject);
+    let made = lab.context.create_vhost(config);
+    let peer = lab.stranger();
+    peer.write(&request("/")).unwrap();
+    lab.turn();
+    assert_eq!(lab.journal.opens("a.test"), 0);
+    assert!(made.is_err());
+}
+
+/// Whoever forgets the listener's `tls` would let everybody in.
+#[test]
+fn a_vhost_that_requires_certificates_has_no_plain_listener() {
+    let pki = Pki::new("ca");
+    let mut lab = Lab::new();
+    let trust = ClientTrust::new(roots(&pki));
+    let tls = server_tls(&pki, &["a.test"]).client_auth(ClientAuth::Required(trust));
+    let echo = Probe::echo("a.test", &lab.journal);
+    let config = VhostConfig::new("a.test")
+        .listen(addr())
+        .server_tls(tls)
+        .protocol("p", echo);
+    let made = lab.context.create_vhost(config);
+    assert!(
+        matches!(made, Err(VhostError::PlaintextWithRequired { .. })),
+        "{made:?}"
+    );
+}
+
+/// `Timeouts::head`: "from the accept to the complete request head", and `Timeouts::tls`: together
+/// 20 s by default, wherever in them the peer is slow.
+#[test]
+fn a_stranger_holds_a_tls_port_no_longer_than_head_and_tls_together() {
+    let mut site = Site::new(PlaintextPolicy::Reject);
+    let config = rustls_client(&site.pki, None, &[&rustls::version::TLS13]);
+    let mut stranger = TlsStranger::new(site.lab.stranger(), config, "a.test");
+    let hello = stranger.flight();
+    site.lab.pass(Duration::from_millis(9_800));
+    stranger.peer.write(&hello[..1]).unwrap();
+    site.lab.pass(Duration::from_millis(9_800));
+    stranger.peer.write(&hello[1..]).unwrap();
+    let _ = stranger.exchange(&mut site.lab);
+    site.lab.pass(Duration::from_millis(9_800));
+    let left = site.lab.context.connections();
+    assert_eq!(left, 0, "29 s and not one byte of a request");
 }
