@@ -12,9 +12,7 @@ use crate::conn::Queued;
 use crate::context::Parts;
 use crate::error::{Gone, VhostError};
 use crate::http::HeaderList;
-use crate::http::client::{
-    BodyWriteError, Freshness, Pool, PoolMetrics, RedirectPolicy, Redirects,
-};
+use crate::http::client::{BodyWriteError, Freshness, Pool, PoolMetrics, Redirects};
 use crate::id::{FetchId, VhostId, WsiId};
 use crate::inner::{Inner, TimerKind, Vhost, VhostState};
 use crate::timer::{TimerKey, saturating_add};
@@ -257,6 +255,18 @@ impl Vhost {
 impl Inner {
     /// Begins a request: checked and named now, sent when no callback runs.
     pub(crate) fn fetch(&mut self, vhost: VhostId, info: FetchInfo) -> Result<FetchId, FetchError> {
+        let handler = self.vhost(vhost);
+        let handler = handler.and_then(|vhost| vhost.http_client(info.handler_key()));
+        self.fetch_for(handler.map(FetchOwner::Handler), vhost, info)
+    }
+
+    /// The same for a certain owner.
+    pub(crate) fn fetch_for(
+        &mut self,
+        owner: Option<FetchOwner>,
+        vhost: VhostId,
+        info: FetchInfo,
+    ) -> Result<FetchId, FetchError> {
         let refuse = |info: &FetchInfo, failure| {
             Err(FetchError::new(
                 FetchStage::Argument,
@@ -268,10 +278,7 @@ impl Inner {
             return refuse(&info, FetchFailure::Shutdown);
         }
         let active = |vhost: &&Vhost| vhost.state == VhostState::Active;
-        let Some(known) = self.vhost(vhost).filter(active) else {
-            return refuse(&info, FetchFailure::UnknownHandler);
-        };
-        let Some(handler) = known.http_client(info.handler_key()) else {
+        let (Some(known), Some(owner)) = (self.vhost(vhost).filter(active), owner) else {
             return refuse(&info, FetchFailure::UnknownHandler);
         };
         if info.connect().is_tls() && !known.has_client_tls() {
@@ -280,7 +287,6 @@ impl Inner {
         if let Err(error) = info.outgoing(&info.connect().host_header()) {
             return refuse(&info, error.into());
         }
-        let owner = FetchOwner::Handler(handler);
         let url = info.shown_url();
         self.insert_fetch(vhost, owner, info).ok_or_else(|| {
             let failure = FetchFailure::TooManyConnections(self.max_connections);
@@ -296,7 +302,7 @@ impl Inner {
     ) -> Option<FetchId> {
         let now = self.out.now;
         let total = info.own_timeouts().total;
-        let redirects = info.redirect_policy().map(RedirectPolicy::clone);
+        let redirects = info.redirect_policy().cloned();
         let fetch = Box::new(Fetch {
             vhost,
             owner,
