@@ -50,10 +50,7 @@ impl HttpClientHandler for Answers {
                     print!("{}", self.last);
                 }
             }
-            Err(error) => {
-                eprintln!("{error}");
-                self.error = Some(error);
-            }
+            Err(error) => self.error = Some(error),
         }
     }
 }
