@@ -20,10 +20,6 @@ use crate::mount::{Mount, Route, RouteTarget, Target};
 use crate::net::listen::Listener;
 
 /// Fills the announced vhost `id`. On an error nothing has changed.
-#[cfg_attr(
-    not(feature = "tls"),
-    expect(clippy::needless_update, reason = "the rest is of TLS")
-)]
 pub(crate) fn create(
     inner: &mut Inner,
     parts: &mut Parts,
