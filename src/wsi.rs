@@ -556,14 +556,11 @@ impl<'a> Cx<'a> {
     /// [`on_free_timer`](crate::Protocol::on_free_timer) gets the tag. `None` for a time that
     /// never comes (`Duration::MAX`).
     pub fn set_timer(&mut self, after: Duration, tag: TimerTag) -> Option<TimerId> {
-        let kind = match (self.handler, self.protocol) {
-            _ if self.http_client.is_some() => {
-                let index = self.http_client?;
-                TimerKind::HttpClient { index, tag }
-            }
-            (Some(index), _) => TimerKind::Handler { index, tag },
-            (None, NO_PROTOCOL) => TimerKind::Free(tag),
-            (None, index) => TimerKind::Protocol { index, tag },
+        let kind = match (self.http_client, self.handler, self.protocol) {
+            (Some(index), _, _) => TimerKind::HttpClient { index, tag },
+            (None, Some(index), _) => TimerKind::Handler { index, tag },
+            (None, None, NO_PROTOCOL) => TimerKind::Free(tag),
+            (None, None, index) => TimerKind::Protocol { index, tag },
         };
         self.inner.arm(after, kind).map(TimerId)
     }
