@@ -13,8 +13,12 @@ use crate::client::ClientConnectInfo;
 use crate::config::{ContextConfig, ListenConfig, NamePolicy, PlaintextPolicy, VhostConfig};
 use crate::conn::{NO_PROTOCOL, STASHED_HEADER};
 use crate::error::{ConnectError, ContextError, Gone, VhostError};
+use crate::fetch::{
+    BoundClient, ClientSlot, FetchError, FetchInfo, Fetches, HttpClientHandle, HttpClientHandler,
+};
 use crate::handler::{BoundHandler, HttpDispatch, HttpHandler};
-use crate::id::{HandlerHandle, ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId};
+use crate::http::client::PoolMetrics;
+use crate::id::{FetchId, HandlerHandle, ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId};
 use crate::inner::{Command, Inner, Out, TimerKind, Vhost};
 use crate::net::System;
 use crate::net::clock::Clock;
@@ -86,6 +90,7 @@ pub(crate) struct Parts {
     pub(crate) listeners: Arena<ListenerSlot>,
     pub(crate) protocols: Slab<ProtocolSlot>,
     pub(crate) handlers: Slab<HandlerSlot>,
+    pub(crate) http_clients: Slab<ClientSlot>,
     pub(crate) observer: Box<dyn ContextObserver>,
     /// For messages that are being assembled.
     pub(crate) pool: RecvPool,
@@ -231,6 +236,7 @@ impl Context {
         let inner = Inner {
             conns: Arena::new(),
             vhosts: Arena::new(),
+            fetches: Fetches::new(),
             out: Out {
                 dirty: Vec::new(),
                 now: clock.now(),
@@ -258,6 +264,7 @@ impl Context {
             listeners: Arena::new(),
             protocols: Slab::new(),
             handlers: Slab::new(),
+            http_clients: Slab::new(),
             observer: config.observer,
             pool,
             #[cfg(feature = "deflate")]
@@ -369,6 +376,51 @@ impl Context {
         let index = u32::try_from(index).ok()?;
         let mut cx = Cx::of_handler(&mut self.inner, index);
         Some(f(&mut bound.handler, &mut cx))
+    }
+
+    /// The HTTP client handler behind a handle, between turns; `None` when its vhost is gone.
+    pub fn http_client<H: HttpClientHandler>(
+        &mut self,
+        handle: HttpClientHandle<H>,
+    ) -> Option<&mut H> {
+        let mut slots = self.parts.http_clients.iter_mut();
+        let (_, slot) = slots.find(|(_, slot)| slot.key == handle.key)?;
+        let bound = slot.dispatch.as_any().downcast_mut::<BoundClient<H>>()?;
+        Some(&mut bound.0)
+    }
+
+    /// As [`Context::with_protocol`], for an HTTP client handler.
+    pub fn with_http_client<H: HttpClientHandler, R>(
+        &mut self,
+        handle: HttpClientHandle<H>,
+        f: impl FnOnce(&mut H, &mut Cx<'_>) -> R,
+    ) -> Option<R> {
+        self.read_clock();
+        let mut slots = self.parts.http_clients.iter_mut();
+        let (index, slot) = slots.find(|(_, slot)| slot.key == handle.key)?;
+        let bound = slot.dispatch.as_any().downcast_mut::<BoundClient<H>>()?;
+        let index = u32::try_from(index).ok()?;
+        let mut cx = Cx::of_http_client(&mut self.inner, index);
+        Some(f(&mut bound.0, &mut cx))
+    }
+
+    /// Begins an HTTP request as a client of a vhost; see [`Cx::fetch`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Cx::fetch`].
+    pub fn fetch(&mut self, vhost: VhostId, info: FetchInfo) -> Result<FetchId, FetchError> {
+        self.read_clock();
+        self.inner.fetch(vhost, info)
+    }
+
+    /// What the pool of a vhost's HTTP client holds now, and what it did.
+    ///
+    /// # Errors
+    ///
+    /// [`VhostError::Gone`] if there is no such vhost.
+    pub fn http_pool_metrics(&self, id: VhostId) -> Result<PoolMetrics, VhostError> {
+        self.inner.http_pool_metrics(id)
     }
 
     fn handler_slot(&mut self, key: u64) -> Option<(usize, &mut HandlerSlot)> {

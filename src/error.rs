@@ -194,6 +194,12 @@ pub enum DeadlineStage {
     Close,
     /// From the call to the established connection, all stages together.
     Connect,
+    /// A whole fetch, from the call to the end of the response.
+    Fetch,
+    /// The body of the response to a fetch.
+    FetchBody,
+    /// The head of the response to a fetch.
+    FetchResponse,
     /// Name resolution.
     Dns,
     /// The request head, counted from the accept.
@@ -203,6 +209,8 @@ pub enum DeadlineStage {
     /// Output of which the peer takes less than [`Limits::output_rate`](crate::Limits::output_rate):
     /// how far it may lag behind.
     OutputRate,
+    /// Waiting for a connection of the pool.
+    PoolWait,
     /// The begin of an HTTP handler's response.
     Respond,
     /// The response to our opening handshake.
@@ -225,10 +233,14 @@ impl fmt::Display for DeadlineStage {
             Self::Body => "the request body",
             Self::Close => "the closing handshake",
             Self::Connect => "the whole connection attempt",
+            Self::Fetch => "the whole fetch",
+            Self::FetchBody => "the body of the response",
+            Self::FetchResponse => "the head of the response",
             Self::Dns => "name resolution",
             Self::Head => "the request head",
             Self::Message => "one message",
             Self::OutputRate => "the lag behind the lowest rate of output",
+            Self::PoolWait => "the wait for a connection of the pool",
             Self::Respond => "the begin of the response",
             Self::Response => "the response to the opening handshake",
             Self::Silence => "the peer's silence",

@@ -109,6 +109,12 @@
 //! request, gets the body as it arrives, and answers at once, in pieces, or later through
 //! [`Cx::exchange`].
 //!
+//! # HTTP requests
+//!
+//! [`Cx::fetch`] makes an HTTP request as a client of a vhost, over a pool of connections that
+//! show the vhost's certificate; an [`HttpClientHandler`] is told what comes of it. [`FetchInfo`]
+//! says what to ask for: method, headers, a body as bytes or in pieces, deadlines, redirects.
+//!
 //! # In somebody else's loop
 //!
 //! [`Context`] has a descriptor ([`AsFd`](std::os::fd::AsFd)) that is readable when there is
@@ -147,6 +153,7 @@ mod context;
 mod dial;
 mod error;
 mod exchange;
+mod fetch;
 mod handler;
 pub mod http;
 mod id;
@@ -190,11 +197,17 @@ pub use error::{
     Deadline, DeadlineStage, Gone, NotPending, RefusalReason, SendError, ServerRefusal, Unsent,
     VhostError,
 };
+pub use fetch::{
+    FetchAbort, FetchError, FetchFailure, FetchInfo, FetchStage, FetchTimeouts, FetchWriteError,
+    Fetched, HttpClientHandle, HttpClientHandler,
+};
 pub use handler::{ExchangeOutcome, Http, HttpFailure, HttpHandler, HttpRequest, Responder};
 pub use http::HeaderList;
+pub use http::client::{Method, PoolConfig, PoolMetrics, RedirectPolicy};
 pub use http::response::{BodyLength, RespondError, Response};
 pub use id::{
-    ExchangeId, HandlerHandle, ProtocolHandle, RequestId, TimerId, TimerTag, VhostId, WsiId,
+    ExchangeId, FetchId, HandlerHandle, ProtocolHandle, RequestId, TimerId, TimerTag, VhostId,
+    WsiId,
 };
 pub use mount::{EmbeddedFiles, FileTransfer, FilesError, Mount, StaticFiles};
 #[cfg(feature = "tls")]

@@ -44,8 +44,10 @@ impl Lift<'_> {
     pub(crate) fn pump(&mut self) -> Fate {
         self.apply_verdict();
         self.dial();
+        self.probe_idle();
         self.read();
         self.look_for_the_lost();
+        self.begin_fetch();
         self.after_reading();
         self.settle_exchange();
         self.write();
@@ -109,8 +111,8 @@ impl Lift<'_> {
     fn look_for_the_lost(&mut self) {
         let waits = match &self.conn.role {
             Role::Http(http) => http.is_waiting(),
-            Role::Ws(_) => self.is_paused() && !self.is_held_back(),
-            Role::Client(_) | Role::Linger => false,
+            Role::Ws(_) => self.is_ws_paused() && !self.is_held_back(),
+            Role::Client(_) | Role::HttpClient(_) | Role::Linger => false,
         };
         let Some(io) = self.conn.io.as_mut().filter(|io| waits && io.is_broken()) else {
             return;
@@ -203,6 +205,7 @@ impl Lift<'_> {
             let used = match &mut self.conn.role {
                 Role::Client(_) => self.on_response_bytes(rest),
                 Role::Http(_) => self.on_request_bytes(rest),
+                Role::HttpClient(_) => self.on_fetch_bytes(rest),
                 Role::Linger => rest.len(),
                 Role::Ws(_) => self.on_frames(rest),
             };
@@ -254,6 +257,7 @@ impl Lift<'_> {
         let wanted = match &self.conn.role {
             Role::Ws(_) => true,
             Role::Http(http) => http.wants_stash(),
+            Role::HttpClient(http) => http.wants_stash(),
             Role::Client(_) | Role::Linger => false,
         };
         aside && wanted && self.is_willing()
@@ -283,6 +287,7 @@ impl Lift<'_> {
         match &self.conn.role {
             Role::Client(client) => client.is_reading(),
             Role::Http(http) => http.is_reading(send, self.conn.stash.len()),
+            Role::HttpClient(_) => self.is_fetch_reading(),
             Role::Linger => true,
             Role::Ws(_) => {
                 send.is_reading() || matches!(send.phase, Phase::CloseDone | Phase::Failed)
@@ -304,6 +309,7 @@ impl Lift<'_> {
         let has_aside = matches!(self.conn.stash, Stash::Heap { .. });
         match &mut self.conn.role {
             Role::Client(_) => self.dial_ended(),
+            Role::HttpClient(_) => self.fetch_stream_ended(),
             Role::Http(http) if http.has_exchange() => self.exchange_ended(),
             // The answers to the requests before them have to leave first.
             Role::Http(http) if matches!(end, ReadEnd::Eof) && has_aside && http.wants_stash() => {}
@@ -331,10 +337,10 @@ impl Lift<'_> {
     /// Whether received bytes wait: until the application resumes reading, or for their turn to be
     /// inflated.
     fn is_held_back(&self) -> bool {
-        matches!(self.conn.stash, Stash::Heap { .. }) && self.is_paused()
+        matches!(self.conn.stash, Stash::Heap { .. }) && self.is_ws_paused()
     }
 
-    fn is_paused(&self) -> bool {
+    fn is_ws_paused(&self) -> bool {
         let send = &self.conn.send;
         let is_ws = matches!(self.conn.role, Role::Ws(_));
         let held = send.flags.contains(Flags::PAUSED) || self.is_suspended() || self.is_waiting();
@@ -363,6 +369,7 @@ impl Lift<'_> {
 
     /// Writes what waits; asks the application for more; writes that.
     fn write(&mut self) {
+        self.pull_upload();
         self.flush();
         let send = &mut self.conn.send;
         let low = send.settings.limits.output_low_water;
@@ -371,6 +378,7 @@ impl Lift<'_> {
             match &self.conn.role {
                 Role::Ws(_) if self.conn.send.is_open() => self.on_writable(),
                 Role::Http(_) => self.on_http_writable(),
+                Role::HttpClient(_) => self.on_fetch_writable(),
                 Role::Client(_) | Role::Linger | Role::Ws(_) => {}
             }
         }
@@ -429,6 +437,7 @@ impl Lift<'_> {
         }
         match &mut self.conn.role {
             Role::Client(_) => self.stop_dialling(ConnectFailure::Io(error)),
+            Role::HttpClient(_) => self.fetch_write_failed(error),
             Role::Http(http) => {
                 if !http.has_served() {
                     http.refused.get_or_insert(RefusalReason::Io(error));
@@ -447,6 +456,7 @@ impl Lift<'_> {
         match &self.conn.role {
             Role::Client(_) => self.conclude_dial(),
             Role::Http(_) => self.conclude_http(),
+            Role::HttpClient(_) => self.conclude_fetch(),
             Role::Linger => self.conn.send.flags.contains(Flags::ABORT) || self.read_ended(),
             Role::Ws(_) => self.conclude_ws(),
         }
@@ -512,7 +522,7 @@ impl Lift<'_> {
     }
 
     /// Whether the last byte has left, over TLS with the word that it is the last.
-    fn is_all_said(&mut self) -> bool {
+    pub(crate) fn is_all_said(&mut self) -> bool {
         let Conn { io, send, .. } = &mut *self.conn;
         let Some(io) = io else { return true };
         if !io.is_flushed(&send.tx) {
@@ -620,6 +630,7 @@ impl Lift<'_> {
         match &self.conn.role {
             Role::Client(_) => self.time_out_dial(),
             Role::Http(_) => self.time_out_request(),
+            Role::HttpClient(_) => self.time_out_fetch(),
             Role::Linger => self.end_now(),
             Role::Ws(_) if self.conn.send.phase == Phase::Open => {
                 if self.is_held_back() {
@@ -668,7 +679,7 @@ impl Lift<'_> {
         let ws = match role {
             Role::Ws(ws) if send.is_open() => ws,
             Role::Http(_) => return self.on_http_timer(tag),
-            Role::Client(_) | Role::Linger | Role::Ws(_) => return,
+            Role::Client(_) | Role::HttpClient(_) | Role::Linger | Role::Ws(_) => return,
         };
         if let Some(bound) = self.parts.protocols.get_mut(send.protocol as usize) {
             let mut wsi = Wsi::new(self.inner, send, io.as_ref());
@@ -703,7 +714,7 @@ impl Lift<'_> {
             Role::Ws(_) if send.phase == Phase::Open && !send.flags.contains(Flags::PAUSED) => {
                 send.validity_at()
             }
-            Role::Http(_) | Role::Linger | Role::Ws(_) => None,
+            Role::Http(_) | Role::HttpClient(_) | Role::Linger | Role::Ws(_) => None,
         };
         let output = [deadlines.write, deadlines.rate];
         let all = [deadlines.stage, deadlines.message, role];

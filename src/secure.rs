@@ -417,7 +417,7 @@ impl Lift<'_> {
                 let (index, generation) = http.listener;
                 self.parts.listeners.get(index, generation)
             }
-            Role::Client(_) | Role::Linger | Role::Ws(_) => None,
+            Role::Client(_) | Role::HttpClient(_) | Role::Linger | Role::Ws(_) => None,
         };
         let Inner { vhosts, out, .. } = &mut *self.inner;
         let mut chosen = None;
@@ -450,7 +450,7 @@ impl Lift<'_> {
             Role::Http(http) => {
                 self.conn.send.deadlines.stage = http.stage_ends(now, timeouts.head, timeouts);
             }
-            Role::Linger | Role::Ws(_) => {}
+            Role::HttpClient(_) | Role::Linger | Role::Ws(_) => {}
         }
         match self.judge_established() {
             Ok(()) => self.report_handshake(None),
@@ -484,13 +484,18 @@ impl Lift<'_> {
         let is_told = match &self.conn.role {
             Role::Http(http) => http.is_responding(),
             Role::Linger => true,
-            Role::Client(_) | Role::Ws(_) => false,
+            Role::Client(_) | Role::HttpClient(_) | Role::Ws(_) => false,
         };
         if is_told {
             return;
         }
         // A client hears of its rejection when it thinks that the handshake is complete.
-        if self.is_in_tls_handshake() || matches!(self.conn.role, Role::Client(_)) {
+        let hears_late = match &self.conn.role {
+            Role::Client(_) => true,
+            Role::HttpClient(http) => http.may_be_rejected(),
+            Role::Http(_) | Role::Linger | Role::Ws(_) => false,
+        };
+        if self.is_in_tls_handshake() || hears_late {
             self.report_handshake(Some(&failure));
         }
         let trace = self.take_trace();
@@ -500,6 +505,10 @@ impl Lift<'_> {
             }
             Role::Http(_) => {
                 self.refused(RefusalReason::Tls(Box::new(TlsError { failure, trace })));
+            }
+            Role::HttpClient(_) => {
+                self.fetch_tls_failed(TlsError { failure, trace });
+                self.flush();
             }
             Role::Linger => {}
             Role::Ws(_) => {
@@ -525,7 +534,9 @@ impl Lift<'_> {
             _ => secure.eof(now),
         };
         let Err(failure) = ended else { return };
-        match &self.conn.role {
+        match &mut self.conn.role {
+            // RFC 9112 section 9.8: a response that ends with its connection may have been cut.
+            Role::HttpClient(http) => http.note_truncation(),
             Role::Client(client) if client.is_dialling_tls() => self.secure_failed(failure),
             Role::Http(http) if handshaking && !http.is_responding() => self.secure_failed(failure),
             // Without a close_notify the end of the stream proves nothing, but the closing

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::conn::{Conn, Flags, Phase, Role, SendHalf, Stash};
 use crate::context::{Context, ListenerState};
 use crate::error::{CloseKind, ConnectFailure};
-use crate::id::{Token, VhostId, WsiId, same_generation};
+use crate::fetch::FetchFailure;
+use crate::id::{FetchId, Token, VhostId, WsiId, same_generation};
 use crate::inner::{Command, LiftMark, TimerKind, VhostState};
 use crate::lift::{Fate, Lift};
 use crate::net::listen::AcceptError;
@@ -41,6 +42,7 @@ pub(crate) struct Turn {
     /// Protocols that wait for their `on_wake`.
     waking: Vec<usize>,
     waking_handlers: Vec<usize>,
+    waking_clients: Vec<usize>,
     /// Some listener waits for connections to end.
     full: bool,
     /// Some listener waits for TLS handshakes to end.
@@ -61,6 +63,7 @@ impl Turn {
             answers: Vec::new(),
             waking: Vec::new(),
             waking_handlers: Vec::new(),
+            waking_clients: Vec::new(),
             full: false,
             crowded: false,
             max_per_ip,
@@ -74,6 +77,7 @@ impl Turn {
             || !self.answers.is_empty()
             || !self.waking.is_empty()
             || !self.waking_handlers.is_empty()
+            || !self.waking_clients.is_empty()
     }
 }
 
@@ -100,6 +104,7 @@ impl Context {
         self.on_timers();
         self.on_wake();
         self.on_commands();
+        self.on_fetches();
         self.settle();
         Ok(())
     }
@@ -154,6 +159,7 @@ impl Context {
             || !turn.accepting.is_empty()
             || !self.inner.out.dirty.is_empty()
             || !self.inner.commands.is_empty()
+            || !self.inner.fetches.is_quiet()
             || self.inner.lifted.is_some()
             || self.cancel.is_called()
             || self.can_reopen()
@@ -183,6 +189,9 @@ impl Context {
                 slot.dispatch.forget(place);
             }
         }
+        if let Some(id) = mark.fetch {
+            drop(self.inner.remove_fetch(id));
+        }
         self.release(&mark);
         self.lend_inflaters();
     }
@@ -190,6 +199,7 @@ impl Context {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.inner.conns.recycle();
         self.inner.vhosts.recycle();
+        self.inner.fetches.recycle();
         self.parts.listeners.recycle();
         let timeout = if self.has_work() {
             Some(Duration::ZERO)
@@ -299,6 +309,13 @@ impl Context {
                     lift.on_timer(key, tag);
                     lift.pump()
                 }),
+                TimerKind::Fetch(id) => self.on_fetch_timer(id),
+                TimerKind::HttpClient { index, tag } => {
+                    if let Some(slot) = self.parts.http_clients.get_mut(index as usize) {
+                        let mut cx = Cx::of_http_client(&mut self.inner, index);
+                        slot.dispatch.handler().on_free_timer(&mut cx, tag);
+                    }
+                }
                 TimerKind::Free(tag) => {
                     let mut cx = Self::bare_cx(&mut self.inner);
                     self.parts.observer.on_timer(&mut cx, tag);
@@ -334,6 +351,14 @@ impl Context {
             self.turn.waking = all.collect();
             let all = self.parts.handlers.iter().map(|(index, _)| index);
             self.turn.waking_handlers = all.collect();
+            let all = self.parts.http_clients.iter().map(|(index, _)| index);
+            self.turn.waking_clients = all.collect();
+        }
+        while let Some(index) = self.turn.waking_clients.pop() {
+            if let Some(slot) = self.parts.http_clients.get_mut(index) {
+                let mut cx = Cx::of_http_client(&mut self.inner, index as u32);
+                slot.dispatch.handler().on_wake(&mut cx);
+            }
         }
         while let Some(index) = self.turn.waking_handlers.pop() {
             if let Some(slot) = self.parts.handlers.get_mut(index) {
@@ -447,6 +472,12 @@ impl Context {
         self.inner.handshakes -= usize::from(mark.handshaking);
         if let Some(vhost) = self.inner.vhost_mut(mark.vhost) {
             vhost.live -= 1;
+            if mark.side == Side::Client {
+                vhost.http_pool.removed(mark.id);
+                if vhost.http_pool.wants_service() {
+                    self.inner.fetches.note_change(mark.vhost);
+                }
+            }
         }
         vhost::bury(&mut self.inner, &mut self.parts, mark.vhost);
     }
@@ -597,6 +628,7 @@ impl Context {
                 Fate::KeepReady
             });
         }
+        self.end_waiting(Some(id), || FetchFailure::VhostDestroyed);
         vhost::bury(&mut self.inner, &mut self.parts, id);
     }
 
@@ -609,6 +641,7 @@ impl Context {
                 Fate::KeepReady
             });
         }
+        self.end_waiting(None, || FetchFailure::Shutdown);
         self.inner.arm(grace, TimerKind::Shutdown);
     }
 
@@ -632,6 +665,14 @@ impl Context {
                 Fate::KeepReady
             });
         }
+    }
+
+    /// Ends a request on its connection.
+    pub(crate) fn fail_on(&mut self, conn: WsiId, id: FetchId, failure: FetchFailure) {
+        self.lift(conn, |lift| {
+            lift.fail_fetch(id, failure);
+            lift.pump()
+        });
     }
 
     fn ids(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<WsiId> {
@@ -660,6 +701,7 @@ impl Drop for Context {
                 lift.pump()
             });
         }
+        self.end_waiting(None, || FetchFailure::ContextDropped);
     }
 }
 
@@ -669,6 +711,10 @@ impl Lift<'_> {
         match &self.conn.role {
             Role::Client(_) => self.stop_dialling(failure),
             Role::Http(_) => self.turn_away(),
+            Role::HttpClient(_) => self.wind_down_fetch(match failure {
+                ConnectFailure::VhostDestroyed => FetchFailure::VhostDestroyed,
+                _ => FetchFailure::Shutdown,
+            }),
             Role::Linger => {}
             Role::Ws(_) => {
                 let close = Close::from(CloseCode::GOING_AWAY);

@@ -57,6 +57,7 @@ impl<'a> Wsi<'a> {
                 inner,
                 protocol,
                 handler: None,
+                http_client: None,
             },
             id,
         }
@@ -359,6 +360,8 @@ pub struct Cx<'a> {
     pub(crate) protocol: u32,
     /// The HTTP handler that it is lent to.
     pub(crate) handler: Option<u32>,
+    /// The HTTP client handler that it is lent to.
+    pub(crate) http_client: Option<u32>,
 }
 
 impl<'a> Cx<'a> {
@@ -369,6 +372,7 @@ impl<'a> Cx<'a> {
             inner,
             protocol,
             handler: None,
+            http_client: None,
         }
     }
 
@@ -379,6 +383,18 @@ impl<'a> Cx<'a> {
             inner,
             protocol: NO_PROTOCOL,
             handler: Some(handler),
+            http_client: None,
+        }
+    }
+
+    /// A view for an HTTP client handler.
+    pub(crate) const fn of_http_client(inner: &'a mut Inner, index: u32) -> Self {
+        Self {
+            current: None,
+            inner,
+            protocol: NO_PROTOCOL,
+            handler: None,
+            http_client: Some(index),
         }
     }
 
@@ -532,7 +548,9 @@ impl<'a> Cx<'a> {
         let conn = conn.ok_or(NotPending)?;
         match &mut conn.role {
             Role::Http(http) => http.decide(verdict)?,
-            Role::Client(_) | Role::Linger | Role::Ws(_) => return Err(NotPending),
+            Role::Client(_) | Role::HttpClient(_) | Role::Linger | Role::Ws(_) => {
+                return Err(NotPending);
+            }
         }
         conn.send.mark(out);
         Ok(())
@@ -571,10 +589,11 @@ impl<'a> Cx<'a> {
     /// [`on_free_timer`](crate::Protocol::on_free_timer) gets the tag. `None` for a time that
     /// never comes (`Duration::MAX`).
     pub fn set_timer(&mut self, after: Duration, tag: TimerTag) -> Option<TimerId> {
-        let kind = match (self.handler, self.protocol) {
-            (Some(index), _) => TimerKind::Handler { index, tag },
-            (None, NO_PROTOCOL) => TimerKind::Free(tag),
-            (None, index) => TimerKind::Protocol { index, tag },
+        let kind = match (self.http_client, self.handler, self.protocol) {
+            (Some(index), _, _) => TimerKind::HttpClient { index, tag },
+            (None, Some(index), _) => TimerKind::Handler { index, tag },
+            (None, None, NO_PROTOCOL) => TimerKind::Free(tag),
+            (None, None, index) => TimerKind::Protocol { index, tag },
         };
         self.inner.arm(after, kind).map(TimerId)
     }

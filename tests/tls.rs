@@ -11,6 +11,8 @@ mod testpki;
 mod crowd;
 #[path = "tls/faults.rs"]
 mod faults;
+#[path = "tls/fetch.rs"]
+mod fetch;
 #[path = "tls/http.rs"]
 mod http;
 #[path = "tls/key_log.rs"]
