@@ -1,6 +1,8 @@
 //! permessage-deflate between the wire rooms and the loop: what is agreed on, what goes out
 //! compressed, who waits for an inflater.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::conn::{Conn, Queued, Role, SendHalf};
@@ -11,7 +13,9 @@ use crate::http::head::{RequestHead, ResponseHead};
 use crate::inner::Out;
 use crate::lift::Lift;
 use crate::ws::deflate::compress::{Compressing, Make};
-use crate::ws::deflate::{DeflateConfig, DeflateParams, SendOptions, answer_offers, offer};
+use crate::ws::deflate::{
+    DeflateConfig, DeflateParams, SendOptions, Takeover, answer_offers, offer,
+};
 use crate::ws::handshake::{ResponseError, check_response_with};
 use crate::ws::recv::Recv;
 use crate::ws::send::{Coding, Fin, append_frame, opcode};
@@ -19,6 +23,34 @@ use crate::ws::{Message, MessageKind};
 
 /// What a connection has agreed on.
 pub(crate) type Agreed = Option<Box<Compressing>>;
+
+/// How many connections keep windows between their messages.
+#[derive(Debug)]
+pub(crate) struct Takeovers {
+    /// Each of them holds one of these.
+    lease: Arc<()>,
+    cap: usize,
+}
+
+impl Takeovers {
+    pub(crate) fn new(cap: usize) -> Self {
+        let lease = Arc::new(());
+        Self { lease, cap }
+    }
+
+    fn is_full(&self) -> bool {
+        Arc::strong_count(&self.lease) > self.cap
+    }
+
+    /// Counts the connection if it is one of them.
+    fn agreed(&self, mut agreed: Compressing) -> Box<Compressing> {
+        let params = &agreed.params;
+        if !(params.server_no_context_takeover && params.client_no_context_takeover) {
+            agreed.lease = Some(Arc::clone(&self.lease));
+        }
+        Box::new(agreed)
+    }
+}
 
 impl SendHalf {
     /// What was agreed on.
@@ -183,9 +215,13 @@ impl Lift<'_> {
     /// A server's answer to what the client offers: the value of `Sec-WebSocket-Extensions`.
     pub(crate) fn agree_on_extensions(&mut self, head: &RequestHead<'_>) -> Option<String> {
         let send = &mut self.conn.send;
-        let config = send.settings.deflate?;
+        let mut config = send.settings.deflate?;
+        let takeovers = &self.parts.takeovers;
+        if takeovers.is_full() {
+            config = config.context_takeover(Takeover::None);
+        }
         let (params, value) = answer_offers(head.fields().all(EXTENSIONS), &config)?;
-        send.compression = Some(Box::new(Compressing::new(send.side, params, config)));
+        send.compression = Some(takeovers.agreed(Compressing::new(send.side, params, config)));
         Some(value)
     }
 
@@ -204,7 +240,8 @@ impl Lift<'_> {
         let welcome = check_response_with(head, key, offered, config.as_ref())?;
         send.compression = match (welcome.deflate, config) {
             (Some(params), Some(config)) => {
-                Some(Box::new(Compressing::new(send.side, params, config)))
+                let agreed = Compressing::new(send.side, params, config);
+                Some(self.parts.takeovers.agreed(agreed))
             }
             _ => None,
         };

@@ -176,6 +176,8 @@ bitflags! {
         const READY = 1 << 5;
         /// A validity ping is out.
         const PING_SENT = 1 << 6;
+        /// Counts as a TLS handshake in progress.
+        const HANDSHAKING = 1 << 7;
     }
 }
 
@@ -218,6 +220,8 @@ pub(crate) struct Deadlines {
     pub(crate) message: Option<Instant>,
     /// Of output that makes no progress.
     pub(crate) write: Option<Instant>,
+    /// Of output at the lowest rate; progress moves it.
+    pub(crate) rate: Option<Instant>,
     /// The one timer that serves them all and the validity; it may be early, then it moves on.
     pub(crate) armed: Option<(Instant, TimerKey)>,
 }
@@ -516,7 +520,15 @@ impl SendHalf {
                 self.begin_close(out);
             }
             Phase::Opening => self.abort(out, kind),
-            Phase::CloseSent | Phase::CloseDone | Phase::Failed | Phase::Ended => {}
+            Phase::CloseSent | Phase::CloseDone | Phase::Failed | Phase::Ended => {
+                // What this side began for another reason, to dial again, is now the end.
+                let cause = self.cause.as_ref();
+                let is_drain =
+                    |cause: &CloseCause| matches!(cause.kind, CloseKind::IdentityReplaced);
+                if cause.is_some_and(|cause| is_drain(cause)) {
+                    self.stay_away();
+                }
+            }
         }
     }
 
@@ -610,6 +622,29 @@ impl SendHalf {
         cause.clean =
             self.phase == Phase::CloseDone && cause.undelivered == 0 && cause.code != ABNORMAL;
         cause
+    }
+
+    /// Of the output `taken` bytes have left since the last call, and `waiting` have not.
+    pub(crate) fn output_waits(&mut self, now: Instant, taken: usize, waiting: usize) {
+        let begin = saturating_add(now, self.settings.timeouts.write);
+        if taken > 0 || self.deadlines.write.is_none() {
+            self.deadlines.write = begin;
+        }
+        let rate = self.settings.limits.output_rate as u64;
+        let time = |bytes: usize| {
+            let millis = (bytes as u64).saturating_mul(1000).checked_div(rate);
+            millis.map_or(Duration::MAX, Duration::from_millis)
+        };
+        let due = self.deadlines.rate.or(begin);
+        let due = due.and_then(|due| saturating_add(due, time(taken)));
+        // Who was fast long ago, or once, has not earned more than the rest takes.
+        let most = begin.and_then(|begin| saturating_add(begin, time(waiting)));
+        self.deadlines.rate = [due, most].into_iter().flatten().min();
+    }
+
+    pub(crate) fn no_output_waits(&mut self) {
+        self.deadlines.write = None;
+        self.deadlines.rate = None;
     }
 
     /// A deadline passed: the cause says so unless the connection was closing cleanly.

@@ -89,6 +89,8 @@ pub(crate) struct Parts {
     pub(crate) observer: Box<dyn ContextObserver>,
     /// For messages that are being assembled.
     pub(crate) pool: RecvPool,
+    #[cfg(feature = "deflate")]
+    pub(crate) takeovers: crate::compression::Takeovers,
     /// The loop's receive buffer, with room for a stashed header in front.
     pub(crate) buffer: Vec<u8>,
     buffer_len: usize,
@@ -100,6 +102,8 @@ pub(crate) struct Parts {
     /// What all TLS settings have in common; made with the first of them.
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::tls::TlsEnv>,
+    #[cfg(feature = "tls")]
+    key_log: Option<crate::tls::SharedKeyLog>,
     /// Where records are opened into, with room for a stashed header in front.
     #[cfg(feature = "tls")]
     plain: Vec<u8>,
@@ -131,6 +135,8 @@ impl ListenerSlot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ListenerState {
     Active,
+    /// Waits for TLS handshakes to end.
+    Crowded,
     /// Waits for connections of the context to end.
     Full,
     /// Waits for its timer.
@@ -179,7 +185,8 @@ impl Parts {
         if let Some(env) = &self.tls {
             return Ok(env.clone());
         }
-        let env = crate::tls::TlsEnv::system()?;
+        let mut env = crate::tls::TlsEnv::system()?;
+        env.key_log.clone_from(&self.key_log);
         self.tls = Some(env.clone());
         Ok(env)
     }
@@ -219,13 +226,15 @@ impl Context {
         let wake = poller.waker(Token::Waker.pack())?;
         let resolver = system.resolver(wake.clone());
         let random = system.random()?;
+        let mut date = String::new();
+        clock.http_date(&mut date);
         let inner = Inner {
             conns: Arena::new(),
             vhosts: Arena::new(),
             out: Out {
                 dirty: Vec::new(),
                 now: clock.now(),
-                date: clock.http_date(),
+                date,
                 dated: clock.now(),
                 pool: spare_buffers(),
                 #[cfg(feature = "deflate")]
@@ -236,6 +245,8 @@ impl Context {
             commands: Default::default(),
             per_ip: BTreeMap::new(),
             max_connections: config.max_connections,
+            handshakes: 0,
+            max_handshakes: config.max_tls_handshakes,
             shutting_down: false,
             lifted: None,
         };
@@ -249,6 +260,8 @@ impl Context {
             handlers: Slab::new(),
             observer: config.observer,
             pool,
+            #[cfg(feature = "deflate")]
+            takeovers: crate::compression::Takeovers::new(config.max_takeovers),
             buffer: Vec::new(),
             buffer_len: config.receive_buffer,
             turn_budget: config.turn_budget,
@@ -257,6 +270,8 @@ impl Context {
             next_lookup: 0,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "tls")]
+            key_log: config.key_log,
             #[cfg(feature = "tls")]
             plain: Vec::new(),
         };
@@ -415,6 +430,14 @@ impl Context {
     /// Connections of the context, in whatever state: accepted, dialling, established, closing.
     pub fn connections(&self) -> usize {
         self.inner.conns.len()
+    }
+
+    /// TLS handshakes of the context as a server that are in progress, those that wait for their
+    /// first byte included; see
+    /// [`ContextConfig::max_tls_handshakes`](crate::ContextConfig::max_tls_handshakes).
+    #[cfg(feature = "tls")]
+    pub const fn tls_handshakes(&self) -> usize {
+        self.inner.handshakes
     }
 
     /// Bytes of memory that the library holds for its connections, with what they share for

@@ -533,6 +533,12 @@ impl Lift<'_> {
             client.limit()
         };
         let stage = client.connect_stage();
+        if stage == ConnectStage::Tls && self.time_out_handshake(deadline) {
+            return;
+        }
+        let Role::Client(client) = &mut self.conn.role else {
+            return;
+        };
         if let Stage::Racing(..) = client.stage {
             if let Stage::Racing(race, _) = std::mem::replace(&mut client.stage, Stage::Start) {
                 client.tried.append(&mut race.into_tried());
@@ -551,16 +557,7 @@ impl Lift<'_> {
     /// Ends the attempt if it has failed: by another one, or by telling the protocol. Whether
     /// the connection is over.
     pub(crate) fn conclude_dial(&mut self) -> bool {
-        if self.conn.send.flags.contains(Flags::ABORT) {
-            let kind = self.conn.send.cause.as_ref().map(|cause| &cause.kind);
-            let failure = match kind {
-                Some(CloseKind::Shutdown) => ConnectFailure::Shutdown,
-                Some(CloseKind::VhostDestroyed) => ConnectFailure::VhostDestroyed,
-                Some(CloseKind::ContextDropped) => ConnectFailure::ContextDropped,
-                _ => ConnectFailure::Aborted,
-            };
-            self.stop_dialling(failure);
-        }
+        self.note_abort();
         let Role::Client(client) = &mut self.conn.role else {
             return false;
         };
@@ -575,6 +572,30 @@ impl Lift<'_> {
         self.conn.send.phase = Phase::Ended;
         self.deliver_connect_error(protocol, &error);
         true
+    }
+
+    /// Somebody ends the attempt: what this side wants counts more than what else has failed.
+    fn note_abort(&mut self) {
+        if !self.conn.send.flags.contains(Flags::ABORT) {
+            return;
+        }
+        let kind = self.conn.send.cause.as_ref().map(|cause| &cause.kind);
+        let failure = match kind {
+            // The deadline of output. The next attempt, if there is one, begins without it.
+            Some(CloseKind::Timeout(deadline)) => {
+                let failure = ConnectFailure::Timeout(*deadline);
+                self.conn.send.flags -= Flags::ABORT;
+                self.conn.send.cause = None;
+                return self.stop_dialling(failure);
+            }
+            Some(CloseKind::Shutdown) => ConnectFailure::Shutdown,
+            Some(CloseKind::VhostDestroyed) => ConnectFailure::VhostDestroyed,
+            Some(CloseKind::ContextDropped) => ConnectFailure::ContextDropped,
+            _ => ConnectFailure::Aborted,
+        };
+        if let Role::Client(client) = &mut self.conn.role {
+            client.failure = Some((client.connect_stage(), failure));
+        }
     }
 
     /// Waits for another attempt if the policy has one left.
@@ -595,7 +616,7 @@ impl Lift<'_> {
         self.conn.io = None;
         self.conn.stash = Stash::Empty;
         self.conn.send.tx.clear(&mut self.inner.out.pool);
-        self.conn.send.deadlines.write = None;
+        self.conn.send.no_output_waits();
         self.conn.send.deadlines.stage = saturating_add(now, delay);
         true
     }

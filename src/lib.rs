@@ -196,7 +196,7 @@ pub use http::response::{BodyLength, RespondError, Response};
 pub use id::{
     ExchangeId, HandlerHandle, ProtocolHandle, RequestId, TimerId, TimerTag, VhostId, WsiId,
 };
-pub use mount::Mount;
+pub use mount::{EmbeddedFiles, FileTransfer, FilesError, Mount, StaticFiles};
 #[cfg(feature = "tls")]
 pub use protocol::TlsReport;
 pub use protocol::{

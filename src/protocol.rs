@@ -11,11 +11,13 @@ use crate::conn::Phase;
 use crate::error::{CloseCause, ConnectError, ServerRefusal, VhostError};
 use crate::http::HeaderList;
 use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::origin::{OriginError, Transport};
+use crate::http::response::Response;
 use crate::id::{RequestId, TimerTag, VhostId, WsiId};
 use crate::net::transport::Io;
 
 #[cfg(feature = "tls")]
-use crate::tls::{Expiring, TlsConfigError};
+use crate::tls::{Expiring, IdentityWarning, TlsConfigError};
 #[cfg(feature = "tls")]
 use crate::ws::Side;
 use crate::ws::handshake::UpgradeRequest;
@@ -212,7 +214,8 @@ pub trait ContextObserver: Send + 'static {
     }
 
     /// The certificate of a vhost has come closer to its end than one of the thresholds of
-    /// [`Context::warn_before_expiry`](crate::Context::warn_before_expiry).
+    /// [`Context::warn_before_expiry`](crate::Context::warn_before_expiry), by default 30 days, 7
+    /// days, one day and 0.
     #[cfg(feature = "tls")]
     fn on_certificate_expiring(
         &mut self,
@@ -222,6 +225,20 @@ pub trait ContextObserver: Send + 'static {
         what: &Expiring,
     ) {
         let _ = (cx, id, side, what);
+    }
+
+    /// The identity of a vhost has something that peers may object to: it does not cover a name of
+    /// the vhost, say. Comes once for each warning and each identity that is taken into use: with
+    /// the first turn after the vhost is made, and after every exchange.
+    #[cfg(feature = "tls")]
+    fn on_identity_warning(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: VhostId,
+        side: Side,
+        warning: &IdentityWarning,
+    ) {
+        let _ = (cx, id, side, warning);
     }
 
     /// A vhost that watches its files ([`Context::watch_identity`](crate::Context::watch_identity))
@@ -320,6 +337,14 @@ impl<'a> Request<'a> {
     #[cfg(feature = "tls")]
     pub fn peer_identity(&self) -> Option<crate::tls::PeerIdentity> {
         self.io.secure.as_ref()?.peer_identity()
+    }
+
+    /// What it came over, for [`OriginPolicy::check`](crate::http::origin::OriginPolicy::check).
+    pub const fn transport(&self) -> Transport {
+        match self.is_tls() {
+            true => Transport::Tls,
+            false => Transport::Plain,
+        }
     }
 
     /// Names the request, for a verdict that comes later.
@@ -464,6 +489,21 @@ impl Refuse {
         self.body = body.into();
         self.body.truncate(64 * 1024);
         self
+    }
+}
+
+impl From<OriginError> for Refuse {
+    /// Refuses with 403 and the reason.
+    fn from(error: OriginError) -> Self {
+        Response::text(error.status(), format!("{error}\n")).into()
+    }
+}
+
+impl From<Response> for Refuse {
+    fn from(response: Response) -> Self {
+        Self::new(response.status)
+            .headers(response.headers)
+            .body(response.body)
     }
 }
 

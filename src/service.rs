@@ -43,6 +43,8 @@ pub(crate) struct Turn {
     waking_handlers: Vec<usize>,
     /// Some listener waits for connections to end.
     full: bool,
+    /// Some listener waits for TLS handshakes to end.
+    crowded: bool,
     max_per_ip: Option<u32>,
 }
 
@@ -60,6 +62,7 @@ impl Turn {
             waking: Vec::new(),
             waking_handlers: Vec::new(),
             full: false,
+            crowded: false,
             max_per_ip,
         }
     }
@@ -137,7 +140,7 @@ impl Context {
         let out = &mut self.inner.out;
         out.now = self.clock.now();
         if out.now.saturating_duration_since(out.dated) >= DATE_PRECISION {
-            out.date = self.clock.http_date();
+            self.clock.http_date(&mut out.date);
             out.dated = out.now;
         }
     }
@@ -156,9 +159,11 @@ impl Context {
             || self.can_reopen()
     }
 
-    /// A listener waits for connections to end, and one has: no event will tell it again.
+    /// A listener waits for connections or handshakes to end, and one has: no event will tell it
+    /// again.
     fn can_reopen(&self) -> bool {
         self.turn.full && self.inner.conns.len() < self.inner.max_connections
+            || self.turn.crowded && self.inner.handshakes < self.inner.max_handshakes
     }
 
     /// Cleans up after a callback that panicked: its connection went with the unwinding, its slot
@@ -363,6 +368,8 @@ impl Context {
                     self.close_vhost(id);
                     self.wind_down_vhost(id);
                 }
+                #[cfg(feature = "tls")]
+                Command::NewIdentity(id, side) => self.on_new_identity(id, side),
                 Command::Shutdown(grace) => self.begin_shutdown(grace),
             }
         }
@@ -437,6 +444,7 @@ impl Context {
                 }
             }
         }
+        self.inner.handshakes -= usize::from(mark.handshaking);
         if let Some(vhost) = self.inner.vhost_mut(mark.vhost) {
             vhost.live -= 1;
         }
@@ -454,6 +462,11 @@ impl Context {
             if self.inner.conns.len() >= self.inner.max_connections {
                 slot.state = ListenerState::Full;
                 self.turn.full = true;
+                return;
+            }
+            if slot.tls.is_some() && self.inner.handshakes >= self.inner.max_handshakes {
+                slot.state = ListenerState::Crowded;
+                self.turn.crowded = true;
                 return;
             }
             match slot.listener.accept() {
@@ -489,6 +502,7 @@ impl Context {
         let head = settings.timeouts.head;
         let mut io = Io::accepted(stream, peer);
         let poller = &self.parts.poller;
+        let sniffs = role.sniffs.is_some();
         let mut registered = Ok(());
         let made = self.inner.conns.insert(|index, generation| {
             let token = Token::Wsi { index, generation }.pack();
@@ -496,6 +510,7 @@ impl Context {
             let id = WsiId { index, generation };
             let mut send = SendHalf::new(id, vhost, Side::Server, settings, now);
             send.deadlines.stage = saturating_add(now, head);
+            send.flags.set(Flags::HANDSHAKING, sniffs);
             Box::new(Conn {
                 io: Some(io),
                 role: Role::Http(Box::new(role)),
@@ -506,6 +521,7 @@ impl Context {
         let Some((index, generation)) = made else {
             return self.disown(vhost, peer);
         };
+        self.inner.handshakes += usize::from(sniffs);
         let id = WsiId { index, generation };
         if registered.is_err() {
             self.lift(id, |_| Fate::Drop);
@@ -552,11 +568,12 @@ impl Context {
         self.parts.observer.on_listener_trouble(&mut cx, trouble);
     }
 
-    /// Connections have ended: listeners that waited for that go on.
+    /// Connections or handshakes have ended: listeners that waited for that go on.
     fn reopen(&mut self) {
         self.turn.full = false;
+        self.turn.crowded = false;
         for (index, generation, slot) in self.parts.listeners.iter_mut() {
-            if slot.state == ListenerState::Full {
+            if matches!(slot.state, ListenerState::Full | ListenerState::Crowded) {
                 slot.state = ListenerState::Active;
                 self.turn.accepting.push((index, generation));
             }

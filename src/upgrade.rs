@@ -11,18 +11,17 @@ use crate::error::{Deadline, DeadlineStage, NotPending, RefusalReason, ServerRef
 use crate::exchange::Exchange;
 use crate::http::HeaderList;
 use crate::http::body::Framing;
-use crate::http::head::{HeadLimits, HeadScanner, RequestHead};
+use crate::http::head::{HeadError, HeadLimits, HeadScanner, RequestHead};
+use crate::http::response::Response;
 use crate::http::write_response;
 use crate::id::{RequestId, VhostId};
-use crate::inner::{VhostProtocol, VhostState};
+use crate::inner::{Out, VhostProtocol, VhostState};
 use crate::lift::Lift;
 use crate::mount::{RouteTarget, route};
 use crate::protocol::{Accept, Established, Handshake, Refuse, Request, Subprotocol};
 use crate::timer::saturating_add;
 use crate::ws::Close;
-use crate::ws::handshake::{
-    UpgradeError, UpgradeRequest, check_request, write_accept_with, write_refusal,
-};
+use crate::ws::handshake::{UpgradeError, UpgradeRequest, check_request, write_accept_with};
 use crate::ws::recv::Recv;
 use crate::wsi::{Cx, Wsi};
 
@@ -35,7 +34,6 @@ pub(crate) struct HttpRole {
     accepted: Instant,
     scanner: HeadScanner,
     state: State,
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS listeners only"))]
     /// The first byte has not come, which says what a connection to a TLS listener is.
     pub(crate) sniffs: Option<PlaintextPolicy>,
     /// A plain connection to a TLS listener that wants to say so.
@@ -196,6 +194,11 @@ impl HttpRole {
         matches!(self.state, State::Responding)
     }
 
+    /// Whether the application thinks about the request, and nothing is read meanwhile.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting(_))
+    }
+
     pub(crate) fn decide(&mut self, verdict: Result<Accept, Refuse>) -> Result<(), NotPending> {
         if !matches!(self.state, State::Waiting(_)) {
             return Err(NotPending);
@@ -230,6 +233,13 @@ impl Lift<'_> {
             let limit = send.settings.timeouts.head;
             send.deadlines.stage = saturating_add(self.inner.out.now, limit);
         }
+        let rejects = http.rejects;
+        if rejects && self.is_foreign(input) {
+            return input.len();
+        }
+        let Role::Http(http) = &mut self.conn.role else {
+            return 0;
+        };
         match http.scanner.scan(input, &limits) {
             Ok(None) => 0,
             Ok(Some(len)) => {
@@ -237,29 +247,38 @@ impl Lift<'_> {
                 len
             }
             Err(error) => {
-                let body = format!("{error}\n");
-                self.respond(error.status(), &[], body.as_bytes());
-                self.refused(RefusalReason::Head(error));
+                if rejects {
+                    self.reject_plaintext();
+                } else {
+                    self.refuse_head(error);
+                }
                 input.len()
             }
         }
     }
 
+    /// Says to somebody who speaks HTTP that this port speaks TLS.
+    fn reject_plaintext(&mut self) {
+        self.respond(400, &[], b"this port speaks TLS: use https or wss\n");
+        self.refused(RefusalReason::Plaintext);
+    }
+
+    fn refuse_head(&mut self, error: HeadError) {
+        let body = format!("{error}\n");
+        self.respond(error.status(), &[], body.as_bytes());
+        self.refused(RefusalReason::Head(error));
+    }
+
     fn on_request(&mut self, bytes: &[u8]) {
         let limits = self.conn.send.settings.limits.head;
+        if matches!(&self.conn.role, Role::Http(http) if http.rejects) {
+            return self.reject_plaintext();
+        }
         let head = match RequestHead::parse(bytes, &limits) {
             Ok(head) => head,
-            Err(error) => {
-                let body = format!("{error}\n");
-                self.respond(error.status(), &[], body.as_bytes());
-                return self.refused(RefusalReason::Head(error));
-            }
+            Err(error) => return self.refuse_head(error),
         };
         if let Role::Http(http) = &self.conn.role {
-            if http.rejects {
-                self.respond(400, &[], b"this port speaks TLS: use https or wss\n");
-                return self.refused(RefusalReason::Plaintext);
-            }
             if http.redirects {
                 return self.redirect(&head);
             }
@@ -269,6 +288,13 @@ impl Lift<'_> {
             self.respond(421, &[], b"this connection was made for another host\n");
             return self.refused(RefusalReason::Misdirected);
         }
+        let own = self.conn.send.settings.limits.head;
+        if own != limits {
+            // The default vhost may have let pass what the one that is named does not.
+            if let Err(error) = RequestHead::parse(bytes, &own) {
+                return self.refuse_head(error);
+            }
+        }
         let upgrade = match check_request(&head) {
             Ok(upgrade) => upgrade,
             Err(UpgradeError::NotAnUpgrade) if self.has_routes() => {
@@ -276,8 +302,8 @@ impl Lift<'_> {
             }
             Err(UpgradeError::NotAnUpgrade) => return self.answer_plain(&head),
             Err(error) => {
-                let tx = &mut self.conn.send.tx;
-                tx.append(&mut self.inner.out.pool, |tail| write_refusal(tail, &error));
+                let text = format!("{error}\n");
+                self.respond(error.status(), error.headers(), text.as_bytes());
                 return self.refused(RefusalReason::Upgrade(error));
             }
         };
@@ -289,6 +315,10 @@ impl Lift<'_> {
             self.respond(404, &[], b"no WebSocket protocol is served here\n");
             return self.refused(RefusalReason::PlainHttp(404));
         };
+        if let Err(response) = self.admit(&head) {
+            self.refuse(&Refuse::from(*response));
+            return;
+        }
         let verdict = self.filter(&head, &upgrade, &choice);
         match verdict {
             Ok(accept) if accept.later.is_some() => self.wait(bytes, limits, choice, &accept),
@@ -304,20 +334,20 @@ impl Lift<'_> {
             return true;
         };
         let (index, generation) = http.listener;
-        let (Some(host), Some(slot)) = (host, self.parts.listeners.get(index, generation)) else {
+        let Some(slot) = self.parts.listeners.get(index, generation) else {
             return true;
         };
-        let host = host
-            .strip_prefix('[')
-            .and_then(|h| h.strip_suffix(']'))
-            .unwrap_or(host);
-        let Some((chosen, _)) = slot.best_vhost(&self.inner.vhosts, host) else {
-            return true;
-        };
+        let host = host.map(|host| {
+            let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+            inner.unwrap_or(host)
+        });
+        let named = host.and_then(|host| slot.best_vhost(&self.inner.vhosts, host));
+        let named = named.map(|(vhost, _)| vhost);
         if self.conn.io.as_ref().is_some_and(|io| io.secure.is_some()) {
-            return chosen == self.conn.send.vhost;
+            return named.is_none_or(|named| named == self.conn.send.vhost);
         }
-        self.move_to_vhost(chosen);
+        // Also when a request before this one has been for another one.
+        self.move_to_vhost(named.unwrap_or(slot.default));
         true
     }
 
@@ -394,6 +424,19 @@ impl Lift<'_> {
                 selected: None,
             })
         })
+    }
+
+    /// Whether the mount of the protocol, if it has one, lets the request in.
+    fn admit(&self, head: &RequestHead<'_>) -> Result<(), Box<Response>> {
+        match self.inner.vhost(self.conn.send.vhost) {
+            Some(vhost) if vhost.has_protocol_routes() => {
+                let found = route(&vhost.routes, head.path());
+                found.map_or(Ok(()), |(route, _)| {
+                    route.options.admit(head, self.transport())
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn has_routes(&self) -> bool {
@@ -584,19 +627,22 @@ impl Lift<'_> {
     }
 
     fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
-        let kind = [("Content-Type", TEXT)];
-        let all = kind.iter().chain(headers).copied();
+        let Out { pool, date, .. } = &mut self.inner.out;
+        let own = [("Date", date.as_str()), ("Content-Type", TEXT)];
+        let all = own.iter().chain(headers).copied();
         let tx = &mut self.conn.send.tx;
-        tx.append(&mut self.inner.out.pool, |tail| {
-            write_response(tail, status, all, body)
-        });
+        tx.append(pool, |tail| write_response(tail, status, all, body));
     }
 
     fn respond_with(&mut self, status: u16, headers: &HeaderList, body: &[u8]) {
+        let Out { pool, date, .. } = &mut self.inner.out;
+        let own = headers
+            .get("date")
+            .is_none()
+            .then_some(("Date", date.as_bytes()));
+        let all = own.into_iter().chain(headers.iter());
         let tx = &mut self.conn.send.tx;
-        tx.append(&mut self.inner.out.pool, |tail| {
-            write_response(tail, status, headers.iter(), body);
-        });
+        tx.append(pool, |tail| write_response(tail, status, all, body));
     }
 
     /// The response is queued; the connection ends when it has left.
@@ -623,23 +669,29 @@ impl Lift<'_> {
             return;
         };
         let timeouts = &self.conn.send.settings.timeouts;
-        if self.is_in_tls_handshake() && !http.is_responding() {
-            let deadline = Deadline::new(DeadlineStage::Tls, timeouts.tls);
-            return self.end_unanswered(RefusalReason::Timeout(deadline));
+        let tls = match self.is_in_tls_handshake() {
+            true => Deadline::new(DeadlineStage::Tls, timeouts.tls),
+            false => Deadline::new(DeadlineStage::Head, timeouts.head),
+        };
+        if !http.is_responding() && self.time_out_handshake(tls) {
+            return;
         }
+        let Role::Http(http) = &self.conn.role else {
+            return;
+        };
         if http.is_idle() {
             return self.close_http();
         }
+        let timeouts = &self.conn.send.settings.timeouts;
         let (status, deadline) = match &http.state {
             State::Exchange(_) => return self.time_out_exchange(),
             State::Head => (408, Deadline::new(DeadlineStage::Head, timeouts.head)),
             State::Waiting(pending) | State::Decided(pending, _) => {
                 (503, Deadline::new(DeadlineStage::Verdict, pending.deadline))
             }
-            State::Responding => {
-                self.end_now();
-                return;
-            }
+            // How long answers take to leave is the write deadline's business.
+            State::Responding if http.has_served() && !self.is_flushed() => return,
+            State::Responding => return self.end_now(),
         };
         self.respond(status, &[], b"");
         self.refused(RefusalReason::Timeout(deadline));
@@ -660,7 +712,9 @@ impl Lift<'_> {
         if http.is_responding() {
             return;
         }
-        if self.is_in_tls_handshake() {
+        // Silence on a port that speaks nothing else may yet become a handshake.
+        let awaits_tls = http.sniffs == Some(PlaintextPolicy::Reject);
+        if awaits_tls || self.is_in_tls_handshake() {
             return self.end_unanswered(RefusalReason::Shutdown);
         }
         self.respond(503, &[], b"the server is shutting down\n");

@@ -13,9 +13,13 @@ use crate::context::{
 use crate::error::VhostError;
 use crate::http::{is_field_value, is_token};
 use crate::id::{Token, VhostId};
+#[cfg(feature = "tls")]
+use crate::inner::Command;
 use crate::inner::{Inner, TimerKind, Vhost, VhostProtocol, VhostState};
 use crate::mount::{Mount, Route, RouteTarget, Target};
 use crate::net::listen::Listener;
+#[cfg(feature = "tls")]
+use crate::ws::Side;
 
 /// Fills the announced vhost `id`. On an error nothing has changed.
 #[cfg_attr(
@@ -70,6 +74,8 @@ pub(crate) fn create(
             ..Vhost::announced()
         };
     }
+    #[cfg(feature = "tls")]
+    announce_identities(inner, id);
     Ok(())
 }
 
@@ -129,6 +135,14 @@ fn bind(
         bound.push(inherited);
     }
     Ok(Found { shared, bound })
+}
+
+/// Has the loop look at the identities of a new vhost when no callback runs.
+#[cfg(feature = "tls")]
+fn announce_identities(inner: &mut Inner, id: VhostId) {
+    for side in [Side::Server, Side::Client] {
+        inner.commands.push_back(Command::NewIdentity(id, side));
+    }
 }
 
 fn check_protocols(config: &VhostConfig) -> Result<(), VhostError> {

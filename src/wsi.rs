@@ -252,6 +252,12 @@ impl<'a> Wsi<'a> {
 
     /// Takes nothing more from the peer until [`Wsi::resume_reading`]: no message is delivered,
     /// no ping answered, and once the system's buffers are full the peer cannot send.
+    ///
+    /// A peer that is gone (a reset, a write that failed) is told of at once. If it has said
+    /// something before that is not delivered yet, that comes first: it waits for
+    /// [`Wsi::resume_reading`], at most for [`Timeouts::write`](crate::Timeouts::write), all
+    /// pauses together. A peer that has only ended its own side is not gone; its end comes in its
+    /// turn.
     pub fn pause_reading(&mut self) {
         self.parts().0.flags |= Flags::PAUSED;
     }

@@ -645,6 +645,29 @@ fn a_broadcast_is_compressed_once_for_all_who_can_share_it() {
 }
 
 #[test]
+fn pm_09_so_many_connections_keep_windows_and_no_more() {
+    let context = ContextConfig::new().max_context_takeovers(2);
+    let takeover = DeflateConfig::new().context_takeover(Takeover::Both);
+    let mut world = world(context, |config| config.deflate(takeover), Recorder::new);
+    let answer = |world: &mut World, peers: &mut Vec<wsloop::sim::SimPeer>| {
+        let peer = world.dial();
+        peer.write(&upgrade_with("permessage-deflate")).unwrap();
+        world.turn();
+        let response = String::from_utf8(peer.read()).unwrap();
+        peers.push(peer);
+        let none = "permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n";
+        assert!(response.contains("permessage-deflate\r\n") != response.contains(none));
+        response.contains(none)
+    };
+    let mut peers = Vec::new();
+    let alone: Vec<_> = (0..4).map(|_| answer(&mut world, &mut peers)).collect();
+    assert_eq!(alone, [false, false, true, true]);
+    peers.remove(0).reset();
+    world.turn();
+    assert!(!answer(&mut world, &mut peers), "one has gone");
+}
+
+#[test]
 fn idle_connections_with_shared_compression_cost_little_more_than_without() {
     let memory = |offer: &str| {
         let mut world = world(ContextConfig::new(), |config| config, Recorder::echo);

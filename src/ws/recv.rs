@@ -3,87 +3,25 @@
 mod assembly;
 #[cfg(feature = "deflate")]
 mod inflated;
+#[cfg(not(feature = "deflate"))]
+#[path = "recv/inflated_none.rs"]
+mod inflated;
+mod limits;
 
 use std::fmt;
 use std::mem;
 
 use self::assembly::Assembly;
+#[cfg(not(feature = "deflate"))]
+use self::inflated::compressed_bound;
+pub use self::limits::{RecvLimits, RecvPool};
 use super::close::{CloseFrame, MAX_PAYLOAD_LEN};
 use super::error::ProtocolError;
 use super::frame::{FrameHeader, Opcode};
 use super::utf8::{self, Utf8};
 use super::{Chunk, Message, MessageKind, Side, mask};
-use crate::pool::BufferPool;
-#[cfg(feature = "deflate")]
-use crate::ws::deflate::InflaterPool;
 #[cfg(feature = "deflate")]
 use crate::ws::deflate::inflate::{Inflating, compressed_bound};
-
-/// What a peer may make us receive. A header that announces more is refused before any of its
-/// payload is read; exactly the limit is accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RecvLimits {
-    /// Longest payload of one frame, in bytes. Default 1 MiB.
-    pub frame_bytes: u64,
-    /// Longest message, in bytes, over all its frames. Default 1 MiB. It holds for
-    /// [`Delivery::Chunks`] too: raise it there, since chunks are not kept.
-    pub message_bytes: usize,
-    /// Most frames of one fragmented message. Default 1024.
-    pub fragments: u32,
-}
-
-impl RecvLimits {
-    /// Sets [`frame_bytes`](Self::frame_bytes).
-    pub const fn with_frame_bytes(mut self, frame_bytes: u64) -> Self {
-        self.frame_bytes = frame_bytes;
-        self
-    }
-
-    /// Sets [`message_bytes`](Self::message_bytes).
-    pub const fn with_message_bytes(mut self, message_bytes: usize) -> Self {
-        self.message_bytes = message_bytes;
-        self
-    }
-
-    /// Sets [`fragments`](Self::fragments).
-    pub const fn with_fragments(mut self, fragments: u32) -> Self {
-        self.fragments = fragments;
-        self
-    }
-}
-
-impl Default for RecvLimits {
-    fn default() -> Self {
-        Self {
-            frame_bytes: 1 << 20,
-            message_bytes: 1 << 20,
-            fragments: 1024,
-        }
-    }
-}
-
-/// What the connections of a loop share for receiving.
-#[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct RecvPool {
-    /// For messages that come in more than one piece.
-    pub buffers: BufferPool,
-    /// For messages that come compressed.
-    #[cfg(feature = "deflate")]
-    pub inflaters: InflaterPool,
-}
-
-impl RecvPool {
-    /// With these buffers, and the default of everything else.
-    pub fn new(buffers: BufferPool) -> Self {
-        Self {
-            buffers,
-            #[cfg(feature = "deflate")]
-            inflaters: InflaterPool::default(),
-        }
-    }
-}
 
 /// How data messages are given out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -801,42 +739,6 @@ enum Step {
     /// There is none until more bytes arrive.
     Starve,
     Whole(MessageKind, usize, usize),
-}
-
-/// Without the feature nothing is ever compressed.
-#[cfg(not(feature = "deflate"))]
-impl Recv {
-    const fn is_inflating(&self) -> bool {
-        false
-    }
-
-    const fn inflating_memory(&self) -> usize {
-        0
-    }
-
-    pub(crate) const fn is_suspended(&self) -> bool {
-        false
-    }
-
-    pub(crate) const fn is_waiting(&self) -> bool {
-        false
-    }
-}
-
-#[cfg(not(feature = "deflate"))]
-impl Feed<'_> {
-    #[expect(
-        clippy::needless_pass_by_ref_mut,
-        reason = "the signature is that with the feature"
-    )]
-    fn begin_compressed(&mut self, _: &FrameHeader) -> Result<bool, ProtocolError> {
-        Err(ProtocolError::ReservedBit(1))
-    }
-}
-
-#[cfg(not(feature = "deflate"))]
-const fn compressed_bound(len: u64) -> u64 {
-    len
 }
 
 /// Makes the item of a control frame; the payload of a Close has been checked.

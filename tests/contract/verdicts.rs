@@ -419,6 +419,33 @@ fn a_connection_lost_while_waiting_ends_in_one_event_whatever_the_verdict() {
 }
 
 #[test]
+fn a_reset_while_a_verdict_is_open_is_told_at_once_and_half_a_close_is_none() {
+    for with_more in [false, true] {
+        let (mut site, ids) = deferring(Accept::later);
+        let peer = site.world.dial();
+        peer.write(&request("/")).unwrap();
+        site.world.turn();
+        let half = site.world.dial();
+        half.write(&request("/")).unwrap();
+        half.shutdown_write();
+        if with_more {
+            peer.write(&masked(0x81, b"more")).unwrap();
+        }
+        site.world.turn();
+        site.world.log.take();
+        peer.reset();
+        site.world.turn();
+        assert_eq!(site.world.log.take(), ["refused connection reset"]);
+        assert_eq!(site.world.context.connections(), 1);
+        let id = ids.take()[0];
+        let late = site.act(|cx| cx.decide(id, Ok(Accept::new())));
+        assert!(late.is_err());
+        site.world.pass(Duration::from_secs(16));
+        assert!(half.read().starts_with(b"HTTP/1.1 503 "));
+    }
+}
+
+#[test]
 fn the_other_side_of_a_deferred_request_is_not_read_without_bound() {
     let (mut site, ids) = deferring_to(Recorder::new, Accept::later);
     let peer = site.world.dial();

@@ -2,6 +2,7 @@
 //! owns with context takeover.
 
 use std::fmt;
+use std::sync::Arc;
 
 use zlib_rs::{Deflate, DeflateFlush};
 
@@ -201,6 +202,8 @@ pub struct Compressing {
     pub(crate) config: DeflateConfig,
     /// What the receiving half owns of memory, in bytes.
     pub(crate) received: usize,
+    /// Its part in the account of those who keep windows.
+    pub(crate) lease: Option<Arc<()>>,
     make: Make,
     /// Later messages may refer to earlier ones.
     takeover: bool,
@@ -227,6 +230,7 @@ impl Compressing {
             params,
             config,
             received: 0,
+            lease: None,
             make: Make {
                 bits,
                 level: config.level,

@@ -88,7 +88,7 @@ impl InflaterPool {
         self.allowance == 0
     }
 
-    /// Takes the buffer out; [`InflaterPool::put_scratch`] brings it back.
+    /// The buffer, made when it is first needed.
     fn scratch(&mut self) -> &mut [u8] {
         if self.scratch.is_empty() {
             self.scratch = vec![0; SCRATCH];
