@@ -808,3 +808,29 @@ fn a_close_is_not_held_up_by_who_waits_for_an_inflater() {
         world.log.lines()
     );
 }
+
+#[test]
+fn pm_12_a_message_with_a_secret_can_be_left_out_of_compression() {
+    let long = "token=0123456789 ".repeat(20);
+    let text = long.clone();
+    let mut world = world(
+        ContextConfig::new(),
+        |config| config,
+        move |log| Recorder {
+            message: Some(Box::new(move |wsi, _| {
+                for compression in [Compression::Never, Compression::Auto] {
+                    let options = SendOptions::new().compression(compression);
+                    wsi.send_with(Message::Text(&text), options)?;
+                }
+                Ok(())
+            })),
+            ..Recorder::new(log)
+        },
+    );
+    let peer = enter(&mut world, OFFER);
+    peer.write(&masked(0x81, b"go")).unwrap();
+    world.turn();
+    let got = frames(Side::Server, &peer.read());
+    assert_eq!((got[0].0, got[0].1.as_slice()), (0x81, long.as_bytes()));
+    assert_eq!(got[1].0, 0xc1, "the next one is compressed again");
+}
