@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::VhostError;
+use crate::hook::HookChain;
 use crate::http::head::HeadLimits;
 use crate::id::ProtocolHandle;
 use crate::mount::Mount;
@@ -339,6 +340,7 @@ pub struct VhostConfig {
     pub(crate) default_protocol: Option<String>,
     pub(crate) pages: Vec<Page>,
     pub(crate) mounts: Vec<Mount>,
+    pub(crate) hooks: Option<HookChain>,
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryPolicy,
@@ -386,6 +388,7 @@ impl VhostConfig {
             default_protocol: None,
             pages: Vec::new(),
             mounts: Vec::new(),
+            hooks: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
@@ -494,6 +497,14 @@ impl VhostConfig {
     /// Serves plain HTTP below a prefix, beside WebSocket.
     pub fn mount(mut self, mount: Mount) -> Self {
         self.mounts.push(mount);
+        self
+    }
+
+    /// Who may connect: asked about every upgrade before
+    /// [`Protocol::filter_upgrade`], and about plain requests to mounts that are
+    /// [`hooked`](Mount::hooked). Default: no hooks.
+    pub fn hooks(mut self, chain: HookChain) -> Self {
+        self.hooks = Some(chain);
         self
     }
 

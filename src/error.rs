@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::client::ArgumentError;
+use crate::hook::HookRefusal;
 use crate::http::body::BodyError;
 use crate::http::head::HeadError;
 use crate::id::{VhostId, WsiId};
@@ -197,6 +198,10 @@ pub enum DeadlineStage {
     Dns,
     /// The request head, counted from the accept.
     Head,
+    /// The answer of one hook.
+    Hook,
+    /// The answers of all hooks of a vhost.
+    Hooks,
     /// A message, from its first byte to its last.
     Message,
     /// The begin of an HTTP handler's response.
@@ -223,6 +228,8 @@ impl fmt::Display for DeadlineStage {
             Self::Connect => "the whole connection attempt",
             Self::Dns => "name resolution",
             Self::Head => "the request head",
+            Self::Hook => "the answer of a hook",
+            Self::Hooks => "the answers of the hooks",
             Self::Message => "one message",
             Self::Respond => "the begin of the response",
             Self::Response => "the response to the opening handshake",
@@ -614,6 +621,14 @@ pub enum VhostError {
         /// The listener.
         address: SocketAddr,
     },
+    /// The vhost's chain of hooks has a hook that cannot be told from another.
+    #[error("hook {name:?}: {problem}")]
+    Hook {
+        /// The hook.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// There is no such vhost.
     #[error("no such vhost: it was destroyed, or the id belongs to another context")]
     Gone,
@@ -711,6 +726,9 @@ pub enum RefusalReason {
     /// The request head is not one that can be served.
     #[error("{0}")]
     Head(#[source] HeadError),
+    /// The vhost's hooks refused the upgrade, or could not tell.
+    #[error("{0}")]
+    Hook(#[source] Box<HookRefusal>),
     /// Reading or writing failed.
     #[error("{0}")]
     Io(#[source] io::Error),

@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 use crate::conn::{Conn, Flags, Role};
 use crate::error::{Deadline, DeadlineStage, RefusalReason};
 use crate::handler::{ExchangeOutcome, Http, HttpDispatch, HttpFailure, HttpRequest};
+use crate::hook::{Attributes, Grant, HookPurpose};
+use crate::http::HeaderList;
 use crate::http::body::{BodyDecoder, BodyError, Framing};
-use crate::http::head::{HttpVersion, RequestHead};
+use crate::http::head::{HeadLimits, HttpVersion, RequestHead};
 use crate::http::response::{CONTINUE, Response, ResponseHalf};
 use crate::id::{ExchangeId, TimerTag};
 use crate::inner::VhostState;
 use crate::lift::Lift;
 use crate::mount::{Route, RouteTarget, route};
 use crate::net::transport::ReadEnd;
+use crate::protocol::Refuse;
 use crate::timer::saturating_add;
 use crate::upgrade::{HttpRole, NO_SESSION};
 use crate::wsi::Cx;
@@ -60,35 +63,68 @@ impl Exchange {
 
 impl Lift<'_> {
     /// A request that is not for an upgrade.
-    pub(crate) fn on_plain_request(&mut self, head: &RequestHead<'_>) {
-        let framing = match Framing::of_request(head) {
-            Ok(framing) => framing,
-            Err(error) => {
-                self.respond_text(error.status(), &format!("{error}\n"));
-                return self.refused(RefusalReason::Body(error));
-            }
-        };
+    pub(crate) fn on_plain_request(
+        &mut self,
+        bytes: &[u8],
+        limits: HeadLimits,
+        head: &RequestHead<'_>,
+    ) {
+        if let Err(error) = Framing::of_request(head) {
+            self.respond_text(error.status(), &format!("{error}\n"));
+            return self.refused(RefusalReason::Body(error));
+        }
         if !self.is_serving() {
             self.respond_text(503, "too many connections\n");
             return self.refused(RefusalReason::TooManyConnections);
         }
+        match self.hooks_for(head) {
+            Some(chain) => self.ask_hooks(chain, bytes, limits, head, HookPurpose::Http),
+            None => self.serve_plain(head, &Grant::new()),
+        }
+    }
+
+    /// The chain that decides about a request, if its mount is hooked.
+    fn hooks_for(&self, head: &RequestHead<'_>) -> Option<u32> {
+        let vhost = self.inner.vhost(self.conn.send.vhost)?;
+        let (route, _) = route(&vhost.routes, head.path())?;
+        vhost.hooks.filter(|_| route.options.hooked)
+    }
+
+    /// Serves a request that the hooks, if there are any, have allowed.
+    pub(crate) fn serve_plain(&mut self, head: &RequestHead<'_>, grant: &Grant) {
+        // It was checked before any hook was asked.
+        let Ok(framing) = Framing::of_request(head) else {
+            return;
+        };
         let found = self.find_route(head);
         let (target, prefix, limit) = match found {
             Ok(found) => found,
             Err(response) => (RouteTarget::Response(response), 0, 0),
         };
         let limit = limit.min(i64::MAX.unsigned_abs());
-        self.begin_exchange(head, framing, limit);
+        self.begin_exchange(head, framing, limit, &grant.headers);
         if matches!(framing, Framing::Length(len) if len > limit) && limit > 0 {
             return self.body_too_large();
         }
         match target {
-            RouteTarget::Handler(handler) => self.ask_handler(handler, head, framing, prefix),
+            RouteTarget::Handler(handler) => {
+                self.ask_handler(handler, head, framing, prefix, &grant.attributes);
+            }
             RouteTarget::Response(response) => self.answer(response),
             RouteTarget::Protocol(_) => {
                 self.answer(Response::text(426, "this is a WebSocket endpoint\n"));
             }
         }
+        self.settle_exchange();
+    }
+
+    /// Answers a request that the hooks have denied.
+    pub(crate) fn deny_plain(&mut self, head: &RequestHead<'_>, refuse: &Refuse) {
+        let Ok(framing) = Framing::of_request(head) else {
+            return;
+        };
+        self.begin_exchange(head, framing, 0, &refuse.headers);
+        self.answer(Response::new(refuse.status).body(refuse.body.clone()));
         self.settle_exchange();
     }
 
@@ -132,7 +168,13 @@ impl Lift<'_> {
         Ok((target, prefix, limit))
     }
 
-    fn begin_exchange(&mut self, head: &RequestHead<'_>, framing: Framing, body_limit: u64) {
+    fn begin_exchange(
+        &mut self,
+        head: &RequestHead<'_>,
+        framing: Framing,
+        body_limit: u64,
+        headers: &HeaderList,
+    ) {
         let now = self.inner.out.now;
         let send = &mut self.conn.send;
         let Role::Http(http) = &mut self.conn.role else {
@@ -142,11 +184,13 @@ impl Lift<'_> {
             wsi: send.id,
             number: http.next_number(),
         };
+        let mut response = ResponseHalf::to(head);
+        response.add_headers(headers);
         let exchange = Exchange {
             id,
             handler: 0,
             place: NO_SESSION,
-            response: ResponseHalf::to(head),
+            response,
             body: BodyDecoder::new(framing),
             body_limit,
             seen: 0,
@@ -170,6 +214,7 @@ impl Lift<'_> {
         head: &RequestHead<'_>,
         framing: Framing,
         prefix: usize,
+        attributes: &Attributes,
     ) {
         let Conn { io, role, send, .. } = &mut *self.conn;
         let (Some(io), Role::Http(http)) = (&*io, role) else {
@@ -187,6 +232,7 @@ impl Lift<'_> {
             head,
             framing,
             prefix,
+            attributes,
             io,
         };
         let response = &mut exchange.response;
@@ -566,7 +612,7 @@ fn for_method(response: &Response, method: &str) -> Response {
     if reads || matches!(response.status, 300..=399) {
         return response.clone();
     }
-    let mut headers = crate::http::HeaderList::new();
+    let mut headers = HeaderList::new();
     let pushed = headers.push("Allow", "GET, HEAD, OPTIONS");
     debug_assert!(pushed.is_ok(), "a constant is fit to be sent");
     match options {

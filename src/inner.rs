@@ -12,6 +12,7 @@ use crate::config::{NamePattern, Settings, VhostConfig};
 use crate::conn::{Conn, Role};
 use crate::dial::{self, Bound as BoundTo};
 use crate::error::{ConnectError, ConnectFailure, ConnectStage};
+use crate::hook::HookPlace;
 use crate::id::{TimerTag, VhostId, WsiId};
 use crate::mount::{Route, RouteTarget};
 use crate::net::random::Random;
@@ -102,6 +103,8 @@ pub(crate) enum TimerKind {
     Listener { index: u32, generation: u64 },
     /// A free-standing one of an HTTP handler.
     Handler { index: u32, tag: TimerTag },
+    /// One of a hook.
+    Hook { place: HookPlace, tag: TimerTag },
     /// A free-standing one of a protocol.
     Protocol { index: u32, tag: TimerTag },
     /// The end of a shutdown's grace.
@@ -120,6 +123,8 @@ pub(crate) struct Vhost {
     pub(crate) protocols: Vec<VhostProtocol>,
     pub(crate) default_protocol: Option<u32>,
     pub(crate) routes: Vec<Route>,
+    /// Index of its chain of hooks.
+    pub(crate) hooks: Option<u32>,
     pub(crate) settings: Arc<Settings>,
     /// Names of its listeners.
     pub(crate) listeners: Vec<(u32, u64)>,
@@ -167,6 +172,7 @@ impl Vhost {
             protocols: Vec::new(),
             default_protocol: None,
             routes: Vec::new(),
+            hooks: None,
             settings: Arc::new(Settings::new(
                 Default::default(),
                 Default::default(),

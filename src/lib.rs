@@ -135,6 +135,7 @@ mod dial;
 mod error;
 mod exchange;
 mod handler;
+pub mod hook;
 pub mod http;
 mod id;
 mod inner;
@@ -178,10 +179,12 @@ pub use error::{
     VhostError,
 };
 pub use handler::{ExchangeOutcome, Http, HttpFailure, HttpHandler, HttpRequest, Responder};
+pub use hook::{Hook, HookAnswer, HookChain, HookConfig, HookError, HookRequest};
 pub use http::HeaderList;
 pub use http::response::{BodyLength, RespondError, Response};
 pub use id::{
-    ExchangeId, HandlerHandle, ProtocolHandle, RequestId, TimerId, TimerTag, VhostId, WsiId,
+    ExchangeId, HandlerHandle, HookHandle, HookRequestId, ProtocolHandle, RequestId, TimerId,
+    TimerTag, VhostId, WsiId,
 };
 pub use mount::Mount;
 #[cfg(feature = "tls")]

@@ -40,6 +40,7 @@ pub(crate) enum Fate {
 impl Lift<'_> {
     /// Does all that can be done now.
     pub(crate) fn pump(&mut self) -> Fate {
+        self.apply_hook_answer();
         self.apply_verdict();
         self.dial();
         self.read();
@@ -253,6 +254,8 @@ impl Lift<'_> {
         match &mut self.conn.role {
             Role::Client(_) => self.dial_ended(),
             Role::Http(http) if http.has_exchange() => self.exchange_ended(),
+            // Its client may only have said that nothing follows.
+            Role::Http(http) if http.is_plain_asked() && matches!(end, ReadEnd::Eof) => {}
             // All that was asked was answered; the answers may be on their way yet.
             Role::Http(http) if http.has_served() && !http.is_responding() => self.close_http(),
             Role::Http(http) => {
@@ -386,6 +389,7 @@ impl Lift<'_> {
             if http.refused.is_none() && !is_silent {
                 http.refused = Some(RefusalReason::Shutdown);
             }
+            self.abandon_hooks();
             self.abandon_exchange();
             self.report_refusal();
             return true;

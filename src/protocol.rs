@@ -9,6 +9,7 @@ use slab::Slab;
 
 use crate::conn::Phase;
 use crate::error::{CloseCause, ConnectError, ServerRefusal, VhostError};
+use crate::hook::{Attributes, HookError};
 use crate::http::HeaderList;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::id::{RequestId, TimerTag, VhostId, WsiId};
@@ -224,6 +225,13 @@ pub trait ContextObserver: Send + 'static {
         let _ = (cx, id, side, what);
     }
 
+    /// A hook has failed, or has not answered in time. What comes of that is up to its
+    /// [`OnFailure`](crate::hook::OnFailure); this is how one learns of failures that only made
+    /// the next hook decide.
+    fn on_hook_error(&mut self, cx: &mut Cx<'_>, id: VhostId, hook: &str, error: &HookError) {
+        let _ = (cx, id, hook, error);
+    }
+
     /// A vhost that watches its files ([`Context::watch_identity`](crate::Context::watch_identity))
     /// has found a new pair: it is in use now, or it is not fit and the old one stays.
     #[cfg(feature = "tls")]
@@ -307,6 +315,7 @@ pub struct Request<'a> {
     pub(crate) head: &'a RequestHead<'a>,
     pub(crate) upgrade: &'a UpgradeRequest<'a>,
     pub(crate) selected: Option<&'a str>,
+    pub(crate) attributes: &'a Attributes,
     pub(crate) io: &'a Io,
 }
 
@@ -362,7 +371,13 @@ impl<'a> Request<'a> {
         self.upgrade.offered()
     }
 
-    /// The subprotocol that this vhost chose among them: the protocol's name.
+    /// What the hook that allowed the request said about it.
+    pub const fn attributes(&self) -> &'a Attributes {
+        self.attributes
+    }
+
+    /// The subprotocol that a hook or this vhost chose among them, the vhost by the protocols'
+    /// names.
     pub const fn selected_subprotocol(&self) -> Option<&'a str> {
         self.selected
     }
@@ -475,6 +490,8 @@ pub struct Established<'a> {
     pub head: Handshake<'a>,
     /// The subprotocol that both sides agreed on.
     pub subprotocol: Option<&'a str>,
+    /// What the hook that allowed the connection said about it; empty on a client.
+    pub attributes: &'a Attributes,
 }
 
 /// The other side's part of the opening handshake.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::conn::{Conn, Flags, Phase, Role, SendHalf, Stash};
 use crate::context::{Context, ListenerState};
 use crate::error::{CloseKind, ConnectFailure};
+use crate::hook::{HookDispatch, HookPlace};
 use crate::id::{Token, VhostId, WsiId, same_generation};
 use crate::inner::{Command, LiftMark, TimerKind, VhostState};
 use crate::lift::{Fate, Lift};
@@ -41,6 +42,7 @@ pub(crate) struct Turn {
     /// Protocols that wait for their `on_wake`.
     waking: Vec<usize>,
     waking_handlers: Vec<usize>,
+    waking_hooks: Vec<HookPlace>,
     /// Some listener waits for connections to end.
     full: bool,
     max_per_ip: Option<u32>,
@@ -59,6 +61,7 @@ impl Turn {
             answers: Vec::new(),
             waking: Vec::new(),
             waking_handlers: Vec::new(),
+            waking_hooks: Vec::new(),
             full: false,
             max_per_ip,
         }
@@ -71,6 +74,7 @@ impl Turn {
             || !self.answers.is_empty()
             || !self.waking.is_empty()
             || !self.waking_handlers.is_empty()
+            || !self.waking_hooks.is_empty()
     }
 }
 
@@ -309,6 +313,9 @@ impl Context {
                         slot.dispatch.free_timer(&mut cx, tag);
                     }
                 }
+                TimerKind::Hook { place, tag } => {
+                    self.on_hook(place, |hook, cx| hook.on_timer(cx, tag))
+                }
                 TimerKind::Listener { index, generation } => {
                     if let Some(slot) = self.parts.listeners.get_mut(index, generation) {
                         slot.state = ListenerState::Active;
@@ -328,6 +335,10 @@ impl Context {
             self.turn.waking = all.collect();
             let all = self.parts.handlers.iter().map(|(index, _)| index);
             self.turn.waking_handlers = all.collect();
+            self.turn.waking_hooks = self.parts.hook_places();
+        }
+        while let Some(place) = self.turn.waking_hooks.pop() {
+            self.on_hook(place, |hook, cx| hook.on_wake(cx));
         }
         while let Some(index) = self.turn.waking_handlers.pop() {
             if let Some(slot) = self.parts.handlers.get_mut(index) {
@@ -344,6 +355,14 @@ impl Context {
     }
 
     /// What callbacks asked for. Only what is in the list now, as in [`Context::settle`].
+    fn on_hook(&mut self, place: HookPlace, call: impl FnOnce(&mut dyn HookDispatch, &mut Cx<'_>)) {
+        let chain = self.parts.hooks.get_mut(place.chain as usize);
+        if let Some(hook) = chain.and_then(|chain| chain.hooks.get_mut(place.at)) {
+            let mut cx = Cx::of_hook(&mut self.inner, place);
+            call(&mut *hook.dispatch, &mut cx);
+        }
+    }
+
     fn on_commands(&mut self) {
         for _ in 0..self.inner.commands.len() {
             let Some(command) = self.inner.commands.pop_front() else {

@@ -7,6 +7,7 @@ use crate::config::PlaintextPolicy;
 use crate::conn::{Flags, NO_PROTOCOL, Phase, Role, SendHalf, WsRole};
 use crate::error::{Deadline, DeadlineStage, NotPending, RefusalReason, ServerRefusal};
 use crate::exchange::Exchange;
+use crate::hook::{Asking, Grant, HookPurpose};
 use crate::http::HeaderList;
 use crate::http::body::Framing;
 use crate::http::head::{HeadLimits, HeadScanner, RequestHead};
@@ -42,6 +43,8 @@ pub(crate) struct HttpRole {
     pub(crate) refused: Option<RefusalReason>,
     /// How many requests have been served, and whether the next one has begun.
     served: u32,
+    /// How many questions to hooks there have been.
+    asked: u32,
     is_idle: bool,
     /// Bytes were put aside that nobody has looked at as a request.
     unseen: bool,
@@ -49,6 +52,8 @@ pub(crate) struct HttpRole {
 
 #[derive(Debug)]
 enum State {
+    /// A hook thinks about the request.
+    Asking(Box<Asking>),
     /// The application said what is to be done with the request.
     Decided(Box<Pending>, Box<Result<Accept, Refuse>>),
     /// A plain request is being served.
@@ -77,6 +82,8 @@ struct Pending {
 struct Choice {
     protocol: u32,
     selected: Option<String>,
+    /// Headers that a hook gave to the response.
+    headers: HeaderList,
 }
 
 impl HttpRole {
@@ -90,6 +97,7 @@ impl HttpRole {
             redirects: false,
             refused: None,
             served: 0,
+            asked: 0,
             is_idle: false,
             unseen: false,
         }
@@ -105,7 +113,7 @@ impl HttpRole {
                 !send.flags.contains(Flags::PAUSED)
             }
             State::Exchange(_) => aside < send.settings.limits.head.bytes,
-            State::Waiting(_) | State::Decided(..) => false,
+            State::Asking(_) | State::Waiting(_) | State::Decided(..) => false,
         }
     }
 
@@ -115,7 +123,7 @@ impl HttpRole {
             State::Head => self.unseen,
             State::Exchange(exchange) => exchange.wants_body(),
             State::Responding => true,
-            State::Waiting(_) | State::Decided(..) => false,
+            State::Asking(_) | State::Waiting(_) | State::Decided(..) => false,
         }
     }
 
@@ -131,15 +139,46 @@ impl HttpRole {
     pub(crate) fn exchange_mut(&mut self) -> Option<&mut Exchange> {
         match &mut self.state {
             State::Exchange(exchange) => Some(exchange),
-            State::Head | State::Responding | State::Waiting(_) | State::Decided(..) => None,
+            _ => None,
         }
     }
 
     pub(crate) fn exchange_place(&self) -> Option<(u32, usize)> {
         match &self.state {
             State::Exchange(exchange) => exchange.place(),
-            State::Head | State::Responding | State::Waiting(_) | State::Decided(..) => None,
+            _ => None,
         }
+    }
+
+    pub(crate) fn next_question(&mut self) -> u32 {
+        self.asked = self.asked.wrapping_add(1);
+        self.asked
+    }
+
+    /// Waits for a hook.
+    pub(crate) fn ask(&mut self, asking: Asking) {
+        self.state = State::Asking(Box::new(asking));
+    }
+
+    pub(crate) fn asking_mut(&mut self) -> Option<&mut Asking> {
+        match &mut self.state {
+            State::Asking(asking) => Some(asking),
+            _ => None,
+        }
+    }
+
+    /// Ends the waiting; what comes of the request is decided next.
+    pub(crate) fn take_asking(&mut self) -> Option<Box<Asking>> {
+        self.asking_mut()?;
+        match std::mem::replace(&mut self.state, State::Responding) {
+            State::Asking(asking) => Some(asking),
+            _ => None,
+        }
+    }
+
+    /// A hook thinks about a request that is not for an upgrade.
+    pub(crate) fn is_plain_asked(&self) -> bool {
+        matches!(&self.state, State::Asking(asking) if asking.is_plain())
     }
 
     /// The next request may come.
@@ -195,7 +234,9 @@ impl Lift<'_> {
             State::Head => {}
             State::Responding => return input.len(),
             State::Exchange(exchange) if exchange.wants_body() => return self.on_body_bytes(input),
-            State::Exchange(_) | State::Waiting(_) | State::Decided(..) => return 0,
+            State::Asking(_) | State::Exchange(_) | State::Waiting(_) | State::Decided(..) => {
+                return 0;
+            }
         }
         http.unseen = send.tx.len() > send.settings.limits.output_bytes;
         if http.unseen {
@@ -248,7 +289,7 @@ impl Lift<'_> {
         let upgrade = match check_request(&head) {
             Ok(upgrade) => upgrade,
             Err(UpgradeError::NotAnUpgrade) if self.has_routes() => {
-                return self.on_plain_request(&head);
+                return self.on_plain_request(bytes, limits, &head);
             }
             Err(UpgradeError::NotAnUpgrade) => return self.answer_plain(&head),
             Err(error) => {
@@ -261,14 +302,41 @@ impl Lift<'_> {
             self.respond(503, &[], b"too many connections\n");
             return self.refused(RefusalReason::TooManyConnections);
         }
-        let Some(choice) = self.choose_protocol(&upgrade, head.path()) else {
+        if self.choose_protocol(&upgrade, head.path(), None).is_none() {
             self.respond(404, &[], b"no WebSocket protocol is served here\n");
             return self.refused(RefusalReason::PlainHttp(404));
+        }
+        let vhost = self.inner.vhost(self.conn.send.vhost);
+        match vhost.and_then(|vhost| vhost.hooks) {
+            Some(chain) => self.ask_hooks(chain, bytes, limits, &head, HookPurpose::Upgrade),
+            None => self.upgrade_allowed(bytes, limits, &head, Grant::new()),
+        }
+    }
+
+    /// An upgrade that the hooks, if there are any, have allowed: the protocol decides.
+    pub(crate) fn upgrade_allowed(
+        &mut self,
+        bytes: &[u8],
+        limits: HeadLimits,
+        head: &RequestHead<'_>,
+        grant: Grant,
+    ) {
+        // Both were checked before any hook was asked.
+        let Ok(upgrade) = check_request(head) else {
+            return;
         };
-        let verdict = self.filter(&head, &upgrade, &choice);
+        let chosen = grant.subprotocol.as_deref();
+        let Some(mut choice) = self.choose_protocol(&upgrade, head.path(), chosen) else {
+            return;
+        };
+        choice.headers = grant.headers;
+        if !grant.attributes.is_empty() {
+            self.conn.send.rare().attributes = grant.attributes;
+        }
+        let verdict = self.filter(head, &upgrade, &choice);
         match verdict {
             Ok(accept) if accept.later.is_some() => self.wait(bytes, limits, choice, &accept),
-            verdict => self.answer_upgrade(&head, &upgrade, &choice, verdict),
+            verdict => self.answer_upgrade(head, &upgrade, &choice, verdict),
         }
     }
 
@@ -346,13 +414,26 @@ impl Lift<'_> {
     }
 
     /// The protocol that is mounted on the path, if any is mounted; else the first one of the
-    /// vhost that the client offers, else the default one.
-    fn choose_protocol(&self, upgrade: &UpgradeRequest<'_>, path: &str) -> Option<Choice> {
+    /// vhost that the client offers, else the default one. A hook may have `chosen` one of the
+    /// offers.
+    fn choose_protocol(
+        &self,
+        upgrade: &UpgradeRequest<'_>,
+        path: &str,
+        chosen: Option<&str>,
+    ) -> Option<Choice> {
         let vhost = self.inner.vhost(self.conn.send.vhost)?;
-        let offers = |name: &str| upgrade.offered().any(|offer| offer == name);
-        let choice = |protocol: &VhostProtocol| Choice {
-            protocol: protocol.index,
-            selected: offers(&protocol.name).then(|| protocol.name.clone()),
+        let offers = |name: &str| match chosen {
+            Some(chosen) => chosen == name,
+            None => upgrade.offered().any(|offer| offer == name),
+        };
+        let choice = |protocol: &VhostProtocol| {
+            let own = offers(&protocol.name).then_some(protocol.name.as_str());
+            Choice {
+                protocol: protocol.index,
+                selected: chosen.or(own).map(str::to_owned),
+                headers: HeaderList::new(),
+            }
         };
         let mut mine = vhost.protocols.iter();
         if vhost.has_protocol_routes() {
@@ -367,7 +448,8 @@ impl Lift<'_> {
             let protocol = vhost.default_protocol?;
             Some(Choice {
                 protocol,
-                selected: None,
+                selected: chosen.map(str::to_owned),
+                headers: HeaderList::new(),
             })
         })
     }
@@ -398,6 +480,7 @@ impl Lift<'_> {
             head,
             upgrade,
             selected: choice.selected.as_deref(),
+            attributes: self.conn.send.attributes(),
             io,
         };
         let mut cx = Cx::new(self.inner, choice.protocol);
@@ -471,9 +554,11 @@ impl Lift<'_> {
             // RFC 6455 section 4.2.2: the server can only choose what the client offered.
             Subprotocol::Named(_) => return self.refuse(&Refuse::new(500)),
         };
+        let mut headers = choice.headers.clone();
+        headers.extend(&accept.headers);
         let tx = &mut self.conn.send.tx;
         tx.append(&mut self.inner.out.pool, |tail| {
-            write_accept(tail, &upgrade.accept, subprotocol, &accept.headers);
+            write_accept(tail, &upgrade.accept, subprotocol, &headers);
         });
         let refused = self.establish(choice.protocol, Handshake::Request(head), subprotocol);
         if let Some(close) = refused {
@@ -497,7 +582,12 @@ impl Lift<'_> {
             send.rare().subprotocol = Some(name.into());
         }
         let bound = self.parts.protocols.get_mut(protocol as usize)?;
-        let how = Established { head, subprotocol };
+        let attributes = send.attributes().clone();
+        let how = Established {
+            head,
+            subprotocol,
+            attributes: &attributes,
+        };
         let mut wsi = Wsi::new(self.inner, send, self.conn.io.as_ref());
         match bound.dispatch.established(&mut wsi, &how) {
             Ok(session) => {
@@ -560,7 +650,7 @@ impl Lift<'_> {
         });
     }
 
-    fn respond_with(&mut self, status: u16, headers: &HeaderList, body: &[u8]) {
+    pub(crate) fn respond_with(&mut self, status: u16, headers: &HeaderList, body: &[u8]) {
         let tx = &mut self.conn.send.tx;
         tx.append(&mut self.inner.out.pool, |tail| {
             write_response(tail, status, headers.iter(), body);
@@ -591,6 +681,7 @@ impl Lift<'_> {
             return self.close_http();
         }
         let (status, deadline) = match &http.state {
+            State::Asking(_) => return self.time_out_hooks(),
             State::Exchange(_) => return self.time_out_exchange(),
             State::Head => (408, Deadline::new(DeadlineStage::Head, timeouts.head)),
             State::Waiting(pending) | State::Decided(pending, _) => {
@@ -623,6 +714,7 @@ impl Lift<'_> {
         if self.is_in_tls_handshake() {
             return self.end_unanswered(RefusalReason::Shutdown);
         }
+        self.abandon_hooks();
         self.respond(503, &[], b"the server is shutting down\n");
         self.refused(RefusalReason::Shutdown);
     }

@@ -11,6 +11,7 @@ use crate::context::{
     HandlerSlot, ListenerSlot, ListenerState, Parts, ProtocolSlot, listen_options,
 };
 use crate::error::VhostError;
+use crate::hook::{ChainSlot, HookChain};
 use crate::http::{is_field_value, is_token};
 use crate::id::{Token, VhostId};
 use crate::inner::{Inner, TimerKind, Vhost, VhostProtocol, VhostState};
@@ -36,6 +37,7 @@ pub(crate) fn create(
     check_protocols(&config)?;
     check_pages(&config.pages)?;
     check_mounts(&config)?;
+    check_hooks(&config)?;
     let tls = TlsCells::new(parts, &config)?;
     let mut bound = Vec::new();
     let mut shared = Vec::new();
@@ -73,12 +75,14 @@ pub(crate) fn create(
     let (protocols, default_protocol) =
         take_protocols(parts, config.protocols, config.default_protocol);
     let routes = take_routes(parts, config.pages, config.mounts, &protocols);
+    let hooks = take_hooks(parts, config.hooks, config.names.first());
     if let Some(vhost) = inner.vhost_mut(id) {
         *vhost = Vhost {
             names,
             protocols,
             default_protocol,
             routes,
+            hooks,
             settings: Arc::new(Settings::new(config.limits, config.timeouts, config.retry)),
             listeners,
             live: 0,
@@ -141,12 +145,29 @@ fn check_mounts(config: &VhostConfig) -> Result<(), VhostError> {
                 "the vhost has no protocol of that name"
             }
             _ if !seen.insert((prefix, mount.options.exact)) => "the prefix is mounted twice",
+            _ if mount.options.hooked && config.hooks.is_none() => {
+                "it is hooked, and the vhost has no hooks; give it a chain"
+            }
             _ => continue,
         };
         let prefix = prefix.to_owned();
         return Err(VhostError::Mount { prefix, problem });
     }
     Ok(())
+}
+
+fn check_hooks(config: &VhostConfig) -> Result<(), VhostError> {
+    match config.hooks.as_ref().and_then(HookChain::problem) {
+        Some((name, problem)) => Err(VhostError::Hook { name, problem }),
+        None => Ok(()),
+    }
+}
+
+fn take_hooks(parts: &mut Parts, chain: Option<HookChain>, name: Option<&String>) -> Option<u32> {
+    let name = name.cloned().unwrap_or_default();
+    let index = parts.hooks.insert(ChainSlot::new(name, chain?));
+    // As many chains as a u32 counts do not fit into memory.
+    Some(u32::try_from(index).unwrap_or(u32::MAX))
 }
 
 /// Pages and mounts as routes; the handlers go to the loop.
@@ -383,8 +404,12 @@ pub(crate) fn bury(inner: &mut Inner, parts: &mut Parts, id: VhostId) {
     inner.out.timers.cancel_matching(|kind| match kind {
         TimerKind::Protocol { index, .. } => gone.contains(&index),
         TimerKind::Handler { index, .. } => handlers.contains(&index),
+        TimerKind::Hook { place, .. } => vhost.hooks == Some(place.chain),
         _ => false,
     });
+    if let Some(index) = vhost.hooks {
+        drop(parts.hooks.try_remove(index as usize));
+    }
     for index in handlers {
         drop(parts.handlers.try_remove(index as usize));
     }

@@ -161,6 +161,8 @@ pub(crate) struct ResponseHalf {
     is_head: bool,
     /// Whether the connection may serve another request afterwards.
     persists: bool,
+    /// Fields that are sent whoever answers.
+    extra: HeaderList,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +184,13 @@ impl ResponseHalf {
             version: request.version(),
             is_head: request.method() == "HEAD",
             persists: wants_to_persist(request),
+            extra: HeaderList::new(),
         }
+    }
+
+    /// Fields for the response, whoever gives it; those that only the library writes are left out.
+    pub(crate) fn add_headers(&mut self, headers: &HeaderList) {
+        self.extra.extend(headers);
     }
 
     pub(crate) fn is_started(&self) -> bool {
@@ -258,6 +266,8 @@ impl ResponseHalf {
             write_field(out, "Date", date.as_bytes());
         }
         write_headers(out, headers.iter());
+        let extra = self.extra.iter();
+        write_headers(out, extra.filter(|(name, _)| !is_framing_field(name)));
         self.write_framing(out, status, length);
         out.extend_from_slice(b"\r\n");
         Ok(())
