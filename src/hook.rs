@@ -318,11 +318,11 @@ impl HookChain {
 
     /// Adds a hook with the defaults of [`HookConfig`].
     pub fn hook(self, name: impl Into<String>, hook: impl Hook) -> Self {
-        self.add(HookConfig::new(name, hook))
+        self.with(HookConfig::new(name, hook))
     }
 
     /// Adds a hook.
-    pub fn add(mut self, hook: HookConfig) -> Self {
+    pub fn with(mut self, hook: HookConfig) -> Self {
         self.hooks.push(hook);
         self
     }

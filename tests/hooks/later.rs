@@ -81,7 +81,7 @@ fn a_hook_that_does_not_answer_in_time_fails_and_a_late_answer_is_harmless() {
         let mut site = Site::new(|log| {
             let slow = HookConfig::new("slow", Told::later("slow", log, &ids));
             HookChain::new()
-                .add(slow.deadline(SECOND * 3).on_failure(policy))
+                .with(slow.deadline(SECOND * 3).on_failure(policy))
                 .hook("all", says(|| Ok(HookAnswer::allow())))
         });
         let (peer, _) = site.send(&request("/"));
@@ -108,7 +108,7 @@ fn the_answer_to_an_earlier_question_is_not_the_answer_to_the_next() {
     let mut site = Site::new(|log| {
         let first = HookConfig::new("first", Told::later("first", log, &ids));
         HookChain::new()
-            .add(first.deadline(SECOND).on_failure(OnFailure::Next))
+            .with(first.deadline(SECOND).on_failure(OnFailure::Next))
             .hook("second", Told::later("second", log, &ids))
     });
     let (peer, _) = site.send(&request("/"));
@@ -129,7 +129,7 @@ fn the_deadline_of_the_chain_ends_the_waiting_whatever_the_policies_say() {
         let mut chain = HookChain::new().deadline(SECOND * 7).otherwise_allow();
         for name in ["a", "b", "c", "d"] {
             let hook = HookConfig::new(name, Told::later(name, log, &ids));
-            chain = chain.add(hook.deadline(SECOND * 3).on_failure(OnFailure::Next));
+            chain = chain.with(hook.deadline(SECOND * 3).on_failure(OnFailure::Next));
         }
         chain
     });
@@ -152,7 +152,7 @@ fn a_hook_without_a_deadline_waits_as_long_as_the_chain() {
     let mut site = Site::new(|log| {
         let slow = HookConfig::new("slow", Told::later("slow", log, &ids));
         HookChain::new()
-            .add(slow.deadline(Duration::MAX))
+            .with(slow.deadline(Duration::MAX))
             .deadline(Duration::MAX)
     });
     let (peer, _) = site.send(&request("/"));
@@ -216,7 +216,7 @@ fn a_vhost_that_is_destroyed_meanwhile_answers_503_and_takes_its_hooks_along() {
     let mut site = Site::new(|log| {
         let (hook, made) = HookConfig::with_handle("slow", Told::later("slow", log, &ids));
         handle = Some(made);
-        HookChain::new().add(hook)
+        HookChain::new().with(hook)
     });
     let handle = handle.unwrap();
     let (peer, _) = site.send(&request("/"));

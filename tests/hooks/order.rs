@@ -39,12 +39,12 @@ fn hooks_are_asked_by_priority_then_in_the_order_of_adding_until_one_decides() {
             HookConfig::new(name, Told::new(name, log, move |_, _| answer()))
         };
         HookChain::new()
-            .add(hook("never asked", fail).priority(9))
-            .add(hook("c", next))
-            .add(hook("d", next))
-            .add(hook("e", allow).priority(8))
-            .add(hook("a", next).priority(-5))
-            .add(hook("b", next).priority(-5))
+            .with(hook("never asked", fail).priority(9))
+            .with(hook("c", next))
+            .with(hook("d", next))
+            .with(hook("e", allow).priority(8))
+            .with(hook("a", next).priority(-5))
+            .with(hook("b", next).priority(-5))
     });
     let (_, answer) = site.send(&request("/x"));
     assert_eq!(status(&answer), 101);
@@ -122,7 +122,7 @@ fn a_failing_hook_refuses_unless_its_policy_is_to_go_on_and_the_observer_is_told
     for (policy, expected) in [(OnFailure::Refuse, 503), (OnFailure::Next, 101)] {
         let mut site = Site::new(|_| {
             HookChain::new()
-                .add(HookConfig::new("broken", says(fail)).on_failure(policy))
+                .with(HookConfig::new("broken", says(fail)).on_failure(policy))
                 .hook("all", says(allow))
         });
         let (_, answer) = site.send(&request("/"));
@@ -140,7 +140,7 @@ fn a_failing_hook_refuses_unless_its_policy_is_to_go_on_and_the_observer_is_told
 fn a_failing_last_hook_whose_policy_is_to_go_on_leaves_the_chains_default() {
     let mut site = Site::new(|_| {
         let broken = HookConfig::new("broken", says(fail)).on_failure(OnFailure::Next);
-        HookChain::new().add(broken)
+        HookChain::new().with(broken)
     });
     assert_eq!(status(&site.send(&request("/")).1), 403);
 }
