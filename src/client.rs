@@ -87,8 +87,19 @@ impl ClientConnectInfo {
     /// # Errors
     /// [`ArgumentError`] with the field `url`, and what to do instead.
     pub fn from_url(url: &str) -> Result<Self, ArgumentError> {
-        let parts =
-            UrlParts::parse(url).map_err(|problem| ArgumentError::new("url", url, problem))?;
+        Self::from_url_of(&WEB_SOCKET, url)
+    }
+
+    /// The same from an `http://` or `https://` URL, whose fragment is nobody's business but the
+    /// caller's.
+    pub(crate) fn from_http_url(url: &str) -> Result<Self, ArgumentError> {
+        let (url, _) = url.split_once('#').unwrap_or((url, ""));
+        Self::from_url_of(&HTTP, url)
+    }
+
+    fn from_url_of(schemes: &Schemes, url: &str) -> Result<Self, ArgumentError> {
+        let parts = UrlParts::parse(schemes, url);
+        let parts = parts.map_err(|problem| ArgumentError::new("url", url, problem))?;
         Ok(Self::with(
             parts.security,
             parts.name,
@@ -290,12 +301,14 @@ impl ClientConnectInfo {
         let ClientTimeouts {
             dns,
             tcp,
+            tls,
             handshake,
             total,
         } = timeouts;
         for (field, timeout) in [
             ("dns", dns),
             ("tcp", tcp),
+            ("tls", tls),
             ("handshake", handshake),
             ("total", total),
         ] {
@@ -356,6 +369,11 @@ impl ClientConnectInfo {
             (None, Address::Ip(ip)) if self.port == default_port => Cow::Owned(bracketed(ip)),
             (None, Address::Ip(ip)) => Cow::Owned(format!("{}:{}", bracketed(ip), self.port)),
         }
+    }
+
+    /// The port that the connection is for: of the URL, or the one given at first.
+    pub(crate) fn named_port(&self) -> u16 {
+        self.port
     }
 
     /// The request target: path and query.
@@ -450,6 +468,8 @@ pub struct ClientTimeouts {
     pub dns: Option<Duration>,
     /// For the connections to all its addresses.
     pub tcp: Option<Duration>,
+    /// For the TLS handshake.
+    pub tls: Option<Duration>,
     /// From the connection to the end of the opening handshake.
     pub handshake: Option<Duration>,
     /// From the begin of the attempt to the end of the opening handshake.
@@ -478,8 +498,32 @@ struct UrlParts {
     target: String,
 }
 
+/// The schemes of one kind of URL, without and with TLS, and what to say to the other kind.
+struct Schemes {
+    plain: &'static str,
+    tls: &'static str,
+    others: [&'static str; 2],
+    problem: ArgumentProblem,
+}
+
+/// RFC 6455 section 3.
+const WEB_SOCKET: Schemes = Schemes {
+    plain: "ws",
+    tls: "wss",
+    others: ["http", "https"],
+    problem: ArgumentProblem::HttpScheme,
+};
+
+/// RFC 9110 section 4.2.
+const HTTP: Schemes = Schemes {
+    plain: "http",
+    tls: "https",
+    others: ["ws", "wss"],
+    problem: ArgumentProblem::WebSocketScheme,
+};
+
 impl UrlParts {
-    fn parse(url: &str) -> Result<Self, ArgumentProblem> {
+    fn parse(schemes: &Schemes, url: &str) -> Result<Self, ArgumentProblem> {
         if url.is_empty() {
             return Err(ArgumentProblem::Empty);
         }
@@ -487,9 +531,9 @@ impl UrlParts {
             .split_once("://")
             .ok_or(ArgumentProblem::MissingScheme)?;
         let security = match scheme.to_ascii_lowercase().as_str() {
-            "ws" => Security::Plain,
-            "wss" => Security::Tls,
-            "http" | "https" => return Err(ArgumentProblem::HttpScheme),
+            scheme if scheme == schemes.plain => Security::Plain,
+            scheme if scheme == schemes.tls => Security::Tls,
+            scheme if schemes.others.contains(&scheme) => return Err(schemes.problem),
             _ => return Err(ArgumentProblem::Scheme),
         };
         let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));

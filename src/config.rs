@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::VhostError;
+use crate::fetch::{BoundClient, ClientSlot, HttpClientHandle, HttpClientHandler};
 use crate::hook::HookChain;
+use crate::http::client::PoolConfig;
 use crate::http::head::HeadLimits;
 use crate::id::ProtocolHandle;
 use crate::mount::Mount;
@@ -341,6 +343,8 @@ pub struct VhostConfig {
     pub(crate) pages: Vec<Page>,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) hooks: Option<HookChain>,
+    pub(crate) http_clients: Vec<ClientSlot>,
+    pub(crate) http_pool: PoolConfig,
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryPolicy,
@@ -389,6 +393,8 @@ impl VhostConfig {
             pages: Vec::new(),
             mounts: Vec::new(),
             hooks: None,
+            http_clients: Vec::new(),
+            http_pool: PoolConfig::new(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
@@ -505,6 +511,31 @@ impl VhostConfig {
     /// [`hooked`](Mount::hooked). Default: no hooks.
     pub fn hooks(mut self, chain: HookChain) -> Self {
         self.hooks = Some(chain);
+        self
+    }
+
+    /// Adds a handler for HTTP requests that the vhost makes as a client; see
+    /// [`VhostConfig::add_http_client`].
+    pub fn http_client<H: HttpClientHandler>(mut self, handler: H) -> Self {
+        self.add_http_client(handler);
+        self
+    }
+
+    /// Adds a handler for HTTP requests that the vhost makes as a client ([`Cx::fetch`](crate::Cx::fetch)),
+    /// and gives the handle that reaches it later. The first one is told about requests that name
+    /// none.
+    pub fn add_http_client<H: HttpClientHandler>(&mut self, handler: H) -> HttpClientHandle<H> {
+        let key = NEXT_PROTOCOL.fetch_add(1, Ordering::Relaxed);
+        self.http_clients.push(ClientSlot {
+            key,
+            dispatch: Box::new(BoundClient(handler)),
+        });
+        HttpClientHandle::new(key)
+    }
+
+    /// Caps of the pool of connections for HTTP requests as a client.
+    pub fn http_pool(mut self, pool: PoolConfig) -> Self {
+        self.http_pool = pool;
         self
     }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::config::Settings;
 use crate::dial::ClientRole;
 use crate::error::{ABNORMAL, CloseCause, CloseKind, CloseSide, Deadline, NO_STATUS, SendError};
+use crate::fetch::HttpClientRole;
 use crate::hook::{Attributes, NO_ATTRIBUTES};
 use crate::id::{VhostId, WsiId};
 use crate::inner::{Out, TimerKind};
@@ -38,6 +39,8 @@ pub(crate) struct Conn {
 pub(crate) enum Role {
     /// A client before its connection is established.
     Client(Box<ClientRole>),
+    /// A client's connection that speaks HTTP.
+    HttpClient(Box<HttpClientRole>),
     /// A server connection before it is upgraded.
     Http(Box<HttpRole>),
     /// Everything was said and the writing side is shut down: what the peer still sends is
@@ -62,7 +65,7 @@ impl Conn {
     /// Whether its final event has been given, or will never come.
     pub(crate) fn is_told(&self) -> bool {
         match &self.role {
-            Role::Client(_) | Role::Http(_) => false,
+            Role::Client(_) | Role::Http(_) | Role::HttpClient(_) => false,
             Role::Linger => true,
             Role::Ws(ws) => ws.session == NO_SESSION,
         }
@@ -73,6 +76,7 @@ impl Conn {
         let role = match &self.role {
             Role::Client(client) => size_of_val(&**client),
             Role::Http(http) => size_of_val(&**http),
+            Role::HttpClient(http) => http.memory(),
             Role::Linger => 0,
             Role::Ws(ws) => ws.recv.memory(),
         };

@@ -13,10 +13,14 @@ use crate::client::ClientConnectInfo;
 use crate::config::{ContextConfig, ListenConfig, NamePolicy, PlaintextPolicy, VhostConfig};
 use crate::conn::{NO_PROTOCOL, STASHED_HEADER};
 use crate::error::{ConnectError, ContextError, Gone, VhostError};
+use crate::fetch::{
+    BoundClient, ClientSlot, FetchError, FetchInfo, Fetches, HttpClientHandle, HttpClientHandler,
+};
 use crate::handler::{BoundHandler, HttpDispatch, HttpHandler};
 use crate::hook::{ChainSlot, Hook, HookDispatch, HookPlace};
+use crate::http::client::PoolMetrics;
 use crate::id::{
-    HandlerHandle, HookHandle, ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId,
+    FetchId, HandlerHandle, HookHandle, ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId,
 };
 use crate::inner::{Command, Inner, Out, TimerKind, Vhost};
 use crate::net::System;
@@ -87,6 +91,7 @@ pub(crate) struct Parts {
     pub(crate) protocols: Slab<ProtocolSlot>,
     pub(crate) handlers: Slab<HandlerSlot>,
     pub(crate) hooks: Slab<ChainSlot>,
+    pub(crate) http_clients: Slab<ClientSlot>,
     pub(crate) observer: Box<dyn ContextObserver>,
     /// For messages that are being assembled.
     pub(crate) pool: BufferPool,
@@ -245,6 +250,7 @@ impl Context {
         let inner = Inner {
             conns: Arena::new(),
             vhosts: Arena::new(),
+            fetches: Fetches::new(),
             out: Out {
                 dirty: Vec::new(),
                 now: clock.now(),
@@ -268,6 +274,7 @@ impl Context {
             protocols: Slab::new(),
             handlers: Slab::new(),
             hooks: Slab::new(),
+            http_clients: Slab::new(),
             observer: config.observer,
             pool: spare_buffers(),
             buffer: Vec::new(),
@@ -394,6 +401,51 @@ impl Context {
         let hook = hook.as_any().downcast_mut()?;
         let mut cx = Cx::of_hook(&mut self.inner, place);
         Some(f(hook, &mut cx))
+    }
+
+    /// The HTTP client handler behind a handle, between turns; `None` when its vhost is gone.
+    pub fn http_client<H: HttpClientHandler>(
+        &mut self,
+        handle: HttpClientHandle<H>,
+    ) -> Option<&mut H> {
+        let mut slots = self.parts.http_clients.iter_mut();
+        let (_, slot) = slots.find(|(_, slot)| slot.key == handle.key)?;
+        let bound = slot.dispatch.as_any().downcast_mut::<BoundClient<H>>()?;
+        Some(&mut bound.0)
+    }
+
+    /// As [`Context::with_protocol`], for an HTTP client handler.
+    pub fn with_http_client<H: HttpClientHandler, R>(
+        &mut self,
+        handle: HttpClientHandle<H>,
+        f: impl FnOnce(&mut H, &mut Cx<'_>) -> R,
+    ) -> Option<R> {
+        self.read_clock();
+        let mut slots = self.parts.http_clients.iter_mut();
+        let (index, slot) = slots.find(|(_, slot)| slot.key == handle.key)?;
+        let bound = slot.dispatch.as_any().downcast_mut::<BoundClient<H>>()?;
+        let index = u32::try_from(index).ok()?;
+        let mut cx = Cx::of_http_client(&mut self.inner, index);
+        Some(f(&mut bound.0, &mut cx))
+    }
+
+    /// Begins an HTTP request as a client of a vhost; see [`Cx::fetch`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Cx::fetch`].
+    pub fn fetch(&mut self, vhost: VhostId, info: FetchInfo) -> Result<FetchId, FetchError> {
+        self.read_clock();
+        self.inner.fetch(vhost, info)
+    }
+
+    /// What the pool of a vhost's HTTP client holds now, and what it did.
+    ///
+    /// # Errors
+    ///
+    /// [`VhostError::Gone`] if there is no such vhost.
+    pub fn http_pool_metrics(&self, id: VhostId) -> Result<PoolMetrics, VhostError> {
+        self.inner.http_pool_metrics(id)
     }
 
     fn handler_slot(&mut self, key: u64) -> Option<(usize, &mut HandlerSlot)> {

@@ -13,8 +13,9 @@ use crate::conn::{Conn, Flags, Phase, Role, SendHalf, Stash};
 use crate::error::{
     CloseKind, ConnectDetails, ConnectError, ConnectFailure, ConnectStage, Deadline, DeadlineStage,
 };
+use crate::fetch::FetchStage;
 use crate::http::head::ResponseHead;
-use crate::id::{Token, VhostId, WsiId};
+use crate::id::{FetchId, Token, VhostId, WsiId};
 use crate::inner::{Inner, VhostState};
 use crate::lift::Lift;
 use crate::net::connect::Race;
@@ -39,6 +40,7 @@ pub(crate) struct Bound {
 #[derive(Debug)]
 pub(crate) struct ClientRole {
     pub(crate) info: Arc<ClientConnectInfo>,
+    goal: Goal,
     timeouts: Timeouts,
     stage: Stage,
     began: Instant,
@@ -47,6 +49,14 @@ pub(crate) struct ClientRole {
     retry: RetryState,
     /// Why the attempt ends, once that is known.
     failure: Option<(ConnectStage, ConnectFailure)>,
+}
+
+/// What the connection is dialled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    /// To send this request.
+    Fetch(FetchId),
+    WebSocket,
 }
 
 enum Stage {
@@ -102,9 +112,22 @@ pub(crate) fn begin(
     bound: Bound,
     info: Arc<ClientConnectInfo>,
 ) -> Option<WsiId> {
-    let id = insert(inner, bound, info, RetryState::new(), Stage::Start)?;
-    let Inner { conns, out, .. } = inner;
-    conns.get_mut(id.index, id.generation)?.send.mark(out);
+    let goal = Goal::WebSocket;
+    let id = insert(inner, bound, info, goal, RetryState::new(), Stage::Start)?;
+    inner.mark_conn(id);
+    Some(id)
+}
+
+/// The same for an HTTP request.
+pub(crate) fn begin_fetch(
+    inner: &mut Inner,
+    bound: Bound,
+    info: Arc<ClientConnectInfo>,
+    fetch: FetchId,
+) -> Option<WsiId> {
+    let goal = Goal::Fetch(fetch);
+    let id = insert(inner, bound, info, goal, RetryState::new(), Stage::Start)?;
+    inner.mark_conn(id);
     Some(id)
 }
 
@@ -112,6 +135,7 @@ fn insert(
     inner: &mut Inner,
     bound: Bound,
     info: Arc<ClientConnectInfo>,
+    goal: Goal,
     retry: RetryState,
     stage: Stage,
 ) -> Option<WsiId> {
@@ -131,6 +155,7 @@ fn insert(
             io: None,
             role: Role::Client(Box::new(ClientRole {
                 info,
+                goal,
                 timeouts,
                 stage,
                 began: now,
@@ -156,6 +181,7 @@ fn timeouts(settings: &Settings, info: &ClientConnectInfo) -> Timeouts {
     let set = |place: &mut Duration, own: Option<Duration>| *place = own.unwrap_or(*place);
     set(&mut timeouts.dns, own.dns);
     set(&mut timeouts.tcp, own.tcp);
+    set(&mut timeouts.tls, own.tls);
     set(&mut timeouts.response, own.handshake);
     set(&mut timeouts.connect, own.total);
     timeouts
@@ -170,6 +196,18 @@ pub(crate) fn target(info: &ClientConnectInfo) -> String {
 }
 
 impl ClientRole {
+    /// The request that it is dialled for.
+    pub(crate) fn fetch(&self) -> Option<FetchId> {
+        match self.goal {
+            Goal::Fetch(id) => Some(id),
+            Goal::WebSocket => None,
+        }
+    }
+
+    pub(crate) fn fetch_stage(&self) -> FetchStage {
+        self.connect_stage().into()
+    }
+
     /// When something has to be done although no event comes.
     pub(crate) fn wakes_at(&self) -> Option<Instant> {
         match &self.stage {
@@ -381,6 +419,9 @@ impl Lift<'_> {
         let Role::Client(client) = &mut self.conn.role else {
             return;
         };
+        if let Goal::Fetch(id) = client.goal {
+            return self.become_http_client(id);
+        }
         let mut key = [0; 24];
         let nonce = self.inner.out.random.nonce();
         self.conn.send.tx.append(&mut self.inner.out.pool, |tail| {
@@ -557,10 +598,20 @@ impl Lift<'_> {
         let Role::Client(client) = &mut self.conn.role else {
             return false;
         };
+        let fetch = client.fetch();
+        let fetches = &self.inner.fetches;
+        if fetch.is_some_and(|id| fetches.get(id).is_none_or(|fetch| fetch.cancelled)) {
+            client.fail(ConnectFailure::Aborted);
+        }
         let Some((stage, failure)) = client.failure.take() else {
             return false;
         };
         let error = self.connect_error(stage, failure);
+        if let Some(id) = fetch {
+            self.conn.send.phase = Phase::Ended;
+            self.fetch_not_connected(id, error);
+            return true;
+        }
         if error.is_retryable() && self.retry_dial() {
             return false;
         }
@@ -644,7 +695,14 @@ impl Lift<'_> {
             protocol: send.protocol,
             settings: Arc::clone(&send.settings),
         };
-        let id = insert(self.inner, bound, info, retry, Stage::Waiting)?;
+        let id = insert(
+            self.inner,
+            bound,
+            info,
+            Goal::WebSocket,
+            retry,
+            Stage::Waiting,
+        )?;
         let Inner { conns, out, .. } = &mut *self.inner;
         let send = &mut conns.get_mut(id.index, id.generation)?.send;
         send.deadlines.stage = saturating_add(now, delay);

@@ -194,6 +194,12 @@ pub enum DeadlineStage {
     Close,
     /// From the call to the established connection, all stages together.
     Connect,
+    /// A whole fetch, from the call to the end of the response.
+    Fetch,
+    /// The body of the response to a fetch.
+    FetchBody,
+    /// The head of the response to a fetch.
+    FetchResponse,
     /// Name resolution.
     Dns,
     /// The request head, counted from the accept.
@@ -204,6 +210,8 @@ pub enum DeadlineStage {
     Hooks,
     /// A message, from its first byte to its last.
     Message,
+    /// Waiting for a connection of the pool.
+    PoolWait,
     /// The begin of an HTTP handler's response.
     Respond,
     /// The response to our opening handshake.
@@ -226,11 +234,15 @@ impl fmt::Display for DeadlineStage {
             Self::Body => "the request body",
             Self::Close => "the closing handshake",
             Self::Connect => "the whole connection attempt",
+            Self::Fetch => "the whole fetch",
+            Self::FetchBody => "the body of the response",
+            Self::FetchResponse => "the head of the response",
             Self::Dns => "name resolution",
             Self::Head => "the request head",
             Self::Hook => "the answer of a hook",
             Self::Hooks => "the answers of the hooks",
             Self::Message => "one message",
+            Self::PoolWait => "the wait for a connection of the pool",
             Self::Respond => "the begin of the response",
             Self::Response => "the response to the opening handshake",
             Self::Silence => "the peer's silence",

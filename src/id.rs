@@ -56,6 +56,21 @@ pub struct ExchangeId {
     pub(crate) number: u32,
 }
 
+/// Names one HTTP request of a client, from the call that began it until its
+/// [`on_done`](crate::HttpClientHandler::on_done). After that every use of its id answers with an
+/// error value, and the id is never given to another request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FetchId {
+    pub(crate) index: u32,
+    pub(crate) generation: u64,
+}
+
+impl fmt::Debug for FetchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "fetch#{}.{}", self.index, self.generation)
+    }
+}
+
 /// Names one armed timer. It is spent when the timer has fired or was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId(pub(crate) TimerKey);

@@ -12,8 +12,10 @@ use crate::config::{NamePattern, Settings, VhostConfig};
 use crate::conn::{Conn, Role};
 use crate::dial::{self, Bound as BoundTo};
 use crate::error::{ConnectError, ConnectFailure, ConnectStage};
+use crate::fetch::{Fetches, VhostPool};
 use crate::hook::HookPlace;
-use crate::id::{TimerTag, VhostId, WsiId};
+use crate::http::client::PoolConfig;
+use crate::id::{FetchId, TimerTag, VhostId, WsiId};
 use crate::mount::{Route, RouteTarget};
 use crate::net::random::Random;
 use crate::pool::BufferPool;
@@ -25,6 +27,7 @@ use crate::ws::Side;
 pub(crate) struct Inner {
     pub(crate) conns: Arena<Box<Conn>>,
     pub(crate) vhosts: Arena<Vhost>,
+    pub(crate) fetches: Fetches,
     pub(crate) out: Out,
     pub(crate) commands: VecDeque<Command>,
     pub(crate) per_ip: BTreeMap<IpAddr, u32>,
@@ -43,8 +46,11 @@ pub(crate) struct LiftMark {
     pub(crate) vhost: VhostId,
     pub(crate) protocol: u32,
     pub(crate) session: Option<usize>,
+    pub(crate) side: Side,
     /// The handler and the place of its exchange.
     pub(crate) exchange: Option<(u32, usize)>,
+    /// The request that a client's connection works for.
+    pub(crate) fetch: Option<FetchId>,
     /// The address it counts for, if it was accepted.
     pub(crate) ip: Option<IpAddr>,
 }
@@ -53,11 +59,16 @@ impl LiftMark {
     pub(crate) fn of(conn: &Conn) -> Self {
         let session = match &conn.role {
             Role::Ws(ws) => Some(ws.session),
-            Role::Client(_) | Role::Http(_) | Role::Linger => None,
+            Role::Client(_) | Role::Http(_) | Role::HttpClient(_) | Role::Linger => None,
         };
         let exchange = match &conn.role {
             Role::Http(http) => http.exchange_place(),
-            Role::Client(_) | Role::Linger | Role::Ws(_) => None,
+            Role::Client(_) | Role::HttpClient(_) | Role::Linger | Role::Ws(_) => None,
+        };
+        let fetch = match &conn.role {
+            Role::Client(client) => client.fetch(),
+            Role::HttpClient(http) => http.fetch(),
+            Role::Http(_) | Role::Linger | Role::Ws(_) => None,
         };
         let io = conn.io.as_ref().filter(|_| conn.send.side == Side::Server);
         Self {
@@ -65,7 +76,9 @@ impl LiftMark {
             vhost: conn.send.vhost,
             protocol: conn.send.protocol,
             session,
+            side: conn.send.side,
             exchange,
+            fetch,
             ip: io.map(|io| io.peer.ip()),
         }
     }
@@ -97,6 +110,8 @@ pub(crate) enum Command {
 pub(crate) enum TimerKind {
     /// A connection's deadlines and validity.
     Deadline(WsiId),
+    /// The deadlines of a request.
+    Fetch(FetchId),
     /// A free-standing one of the context.
     Free(TimerTag),
     /// A listener that rests because the system is out of descriptors.
@@ -105,6 +120,8 @@ pub(crate) enum TimerKind {
     Handler { index: u32, tag: TimerTag },
     /// One of a hook.
     Hook { place: HookPlace, tag: TimerTag },
+    /// A free-standing one of an HTTP client handler.
+    HttpClient { index: u32, tag: TimerTag },
     /// A free-standing one of a protocol.
     Protocol { index: u32, tag: TimerTag },
     /// The end of a shutdown's grace.
@@ -130,6 +147,11 @@ pub(crate) struct Vhost {
     pub(crate) listeners: Vec<(u32, u64)>,
     /// Connections that belong to it.
     pub(crate) live: usize,
+    /// Requests that it makes as a client.
+    pub(crate) fetches: usize,
+    /// Its HTTP client handlers: key and index.
+    pub(crate) http_clients: Vec<(u64, u32)>,
+    pub(crate) http_pool: VhostPool,
     pub(crate) state: VhostState,
     #[cfg(feature = "tls")]
     pub(crate) server_tls: Option<crate::tls::ServerCell>,
@@ -180,6 +202,9 @@ impl Vhost {
             )),
             listeners: Vec::new(),
             live: 0,
+            fetches: 0,
+            http_clients: Vec::new(),
+            http_pool: VhostPool::new(PoolConfig::new()),
             state: VhostState::Announced,
             #[cfg(feature = "tls")]
             server_tls: None,
@@ -267,11 +292,6 @@ impl Inner {
         if self.shutting_down {
             return Err(refuse(ConnectFailure::Shutdown));
         }
-        if self.conns.len() >= self.max_connections {
-            return Err(refuse(ConnectFailure::TooManyConnections(
-                self.max_connections,
-            )));
-        }
         let found = self.vhosts.get(vhost.index, vhost.generation);
         let active = found.filter(|vhost| vhost.state == VhostState::Active);
         let unknown = || refuse(ConnectFailure::UnknownProtocol);
@@ -279,20 +299,32 @@ impl Inner {
         if info.is_tls() && !known.has_client_tls() {
             return Err(refuse(ConnectFailure::NoClientTls));
         }
-        let limit = known.settings.limits.connections;
-        if known.live >= limit {
-            return Err(refuse(ConnectFailure::TooManyConnections(limit)));
-        }
+        let settings = self
+            .room_for_client(vhost)
+            .map_err(|limit| refuse(ConnectFailure::TooManyConnections(limit)))?;
         let protocol = known
             .protocol(info.local_protocol_name())
             .ok_or_else(unknown)?;
         let bound = BoundTo {
             vhost,
             protocol,
-            settings: Arc::clone(&known.settings),
+            settings,
         };
         dial::begin(self, bound, Arc::new(info))
             .ok_or_else(|| refuse(ConnectFailure::TooManyConnections(self.max_connections)))
+    }
+
+    /// The settings of a vhost that may have one more connection, or the limit that is reached.
+    pub(crate) fn room_for_client(&self, vhost: VhostId) -> Result<Arc<Settings>, usize> {
+        if self.conns.len() >= self.max_connections {
+            return Err(self.max_connections);
+        }
+        let vhost = self.vhost(vhost).ok_or(0_usize)?;
+        let limit = vhost.settings.limits.connections;
+        if vhost.live >= limit {
+            return Err(limit);
+        }
+        Ok(Arc::clone(&vhost.settings))
     }
 
     pub(crate) fn arm(&mut self, after: Duration, kind: TimerKind) -> Option<TimerKey> {

@@ -134,6 +134,7 @@ mod context;
 mod dial;
 mod error;
 mod exchange;
+mod fetch;
 mod handler;
 pub mod hook;
 pub mod http;
@@ -178,13 +179,18 @@ pub use error::{
     Deadline, DeadlineStage, Gone, NotPending, RefusalReason, SendError, ServerRefusal, Unsent,
     VhostError,
 };
+pub use fetch::{
+    FetchAbort, FetchError, FetchFailure, FetchInfo, FetchStage, FetchTimeouts, FetchWriteError,
+    Fetched, HttpClientHandle, HttpClientHandler,
+};
 pub use handler::{ExchangeOutcome, Http, HttpFailure, HttpHandler, HttpRequest, Responder};
 pub use hook::{Hook, HookAnswer, HookChain, HookConfig, HookError, HookRequest};
 pub use http::HeaderList;
+pub use http::client::{Method, PoolConfig, PoolMetrics, RedirectPolicy};
 pub use http::response::{BodyLength, RespondError, Response};
 pub use id::{
-    ExchangeId, HandlerHandle, HookHandle, HookRequestId, ProtocolHandle, RequestId, TimerId,
-    TimerTag, VhostId, WsiId,
+    ExchangeId, FetchId, HandlerHandle, HookHandle, HookRequestId, ProtocolHandle, RequestId,
+    TimerId, TimerTag, VhostId, WsiId,
 };
 pub use mount::Mount;
 #[cfg(feature = "tls")]

@@ -43,7 +43,9 @@ impl Lift<'_> {
         self.apply_hook_answer();
         self.apply_verdict();
         self.dial();
+        self.probe_idle();
         self.read();
+        self.begin_fetch();
         self.after_reading();
         self.settle_exchange();
         self.write();
@@ -169,6 +171,7 @@ impl Lift<'_> {
             let used = match &mut self.conn.role {
                 Role::Client(_) => self.on_response_bytes(rest),
                 Role::Http(_) => self.on_request_bytes(rest),
+                Role::HttpClient(_) => self.on_fetch_bytes(rest),
                 Role::Linger => rest.len(),
                 Role::Ws(_) => self.on_frames(rest),
             };
@@ -214,6 +217,7 @@ impl Lift<'_> {
         let wanted = match &self.conn.role {
             Role::Ws(_) => true,
             Role::Http(http) => http.wants_stash(),
+            Role::HttpClient(http) => http.wants_stash(),
             Role::Client(_) | Role::Linger => false,
         };
         aside && wanted && self.is_willing()
@@ -232,6 +236,7 @@ impl Lift<'_> {
         match &self.conn.role {
             Role::Client(client) => client.is_reading(),
             Role::Http(http) => http.is_reading(send, self.conn.stash.len()),
+            Role::HttpClient(_) => self.is_fetch_reading(),
             Role::Linger => true,
             Role::Ws(_) => {
                 send.is_reading() || matches!(send.phase, Phase::CloseDone | Phase::Failed)
@@ -253,6 +258,7 @@ impl Lift<'_> {
         let Some(end) = &io.read_end else { return };
         match &mut self.conn.role {
             Role::Client(_) => self.dial_ended(),
+            Role::HttpClient(_) => self.fetch_stream_ended(),
             Role::Http(http) if http.has_exchange() => self.exchange_ended(),
             // Its client may only have said that nothing follows.
             Role::Http(http) if http.is_plain_asked() && matches!(end, ReadEnd::Eof) => {}
@@ -287,6 +293,7 @@ impl Lift<'_> {
 
     /// Writes what waits; asks the application for more; writes that.
     fn write(&mut self) {
+        self.pull_upload();
         self.flush();
         let send = &mut self.conn.send;
         let low = send.settings.limits.output_low_water;
@@ -295,6 +302,7 @@ impl Lift<'_> {
             match &self.conn.role {
                 Role::Ws(_) if self.conn.send.is_open() => self.on_writable(),
                 Role::Http(_) => self.on_http_writable(),
+                Role::HttpClient(_) => self.on_fetch_writable(),
                 Role::Client(_) | Role::Linger | Role::Ws(_) => {}
             }
         }
@@ -352,6 +360,7 @@ impl Lift<'_> {
         self.after_reading();
         match &mut self.conn.role {
             Role::Client(_) => self.stop_dialling(ConnectFailure::Io(error)),
+            Role::HttpClient(_) => self.fetch_write_failed(error),
             Role::Http(http) => {
                 if !http.has_served() {
                     http.refused.get_or_insert(RefusalReason::Io(error));
@@ -371,6 +380,7 @@ impl Lift<'_> {
         match &self.conn.role {
             Role::Client(_) => self.conclude_dial(),
             Role::Http(_) => self.conclude_http(),
+            Role::HttpClient(_) => self.conclude_fetch(),
             Role::Linger => self.conn.send.flags.contains(Flags::ABORT) || self.read_ended(),
             Role::Ws(_) => self.conclude_ws(),
         }
@@ -427,7 +437,7 @@ impl Lift<'_> {
     }
 
     /// Whether the last byte has left, over TLS with the word that it is the last.
-    fn is_all_said(&mut self) -> bool {
+    pub(crate) fn is_all_said(&mut self) -> bool {
         let Conn { io, send, .. } = &mut *self.conn;
         let Some(io) = io else { return true };
         if !io.is_flushed(&send.tx) {
@@ -524,6 +534,7 @@ impl Lift<'_> {
         match &self.conn.role {
             Role::Client(_) => self.time_out_dial(),
             Role::Http(_) => self.time_out_request(),
+            Role::HttpClient(_) => self.time_out_fetch(),
             Role::Linger => self.end_now(),
             Role::Ws(_) => {
                 let limit = self.conn.send.settings.timeouts.close;
@@ -564,7 +575,7 @@ impl Lift<'_> {
         let ws = match role {
             Role::Ws(ws) if send.is_open() => ws,
             Role::Http(_) => return self.on_http_timer(tag),
-            Role::Client(_) | Role::Linger | Role::Ws(_) => return,
+            Role::Client(_) | Role::HttpClient(_) | Role::Linger | Role::Ws(_) => return,
         };
         if let Some(bound) = self.parts.protocols.get_mut(send.protocol as usize) {
             let mut wsi = Wsi::new(self.inner, send, io.as_ref());
@@ -598,7 +609,7 @@ impl Lift<'_> {
             Role::Ws(_) if send.phase == Phase::Open && !send.flags.contains(Flags::PAUSED) => {
                 send.validity_at()
             }
-            Role::Http(_) | Role::Linger | Role::Ws(_) => None,
+            Role::Http(_) | Role::HttpClient(_) | Role::Linger | Role::Ws(_) => None,
         };
         let all = [deadlines.stage, deadlines.message, deadlines.write, role];
         all.into_iter().flatten().min()

@@ -82,6 +82,7 @@ impl Context {
                 vhost.client_tls = Some(cell);
             }
         }
+        self.retire_http_pool(id);
         self.refresh_upkeep(id);
         Ok(())
     }
@@ -100,6 +101,7 @@ impl Context {
         let vhost = self.inner.vhost_mut(id).ok_or(VhostError::Gone)?;
         let cell = vhost.client_tls.as_mut().ok_or(VhostError::NoTls)?;
         cell.set_identity(identity, &env).map_err(failed)?;
+        self.retire_http_pool(id);
         self.refresh_upkeep(id);
         Ok(())
     }
@@ -275,6 +277,7 @@ impl Context {
                 .filter(|_| !thresholds.is_empty())
                 .map(|identity| ExpiryWatch::new(&identity, &thresholds));
         }
+        self.retire_http_pool(id);
         let mut cx = Self::bare_cx(&mut self.inner);
         let outcome = outcome.as_ref().map(|&()| ());
         self.parts

@@ -350,7 +350,7 @@ impl Lift<'_> {
                 let (index, generation) = http.listener;
                 self.parts.listeners.get(index, generation)
             }
-            Role::Client(_) | Role::Linger | Role::Ws(_) => None,
+            Role::Client(_) | Role::HttpClient(_) | Role::Linger | Role::Ws(_) => None,
         };
         let Inner { vhosts, out, .. } = &mut *self.inner;
         let mut chosen = None;
@@ -417,6 +417,10 @@ impl Lift<'_> {
                     self.refused(RefusalReason::Tls(Box::new(TlsError { failure, trace })));
                 }
             }
+            Role::HttpClient(_) => {
+                self.fetch_tls_failed(TlsError { failure, trace });
+                self.flush();
+            }
             Role::Linger => self.end_now(),
             Role::Ws(_) => {
                 let kind = CloseKind::Tls(Box::new(TlsError { failure, trace }));
@@ -438,7 +442,9 @@ impl Lift<'_> {
         let Err(failure) = secure.eof(now) else {
             return;
         };
-        match &self.conn.role {
+        match &mut self.conn.role {
+            // RFC 9112 section 9.8: a response that ends with its connection may have been cut.
+            Role::HttpClient(http) => http.note_truncation(),
             Role::Client(client) if client.is_dialling_tls() => self.secure_failed(failure),
             Role::Http(http) if handshaking && !http.is_responding() => self.secure_failed(failure),
             // Without a close_notify the end of the stream proves nothing, but the closing

@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::conn::{Conn, Flags, Phase, Role, SendHalf, Stash};
 use crate::context::{Context, ListenerState};
 use crate::error::{CloseKind, ConnectFailure};
+use crate::fetch::FetchFailure;
 use crate::hook::{HookDispatch, HookPlace};
-use crate::id::{Token, VhostId, WsiId, same_generation};
+use crate::id::{FetchId, Token, VhostId, WsiId, same_generation};
 use crate::inner::{Command, LiftMark, TimerKind, VhostState};
 use crate::lift::{Fate, Lift};
 use crate::net::listen::AcceptError;
@@ -43,6 +44,7 @@ pub(crate) struct Turn {
     waking: Vec<usize>,
     waking_handlers: Vec<usize>,
     waking_hooks: Vec<HookPlace>,
+    waking_clients: Vec<usize>,
     /// Some listener waits for connections to end.
     full: bool,
     max_per_ip: Option<u32>,
@@ -62,6 +64,7 @@ impl Turn {
             waking: Vec::new(),
             waking_handlers: Vec::new(),
             waking_hooks: Vec::new(),
+            waking_clients: Vec::new(),
             full: false,
             max_per_ip,
         }
@@ -75,6 +78,7 @@ impl Turn {
             || !self.waking.is_empty()
             || !self.waking_handlers.is_empty()
             || !self.waking_hooks.is_empty()
+            || !self.waking_clients.is_empty()
     }
 }
 
@@ -101,6 +105,7 @@ impl Context {
         self.on_timers();
         self.on_wake();
         self.on_commands();
+        self.on_fetches();
         self.settle();
         Ok(())
     }
@@ -155,6 +160,7 @@ impl Context {
             || !turn.accepting.is_empty()
             || !self.inner.out.dirty.is_empty()
             || !self.inner.commands.is_empty()
+            || !self.inner.fetches.is_quiet()
             || self.inner.lifted.is_some()
             || self.cancel.is_called()
             || self.can_reopen()
@@ -182,12 +188,16 @@ impl Context {
                 slot.dispatch.forget(place);
             }
         }
+        if let Some(id) = mark.fetch {
+            drop(self.inner.remove_fetch(id));
+        }
         self.release(&mark);
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.inner.conns.recycle();
         self.inner.vhosts.recycle();
+        self.inner.fetches.recycle();
         self.parts.listeners.recycle();
         let timeout = if self.has_work() {
             Some(Duration::ZERO)
@@ -297,6 +307,13 @@ impl Context {
                     lift.on_timer(key, tag);
                     lift.pump()
                 }),
+                TimerKind::Fetch(id) => self.on_fetch_timer(id),
+                TimerKind::HttpClient { index, tag } => {
+                    if let Some(slot) = self.parts.http_clients.get_mut(index as usize) {
+                        let mut cx = Cx::of_http_client(&mut self.inner, index);
+                        slot.dispatch.handler().on_free_timer(&mut cx, tag);
+                    }
+                }
                 TimerKind::Free(tag) => {
                     let mut cx = Self::bare_cx(&mut self.inner);
                     self.parts.observer.on_timer(&mut cx, tag);
@@ -336,9 +353,17 @@ impl Context {
             let all = self.parts.handlers.iter().map(|(index, _)| index);
             self.turn.waking_handlers = all.collect();
             self.turn.waking_hooks = self.parts.hook_places();
+            let all = self.parts.http_clients.iter().map(|(index, _)| index);
+            self.turn.waking_clients = all.collect();
         }
         while let Some(place) = self.turn.waking_hooks.pop() {
             self.on_hook(place, |hook, cx| hook.on_wake(cx));
+        }
+        while let Some(index) = self.turn.waking_clients.pop() {
+            if let Some(slot) = self.parts.http_clients.get_mut(index) {
+                let mut cx = Cx::of_http_client(&mut self.inner, index as u32);
+                slot.dispatch.handler().on_wake(&mut cx);
+            }
         }
         while let Some(index) = self.turn.waking_handlers.pop() {
             if let Some(slot) = self.parts.handlers.get_mut(index) {
@@ -455,6 +480,10 @@ impl Context {
         }
         if let Some(vhost) = self.inner.vhost_mut(mark.vhost) {
             vhost.live -= 1;
+            if mark.side == Side::Client {
+                vhost.http_pool.removed(mark.id);
+                self.inner.fetches.note_change(mark.vhost);
+            }
         }
         vhost::bury(&mut self.inner, &mut self.parts, mark.vhost);
     }
@@ -596,6 +625,7 @@ impl Context {
                 Fate::KeepReady
             });
         }
+        self.end_waiting(Some(id), || FetchFailure::VhostDestroyed);
         vhost::bury(&mut self.inner, &mut self.parts, id);
     }
 
@@ -608,6 +638,7 @@ impl Context {
                 Fate::KeepReady
             });
         }
+        self.end_waiting(None, || FetchFailure::Shutdown);
         self.inner.arm(grace, TimerKind::Shutdown);
     }
 
@@ -631,6 +662,14 @@ impl Context {
                 Fate::KeepReady
             });
         }
+    }
+
+    /// Ends a request on its connection.
+    pub(crate) fn fail_on(&mut self, conn: WsiId, id: FetchId, failure: FetchFailure) {
+        self.lift(conn, |lift| {
+            lift.fail_fetch(id, failure);
+            lift.pump()
+        });
     }
 
     fn ids(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<WsiId> {
@@ -659,6 +698,7 @@ impl Drop for Context {
                 lift.pump()
             });
         }
+        self.end_waiting(None, || FetchFailure::ContextDropped);
     }
 }
 
@@ -668,6 +708,10 @@ impl Lift<'_> {
         match &self.conn.role {
             Role::Client(_) => self.stop_dialling(failure),
             Role::Http(_) => self.turn_away(),
+            Role::HttpClient(_) => self.wind_down_fetch(match failure {
+                ConnectFailure::VhostDestroyed => FetchFailure::VhostDestroyed,
+                _ => FetchFailure::Shutdown,
+            }),
             Role::Linger => {}
             Role::Ws(_) => {
                 let close = Close::from(CloseCode::GOING_AWAY);

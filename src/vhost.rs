@@ -11,7 +11,9 @@ use crate::context::{
     HandlerSlot, ListenerSlot, ListenerState, Parts, ProtocolSlot, listen_options,
 };
 use crate::error::VhostError;
+use crate::fetch::{ClientSlot, VhostPool};
 use crate::hook::{ChainSlot, HookChain};
+use crate::http::client::PoolConfig;
 use crate::http::{is_field_value, is_token};
 use crate::id::{Token, VhostId};
 use crate::inner::{Inner, TimerKind, Vhost, VhostProtocol, VhostState};
@@ -76,6 +78,8 @@ pub(crate) fn create(
         take_protocols(parts, config.protocols, config.default_protocol);
     let routes = take_routes(parts, config.pages, config.mounts, &protocols);
     let hooks = take_hooks(parts, config.hooks, config.names.first());
+    let http_clients = take_http_clients(parts, config.http_clients);
+    let http_pool = tls.pool(config.http_pool);
     if let Some(vhost) = inner.vhost_mut(id) {
         *vhost = Vhost {
             names,
@@ -86,6 +90,8 @@ pub(crate) fn create(
             settings: Arc::new(Settings::new(config.limits, config.timeouts, config.retry)),
             listeners,
             live: 0,
+            http_clients,
+            http_pool,
             state: VhostState::Active,
             #[cfg(feature = "tls")]
             server_tls: tls.server,
@@ -203,6 +209,17 @@ fn take_routes(
         });
     }
     routes
+}
+
+/// The handlers go to the loop; what they are found by stays.
+fn take_http_clients(parts: &mut Parts, clients: Vec<ClientSlot>) -> Vec<(u64, u32)> {
+    let place = |client: ClientSlot| {
+        let key = client.key;
+        let index = parts.http_clients.insert(client);
+        // As many handlers as a u32 counts do not fit into memory.
+        (key, u32::try_from(index).unwrap_or(u32::MAX))
+    };
+    clients.into_iter().map(place).collect()
 }
 
 /// A listener that is open and not in the loop yet.
@@ -383,7 +400,7 @@ pub(crate) fn detach(parts: &mut Parts, id: VhostId, listeners: &[(u32, u64)]) {
 pub(crate) fn bury(inner: &mut Inner, parts: &mut Parts, id: VhostId) {
     let done = inner
         .vhost(id)
-        .is_some_and(|vhost| vhost.live == 0 && vhost.state == VhostState::Going);
+        .is_some_and(|vhost| vhost.is_deserted() && vhost.state == VhostState::Going);
     if !done {
         return;
     }
@@ -401,20 +418,32 @@ pub(crate) fn bury(inner: &mut Inner, parts: &mut Parts, id: VhostId) {
         RouteTarget::Protocol(_) | RouteTarget::Response(_) => None,
     });
     let handlers: Vec<u32> = handlers.collect();
+    let clients = vhost.http_clients.iter();
+    let clients: Vec<u32> = clients.map(|(_, index)| *index).collect();
     inner.out.timers.cancel_matching(|kind| match kind {
         TimerKind::Protocol { index, .. } => gone.contains(&index),
         TimerKind::Handler { index, .. } => handlers.contains(&index),
         TimerKind::Hook { place, .. } => vhost.hooks == Some(place.chain),
+        TimerKind::HttpClient { index, .. } => clients.contains(&index),
         _ => false,
     });
     if let Some(index) = vhost.hooks {
         drop(parts.hooks.try_remove(index as usize));
+    }
+    for index in clients {
+        drop(parts.http_clients.try_remove(index as usize));
     }
     for index in handlers {
         drop(parts.handlers.try_remove(index as usize));
     }
     for index in gone {
         drop(parts.protocols.try_remove(index as usize));
+    }
+}
+
+impl Vhost {
+    fn is_deserted(&self) -> bool {
+        self.live == 0 && self.fetches == 0
     }
 }
 
@@ -456,6 +485,15 @@ impl TlsCells {
         Ok(cells)
     }
 
+    /// A pool whose connections are made under these settings.
+    fn pool(&self, config: PoolConfig) -> VhostPool {
+        let mut pool = VhostPool::new(config);
+        if let Some(client) = &self.client {
+            pool.retire(client.generation());
+        }
+        pool
+    }
+
     /// A TLS listener needs a certificate, and one that serves plaintext too cannot belong to a
     /// vhost where everybody has to show one.
     fn check_listener(
@@ -489,6 +527,10 @@ pub(crate) fn check_plaintext(
 impl TlsCells {
     fn new(_: &mut Parts, _: &VhostConfig) -> Result<Self, VhostError> {
         Ok(Self {})
+    }
+
+    fn pool(&self, config: PoolConfig) -> VhostPool {
+        VhostPool::new(config)
     }
 
     fn check_listener(

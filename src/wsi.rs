@@ -57,6 +57,7 @@ impl<'a> Wsi<'a> {
                 protocol,
                 handler: None,
                 hook: None,
+                http_client: None,
             },
             id,
         }
@@ -337,6 +338,8 @@ pub struct Cx<'a> {
     pub(crate) handler: Option<u32>,
     /// The hook that it is lent to.
     pub(crate) hook: Option<HookPlace>,
+    /// The HTTP client handler that it is lent to.
+    pub(crate) http_client: Option<u32>,
 }
 
 impl<'a> Cx<'a> {
@@ -348,6 +351,7 @@ impl<'a> Cx<'a> {
             protocol,
             handler: None,
             hook: None,
+            http_client: None,
         }
     }
 
@@ -359,6 +363,7 @@ impl<'a> Cx<'a> {
             protocol: NO_PROTOCOL,
             handler: Some(handler),
             hook: None,
+            http_client: None,
         }
     }
 
@@ -370,6 +375,19 @@ impl<'a> Cx<'a> {
             protocol: NO_PROTOCOL,
             handler: None,
             hook: Some(place),
+            http_client: None,
+        }
+    }
+
+    /// A view for an HTTP client handler.
+    pub(crate) const fn of_http_client(inner: &'a mut Inner, index: u32) -> Self {
+        Self {
+            current: None,
+            inner,
+            protocol: NO_PROTOCOL,
+            handler: None,
+            hook: None,
+            http_client: Some(index),
         }
     }
 
@@ -521,7 +539,9 @@ impl<'a> Cx<'a> {
         let conn = conn.ok_or(NotPending)?;
         match &mut conn.role {
             Role::Http(http) => http.decide(verdict)?,
-            Role::Client(_) | Role::Linger | Role::Ws(_) => return Err(NotPending),
+            Role::Client(_) | Role::HttpClient(_) | Role::Linger | Role::Ws(_) => {
+                return Err(NotPending);
+            }
         }
         conn.send.mark(out);
         Ok(())
@@ -561,11 +581,12 @@ impl<'a> Cx<'a> {
     /// [`on_timer`](crate::Hook::on_timer) of a hook, gets the tag. `None` for a time that
     /// never comes (`Duration::MAX`).
     pub fn set_timer(&mut self, after: Duration, tag: TimerTag) -> Option<TimerId> {
-        let kind = match (self.hook, self.handler, self.protocol) {
+        let kind = match (self.hook, self.http_client, self.handler, self.protocol) {
             (Some(place), ..) => TimerKind::Hook { place, tag },
-            (None, Some(index), _) => TimerKind::Handler { index, tag },
-            (None, None, NO_PROTOCOL) => TimerKind::Free(tag),
-            (None, None, index) => TimerKind::Protocol { index, tag },
+            (None, Some(index), ..) => TimerKind::HttpClient { index, tag },
+            (None, None, Some(index), _) => TimerKind::Handler { index, tag },
+            (None, None, None, NO_PROTOCOL) => TimerKind::Free(tag),
+            (None, None, None, index) => TimerKind::Protocol { index, tag },
         };
         self.inner.arm(after, kind).map(TimerId)
     }

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::MAX_TARGET;
+use crate::http::client::RequestProblem;
 use crate::http::{HeaderProblem, excerpt};
 
 /// An argument that cannot be used, which one, why, and what to do instead.
@@ -19,7 +20,7 @@ pub struct ArgumentError {
 }
 
 impl ArgumentError {
-    pub(super) fn new(field: &'static str, value: &str, problem: ArgumentProblem) -> Self {
+    pub(crate) fn new(field: &'static str, value: &str, problem: ArgumentProblem) -> Self {
         let value = excerpt(without_secrets(value).as_bytes());
         Self {
             field,
@@ -66,7 +67,7 @@ pub enum ArgumentProblem {
     #[error("{0}")]
     Header(HeaderProblem),
     /// An HTTP URL.
-    #[error("plain HTTP requests are not supported yet; for WebSocket write ws:// or wss://")]
+    #[error("is for plain HTTP; write ws:// or wss:// for WebSocket, or call FetchInfo::get")]
     HttpScheme,
     /// A URL where a host is wanted.
     #[error("is a URL; call ClientConnectInfo::from_url instead")]
@@ -78,7 +79,10 @@ pub enum ArgumentProblem {
     #[error("looks like an IPv4 address but is not four decimal numbers; write it as 192.0.2.1")]
     LooksLikeIpv4,
     /// A URL without scheme.
-    #[error("has no scheme; begin with ws:// or wss://, or call ClientConnectInfo::new")]
+    #[error(
+        "has no scheme; begin with ws:// or wss:// (to fetch, http:// or https://), or call \
+         ClientConnectInfo::new"
+    )]
     MissingScheme,
     /// A path without its slash.
     #[error("does not begin with \"/\"; add it")]
@@ -101,11 +105,14 @@ pub enum ArgumentProblem {
     /// Port 0.
     #[error("port 0 cannot be dialled; give a port from 1 to 65535")]
     PortZero,
+    /// A request that cannot be sent.
+    #[error("{0}")]
+    Request(RequestProblem),
     /// A field that the library sends itself.
     #[error("is sent by the library: {0}")]
     ReservedHeader(&'static str),
-    /// A scheme other than `ws` and `wss`.
-    #[error("has an unknown scheme; write ws:// or wss://")]
+    /// A scheme other than `ws` and `wss`, or `http` and `https` to fetch.
+    #[error("has an unknown scheme; write ws:// or wss://, or to fetch http:// or https://")]
     Scheme,
     /// A target over [`MAX_TARGET`] bytes.
     #[error("is longer than {MAX_TARGET} bytes; send large data in a message")]
@@ -119,6 +126,9 @@ pub enum ArgumentProblem {
     /// A zone in an IPv6 address.
     #[error("has an IPv6 zone; call addresses(..) with a SocketAddrV6 and its scope id")]
     Zone,
+    /// A WebSocket URL where a request is to be made.
+    #[error("is for WebSocket; write http:// or https:// to fetch, or call client_connect")]
+    WebSocketScheme,
     /// A deadline of zero.
     #[error("is a deadline that has always passed; give a longer one, or None for the default")]
     ZeroTimeout,

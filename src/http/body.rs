@@ -39,6 +39,11 @@ impl Framing {
         if matches!(head.status(), 100..=199 | 204 | 304) {
             return Ok(Self::Length(0));
         }
+        Self::of_declaration(head)
+    }
+
+    /// What a response declares about its body, whether or not its status lets it have one.
+    pub(crate) fn of_declaration(head: &ResponseHead<'_>) -> Result<Self, BodyError> {
         Ok(Self::declared(head.fields(), head.version())?.unwrap_or(Self::UntilClose))
     }
 

@@ -1,7 +1,7 @@
 //! HTTP/1.1 heads and bodies without I/O.
 //!
 //! [`head`] finds, parses and checks request and response heads, [`body`] decodes the bodies that
-//! follow them, and this module writes short responses. Everything takes bytes and gives bytes or
+//! follow them, [`client`] is the client's half, and this module writes short responses. Everything takes bytes and gives bytes or
 //! values; every decoder gives the same items for any split of the same bytes.
 //!
 //! The rules are RFC 9110 and RFC 9112, read strictly wherever two readers of the same bytes could
@@ -13,6 +13,7 @@
 )]
 
 pub mod body;
+pub mod client;
 pub mod event_stream;
 pub mod head;
 pub mod response;

@@ -75,6 +75,11 @@ impl Io {
         }
     }
 
+    /// Has the next read ask the system although no event came.
+    pub(crate) fn try_reading(&mut self) {
+        self.ready |= ReadyFlags::READABLE;
+    }
+
     /// Whether a read may give something.
     pub(crate) fn is_readable(&self) -> bool {
         self.read_end.is_none() && self.ready.contains(ReadyFlags::READABLE)
