@@ -27,6 +27,7 @@
 mod ask;
 mod attributes;
 mod ready;
+mod webhook;
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -44,6 +45,8 @@ pub use attributes::{AttributeError, Attributes};
 #[cfg(feature = "tls")]
 pub use ready::AllowIdentity;
 pub use ready::{AllowAll, AllowPeers, DenyAll, FnHook, RangeError};
+
+pub use webhook::{Webhook, WebhookMetrics};
 
 use crate::error::Deadline;
 use crate::http::head::RequestHead;

@@ -119,7 +119,7 @@ impl Site {
     pub(crate) fn later(ids: &Ids, configure: impl FnOnce(HookConfig) -> HookConfig) -> Self {
         Self::new(|log| {
             let hook = HookConfig::new("slow", Told::later("slow", log, ids));
-            HookChain::new().add(configure(hook))
+            HookChain::new().with(configure(hook))
         })
     }
 
