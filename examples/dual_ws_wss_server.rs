@@ -10,24 +10,29 @@
 //!                             `browsers` asks all but browsers, which cannot answer on wss://;
 //!                             with `required` nothing is served in the clear
 //!     --client-ca PEM         whose client certificates are good
+//!     --crl PEM               which of them are revoked
 //!
-//! What is not given is made: a throw-away CA, a certificate for localhost, and one for a client,
-//! in files whose directory is printed.
+//! Without `--cert` all is made: a throw-away CA, a certificate for localhost, and one for a
+//! client, in files whose directory is printed. Whoever is not served is a line on stderr, with
+//! the reason and the TLS alert that went out.
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
+#[path = "support/args.rs"]
+mod args;
 #[path = "support/pki.rs"]
 mod pki;
 
 use std::error::Error;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use pki::Pki;
-use wsloop::tls::{ClientAuth, ClientSelector, ClientTrust, Identity, Roots, ServerTls};
+use args::Args;
+use pki::ServerFiles;
+use wsloop::tls::{
+    ClientAuth, ClientSelector, ClientTrust, Identity, RevocationLists, Roots, ServerTls,
+};
 use wsloop::{
-    Close, Context, ContextConfig, Established, Limits, ListenConfig, Message, PlaintextPolicy,
-    Protocol, VhostConfig, Wsi,
+    Close, Context, ContextConfig, ContextObserver, Cx, Established, Limits, ListenConfig, Message,
+    PlaintextPolicy, Protocol, RefusalReason, ServerRefusal, VhostConfig, Wsi,
 };
 
 struct Echo;
@@ -60,25 +65,38 @@ impl Protocol for Echo {
     }
 }
 
+/// Says whom the server did not serve, and why.
+struct Refusals;
+
+impl ContextObserver for Refusals {
+    fn on_refused(&mut self, _: &mut Cx<'_>, refusal: &ServerRefusal) {
+        let alert = match &refusal.reason {
+            RefusalReason::Tls(error) => error.failure.alert(),
+            _ => None,
+        };
+        let alert = alert.map_or_else(String::new, |alert| format!("; alert sent: {alert}"));
+        eprintln!("refused {}: {}{alert}", refusal.peer, refusal.reason);
+    }
+}
+
 const MESSAGE_MAX: usize = 64 * 1024 * 1024;
 const HIGH_WATER: usize = 256 * 1024;
 const GREETING: &str = "Hello. This port speaks ws, wss, http and https.\n";
 
 fn main() -> ExitCode {
-    match Options::from_args().and_then(serve) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("dual_ws_wss_server: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    args::exit("dual_ws_wss_server", serve(Args::new()))
 }
 
-fn serve(options: Options) -> Result<(), Box<dyn Error>> {
-    let (tls, _directory) = options.server_tls()?;
-    let (plaintext, schemes): (_, &[_]) = match options.asking {
+fn serve(mut args: Args) -> Result<(), Box<dyn Error>> {
+    let files = args.values(["--cert", "--key", "--client-ca", "--crl"])?;
+    let [asked] = args.values::<String, 1>(["--client-auth"])?;
+    let address = args.address("127.0.0.1:7681")?;
+    let files = ServerFiles::or_made("dual_ws_wss_server", files)?;
+    let identity = Identity::from_pem_files(&files.cert, &files.key)?;
+    let client_auth = client_auth(asked.as_deref(), &files)?;
+    let (plaintext, schemes): (_, &[_]) = match client_auth {
         // Nobody can show a certificate in the clear.
-        Asking::All => (PlaintextPolicy::Reject, &["wss"]),
+        ClientAuth::Required(_) => (PlaintextPolicy::Reject, &["wss"]),
         _ => (PlaintextPolicy::Serve, &["wss", "ws"]),
     };
     // The autobahn suite sends a message in 65 536 fragments.
@@ -86,10 +104,10 @@ fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         .with_message_bytes(MESSAGE_MAX)
         .with_output_bytes(2 * MESSAGE_MAX)
         .with_fragments(100_000);
-    let mut context = Context::new(ContextConfig::new())?;
+    let mut context = Context::new(ContextConfig::new().observer(Refusals))?;
     let vhost = VhostConfig::new("localhost")
-        .listen(ListenConfig::new(options.address).tls(plaintext))
-        .server_tls(tls)
+        .listen(ListenConfig::new(address).tls(plaintext))
+        .server_tls(ServerTls::new(identity).client_auth(client_auth))
         .limits(limits)
         .page("/", "text/plain; charset=utf-8", GREETING)
         .protocol("echo", Echo);
@@ -99,110 +117,29 @@ fn serve(options: Options) -> Result<(), Box<dyn Error>> {
             println!("echoing on {scheme}://{address}/");
         }
     }
-    context.run()?;
-    Ok(())
+    Ok(context.run()?)
 }
 
-/// Who is asked for a certificate.
-#[derive(PartialEq)]
-enum Asking {
-    /// All, and whoever has none is refused.
-    All,
-    AllWhoLike,
-    AllButBrowsers,
-    Nobody,
-}
-
-/// What the command line says.
-struct Options {
-    address: SocketAddr,
-    identity: Option<(PathBuf, PathBuf)>,
-    asking: Asking,
-    client_ca: Option<PathBuf>,
-}
-
-impl Options {
-    fn from_args() -> Result<Self, Box<dyn Error>> {
-        let mut address = "127.0.0.1:7681".to_owned();
-        let mut asking = Asking::Nobody;
-        let (mut cert, mut key, mut client_ca) = (None, None, None);
-        let mut args = std::env::args().skip(1);
-        while let Some(arg) = args.next() {
-            if !arg.starts_with('-') {
-                address = arg;
-                continue;
-            }
-            let mut value = || args.next().ok_or_else(|| format!("{arg} wants a value"));
-            match arg.as_str() {
-                "--cert" => cert = Some(value()?.into()),
-                "--key" => key = Some(value()?.into()),
-                "--client-auth" => asking = Asking::from_arg(&value()?)?,
-                "--client-ca" => client_ca = Some(value()?.into()),
-                _ => return Err(format!("{arg} is no option of this example").into()),
-            }
-        }
-        let identity = match (cert, key) {
-            (Some(cert), Some(key)) => Some((cert, key)),
-            (None, None) => None,
-            _ => return Err("--cert and --key go together".into()),
-        };
-        Ok(Self {
-            address: address.parse().map_err(|_| {
-                format!("{address:?} is not an address and port, like 127.0.0.1:7681")
-            })?,
-            identity,
-            asking,
-            client_ca,
-        })
+/// Who is asked for a certificate, and which certificates are good.
+fn client_auth(asked: Option<&str>, files: &ServerFiles) -> Result<ClientAuth, Box<dyn Error>> {
+    let Some(asked) = asked.filter(|asked| *asked != "none") else {
+        return Ok(ClientAuth::None);
+    };
+    let ca = files
+        .client_ca
+        .as_ref()
+        .ok_or("--client-auth needs --client-ca PEM")?;
+    let mut trust = ClientTrust::new(Roots::from_pem_file(ca)?);
+    if let Some(crl) = &files.crl {
+        trust = trust.revocation_lists(RevocationLists::from_pem_file(crl)?);
     }
-
-    /// The settings, and the directory of what was made for them.
-    fn server_tls(&self) -> Result<(ServerTls, Option<Pki>), Box<dyn Error>> {
-        let pki = match (&self.identity, &self.client_ca) {
-            (Some(_), Some(_)) => None,
-            (Some(_), None) if self.asking == Asking::Nobody => None,
-            _ => Some(Pki::new("dual_ws_wss_server")?),
-        };
-        let mut identity = self.identity.clone();
-        let mut client_ca = self.client_ca.clone();
-        if let Some(pki) = &pki {
-            let made = pki.server("server", &["localhost", "127.0.0.1", "::1"])?;
-            identity.get_or_insert(made);
-            client_ca.get_or_insert_with(|| pki.ca());
-            pki.client("client")?;
-            println!(
-                "made ca.pem, server.pem, server.key, client.pem and client.key in {}",
-                pki.directory().display()
-            );
-        }
-        let (cert, key) = identity.ok_or("no certificate")?;
-        let tls = ServerTls::new(Identity::from_pem_files(cert, key)?);
-        let trust = || -> Result<ClientTrust, Box<dyn Error>> {
-            let path = client_ca.as_ref().ok_or("no --client-ca")?;
-            Ok(ClientTrust::new(Roots::from_pem_file(path)?))
-        };
-        let client_auth = match self.asking {
-            Asking::All => ClientAuth::Required(trust()?),
-            Asking::AllWhoLike => ClientAuth::Optional(trust()?),
-            Asking::AllButBrowsers => {
-                ClientAuth::OptionalIf(ClientSelector::not_a_browser(), trust()?)
-            }
-            Asking::Nobody => ClientAuth::None,
-        };
-        Ok((tls.client_auth(client_auth), pki))
-    }
-}
-
-impl Asking {
-    fn from_arg(arg: &str) -> Result<Self, String> {
-        match arg {
-            "none" => Ok(Self::Nobody),
-            "optional" => Ok(Self::AllWhoLike),
-            "required" => Ok(Self::All),
-            "browsers" => Ok(Self::AllButBrowsers),
-            _ => Err(format!(
-                "--client-auth {arg}: say none, optional, required or browsers"
-            )),
-        }
+    match asked {
+        "optional" => Ok(ClientAuth::Optional(trust)),
+        "required" => Ok(ClientAuth::Required(trust)),
+        "browsers" => Ok(ClientAuth::OptionalIf(
+            ClientSelector::not_a_browser(),
+            trust,
+        )),
+        _ => Err("--client-auth: say none, optional, required or browsers".into()),
     }
 }

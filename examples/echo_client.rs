@@ -5,9 +5,13 @@
 //! A `wss` URL needs `--ca`: whose servers are trusted; the other two are what the client shows.
 //! Ends with status 0 after a clean close, else with 1 and one line that says what failed where.
 
+#[path = "support/args.rs"]
+mod args;
+
 use std::error::Error;
 use std::process::ExitCode;
 
+use args::Args;
 use wsloop::{
     ClientConnectInfo, Close, CloseCause, ConnectError, Context, ContextConfig, Cx, Established,
     Limits, Message, Protocol, VhostConfig, Wsi, WsiId,
@@ -37,10 +41,8 @@ impl Protocol for Echo {
     }
 
     fn on_closed(&mut self, _: &mut Cx<'_>, _: WsiId, _: (), cause: &CloseCause) {
-        self.outcome = Some(match cause.is_clean() {
-            true => Ok(()),
-            false => Err(format!("websocket: {cause}")),
-        });
+        let clean = cause.is_clean().then_some(());
+        self.outcome = Some(clean.ok_or_else(|| format!("websocket: {cause}")));
     }
 
     fn on_connect_error(&mut self, _: &mut Cx<'_>, _: WsiId, error: &ConnectError) {
@@ -48,30 +50,16 @@ impl Protocol for Echo {
     }
 }
 
+const USAGE: &str = "usage: echo_client URL [--ca PEM [--cert PEM --key PEM]]";
 const MESSAGE_MAX: usize = 64 * 1024 * 1024;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("echo_client: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    args::exit("echo_client", run(Args::new()))
 }
 
-fn run() -> Result<(), Box<dyn Error>> {
-    let (mut url, mut files) = (None, [None, None, None]);
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        match ["--ca", "--cert", "--key"].iter().position(|o| *o == arg) {
-            Some(option) => files[option] = args.next(),
-            None => url = Some(arg),
-        }
-    }
-    let url = url.ok_or("usage: echo_client URL [--ca PEM [--cert PEM --key PEM]]")?;
-    let info = ClientConnectInfo::from_url(&url)?;
-
+fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
+    let files = args.values(["--ca", "--cert", "--key"])?;
+    let info = ClientConnectInfo::from_url(&args.word()?.ok_or(USAGE)?)?;
     let limits = Limits::default()
         .with_message_bytes(MESSAGE_MAX)
         .with_output_bytes(2 * MESSAGE_MAX)
@@ -80,6 +68,8 @@ fn run() -> Result<(), Box<dyn Error>> {
     let vhost = VhostConfig::new("client").limits(limits);
     #[cfg(feature = "tls")]
     let vhost = with_tls(vhost, files)?;
+    #[cfg(not(feature = "tls"))]
+    let _: [Option<String>; 3] = files;
     let mut vhost = vhost;
     let echo = vhost.add_protocol("echo", Echo::default());
     let vhost = context.create_vhost(vhost)?;

@@ -8,6 +8,8 @@
 //!     curl -N http://127.0.0.1:7681/events
 //!     curl -d 'any body' http://127.0.0.1:7681/upload
 
+#![allow(clippy::print_stdout, reason = "an example talks to its user")]
+
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -5,23 +5,23 @@
 //!
 //! Without arguments four handshakes are shown, each as both sides see it: a good one, one that is
 //! resumed, one of a client that has no certificate and should have one, and one with a server
-//! whose certificate is for another name. With an URL, ends with status 1 if there was no
-//! connection.
+//! whose certificate is for another name. With a URL, the status is 1 if there was no connection.
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
-#[path = "support/pki.rs"]
-mod pki;
+#[path = "support/args.rs"]
+mod args;
+#[path = "support/four_handshakes.rs"]
+mod four_handshakes;
 
 use std::error::Error;
-use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use pki::Pki;
-use wsloop::tls::{ClientAuth, ClientTls, ClientTrust, Identity, Roots, ServerTls};
+use args::Args;
+use wsloop::tls::{ClientTls, Roots};
 use wsloop::{
-    ClientConnectInfo, Close, CloseCause, ConnectError, Context, ContextConfig, ContextObserver,
-    Cx, Established, ListenConfig, PlaintextPolicy, Protocol, ProtocolHandle, Side, TlsReport,
-    VhostConfig, VhostId, Wsi, WsiId,
+    ClientConnectInfo, Close, ConnectError, Context, ContextConfig, ContextObserver, Cx,
+    Established, Protocol, ProtocolHandle, Side, TlsReport, VhostConfig, VhostId, Wsi, WsiId,
 };
 
 /// Prints every report, of either side.
@@ -42,7 +42,7 @@ impl ContextObserver for Printer {
 /// Both sides: the client closes as soon as there is a connection.
 #[derive(Default)]
 struct Talk {
-    outcome: Option<Result<(), String>>,
+    error: Option<String>,
 }
 
 impl Protocol for Talk {
@@ -55,63 +55,25 @@ impl Protocol for Talk {
         Ok(())
     }
 
-    fn on_closed(&mut self, _: &mut Cx<'_>, _: WsiId, _: (), _: &CloseCause) {
-        self.outcome = Some(Ok(()));
-    }
-
     fn on_connect_error(&mut self, _: &mut Cx<'_>, _: WsiId, error: &ConnectError) {
-        self.outcome = Some(Err(error.to_string()));
+        self.error = Some(error.to_string());
     }
 }
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let outcome = match args.as_slice() {
-        [] => show(),
-        [url, "--ca", ca] | ["--ca", ca, url] => trace(url, ca),
-        _ => Err("usage: tls_trace [wss://HOST[:PORT]/PATH --ca PEM]".into()),
+    args::exit("tls_trace", run(Args::new()))
+}
+
+fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
+    if args.is_empty() {
+        return four_handshakes::show();
+    }
+    let [ca] = args.values::<PathBuf, 1>(["--ca"])?;
+    let (Some(url), Some(ca)) = (args.word()?, ca) else {
+        return Err("usage: tls_trace [wss://HOST[:PORT]/PATH --ca PEM]".into());
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tls_trace: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn trace(url: &str, ca: &str) -> Result<(), Box<dyn Error>> {
-    let info = ClientConnectInfo::from_url(url)?;
     let mut client = Client::new(Roots::from_pem_file(ca)?)?;
-    Ok(client.connect(info)?)
-}
-
-fn show() -> Result<(), Box<dyn Error>> {
-    let pki = Pki::new("tls_trace")?;
-    let roots = Roots::from_pem_file(pki.ca())?;
-    let mut client = Client::new(roots.clone())?;
-    let (cert, key) = pki.server("server", &["open.test", "strict.test"])?;
-    let tls = ServerTls::new(Identity::from_pem_files(cert, key)?);
-    let strict = ClientAuth::Required(ClientTrust::new(roots));
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let address = client.serve("open.test", any, tls.clone())?;
-    client.serve("strict.test", address, tls.client_auth(strict))?;
-    for (title, host) in [
-        ("A good handshake", "open.test"),
-        ("The same again, resumed", "open.test"),
-        ("A client without the certificate it needs", "strict.test"),
-        ("A server with a certificate for other names", "other.test"),
-    ] {
-        println!("{title}: wss://{host}/");
-        let url = format!("wss://{host}:{}/", address.port());
-        let info = ClientConnectInfo::from_url(&url)?.address("127.0.0.1")?;
-        match client.connect(info) {
-            Ok(()) => println!("  The client has its connection.\n"),
-            Err(error) => println!("  The client was told: {error}\n"),
-        }
-    }
-    Ok(())
+    client.connect(ClientConnectInfo::from_url(&url)?)
 }
 
 /// A context with a vhost that dials, and perhaps others that serve.
@@ -135,30 +97,13 @@ impl Client {
         })
     }
 
-    fn serve(
-        &mut self,
-        name: &str,
-        address: SocketAddr,
-        tls: ServerTls,
-    ) -> Result<SocketAddr, Box<dyn Error>> {
-        let config = VhostConfig::new(name)
-            .listen(ListenConfig::new(address).tls(PlaintextPolicy::Reject))
-            .server_tls(tls)
-            .trace_tls()
-            .protocol("talk", Talk::default());
-        let id = self.context.create_vhost(config)?;
-        Ok(*self.context.listen_addrs(id).first().ok_or("no address")?)
-    }
-
     /// Connects, and waits until both sides have ended.
-    fn connect(&mut self, info: ClientConnectInfo) -> Result<(), String> {
-        let connecting = self.context.client_connect(self.vhost, info);
-        connecting.map_err(|error| error.to_string())?;
+    fn connect(&mut self, info: ClientConnectInfo) -> Result<(), Box<dyn Error>> {
+        self.context.client_connect(self.vhost, info)?;
         while self.context.connections() > 0 {
-            let turn = self.context.service(None);
-            turn.map_err(|error| error.to_string())?;
+            self.context.service(None)?;
         }
         let talk = self.context.protocol(self.talk).ok_or("no protocol")?;
-        talk.outcome.take().ok_or("no outcome")?
+        talk.error.take().map_or(Ok(()), |error| Err(error.into()))
     }
 }

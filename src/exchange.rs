@@ -499,8 +499,7 @@ impl Lift<'_> {
     /// Closes the connection when what is queued has left.
     pub(crate) fn close_http(&mut self) {
         self.end_exchange(ExchangeOutcome::Disconnected);
-        let send = &mut self.conn.send;
-        send.deadlines.stage = saturating_add(self.inner.out.now, send.settings.timeouts.close);
+        self.arm_last_words();
         if let Role::Http(http) = &mut self.conn.role {
             http.close();
         }

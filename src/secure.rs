@@ -14,7 +14,6 @@ use crate::lift::Lift;
 use crate::net::transport::{Flushed, Io, ReadEnd};
 use crate::pool::BufferPool;
 use crate::protocol::TlsReport;
-use crate::timer::saturating_add;
 use crate::tls::client::{ClientHandshake, PeerNames};
 use crate::tls::hello::{FirstByte, first_byte};
 use crate::tls::server::ServerConfigs;
@@ -324,8 +323,8 @@ impl Lift<'_> {
         let first = buffer.get(STASHED_HEADER).copied().map(first_byte);
         if first == Some(FirstByte::Tls) {
             io.secure = Some(Box::new(Secure::server(now)));
-            let tls = self.conn.send.settings.timeouts.tls;
-            self.conn.send.deadlines.stage = saturating_add(now, tls);
+            let timeouts = &self.conn.send.settings.timeouts;
+            self.conn.send.deadlines.stage = http.stage_ends(now, timeouts.tls, timeouts);
             return true;
         }
         match policy {
@@ -375,11 +374,13 @@ impl Lift<'_> {
     /// The handshake is complete, as far as this side can tell.
     fn secure_established(&mut self) {
         let now = self.inner.out.now;
-        if let Role::Client(_) = self.conn.role {
-            self.send_request();
-        } else {
-            let head = self.conn.send.settings.timeouts.head;
-            self.conn.send.deadlines.stage = saturating_add(now, head);
+        let timeouts = &self.conn.send.settings.timeouts;
+        match &self.conn.role {
+            Role::Client(_) => self.send_request(),
+            Role::Http(http) => {
+                self.conn.send.deadlines.stage = http.stage_ends(now, timeouts.head, timeouts);
+            }
+            Role::HttpClient(_) | Role::Linger | Role::Ws(_) => {}
         }
         match self.judge_established() {
             Ok(()) => self.report_handshake(None),
@@ -404,7 +405,12 @@ impl Lift<'_> {
     /// The session has failed: what goes to the peer (an alert) is queued already.
     fn secure_failed(&mut self, failure: TlsFailure) {
         // A client hears of its rejection when it thinks that the handshake is complete.
-        if self.is_in_tls_handshake() || matches!(self.conn.role, Role::Client(_)) {
+        let hears_late = match &self.conn.role {
+            Role::Client(_) => true,
+            Role::HttpClient(http) => http.may_be_rejected(),
+            Role::Http(_) | Role::Linger | Role::Ws(_) => false,
+        };
+        if self.is_in_tls_handshake() || hears_late {
             self.report_handshake(Some(&failure));
         }
         let trace = self.take_trace();

@@ -504,7 +504,7 @@ impl Context {
             match slot.listener.accept() {
                 Ok((stream, peer)) => {
                     let (vhost, tls) = (slot.default, slot.tls);
-                    let role = HttpRole::new((index, generation), tls);
+                    let role = HttpRole::new((index, generation), tls, self.inner.out.now);
                     self.adopt(role, vhost, stream, peer);
                 }
                 Err(AcceptError::WouldBlock) => return,

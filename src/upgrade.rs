@@ -1,9 +1,11 @@
 //! The server side of the opening handshake: from request bytes to a vhost, a protocol, a verdict
 //! and an established connection.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::PlaintextPolicy;
+#[cfg(feature = "tls")]
+use crate::config::Timeouts;
 use crate::conn::{Flags, NO_PROTOCOL, Phase, Role, SendHalf, WsRole};
 use crate::error::{Deadline, DeadlineStage, NotPending, RefusalReason, ServerRefusal};
 use crate::exchange::Exchange;
@@ -30,6 +32,8 @@ use crate::wsi::{Cx, Wsi};
 pub(crate) struct HttpRole {
     /// The listener it came through, whose vhosts it may reach.
     pub(crate) listener: (u32, u64),
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS listeners only"))]
+    accepted: Instant,
     scanner: HeadScanner,
     state: State,
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS listeners only"))]
@@ -87,9 +91,14 @@ struct Choice {
 }
 
 impl HttpRole {
-    pub(crate) fn new(listener: (u32, u64), sniffs: Option<PlaintextPolicy>) -> Self {
+    pub(crate) fn new(
+        listener: (u32, u64),
+        sniffs: Option<PlaintextPolicy>,
+        accepted: Instant,
+    ) -> Self {
         Self {
             listener,
+            accepted,
             scanner: HeadScanner::request(),
             state: State::Head,
             sniffs,
@@ -205,6 +214,21 @@ impl HttpRole {
 
     pub(crate) fn has_exchange(&self) -> bool {
         matches!(self.state, State::Exchange(_))
+    }
+
+    /// When a stage of the handshake that begins now has to be over: none makes the whole, from the
+    /// accept to the request head, longer than the head's and the TLS handshake's time together.
+    #[cfg(feature = "tls")]
+    pub(crate) fn stage_ends(
+        &self,
+        now: Instant,
+        limit: Duration,
+        timeouts: &Timeouts,
+    ) -> Option<Instant> {
+        let whole = timeouts.head.saturating_add(timeouts.tls);
+        let whole = saturating_add(self.accepted, whole);
+        let stage = saturating_add(now, limit);
+        [whole, stage].into_iter().flatten().min()
     }
 
     pub(crate) fn is_responding(&self) -> bool {
@@ -659,12 +683,20 @@ impl Lift<'_> {
 
     /// The response is queued; the connection ends when it has left.
     pub(crate) fn refused(&mut self, reason: RefusalReason) {
-        let send = &mut self.conn.send;
-        send.deadlines.stage = saturating_add(self.inner.out.now, send.settings.timeouts.close);
+        self.arm_last_words();
         if let Role::Http(http) = &mut self.conn.role {
             http.state = State::Responding;
             http.refused = Some(reason);
         }
+    }
+
+    /// What is queued is the last: the peer has the time of a close to take it, and for a long
+    /// response what that takes at the lowest rate.
+    pub(crate) fn arm_last_words(&mut self) {
+        let send = &mut self.conn.send;
+        let earned = Duration::from_secs((send.tx.len() / SLOWEST_READER) as u64);
+        let limit = send.settings.timeouts.close.saturating_add(earned);
+        send.deadlines.stage = saturating_add(self.inner.out.now, limit);
     }
 
     /// The head, the verdict or the response took too long.
@@ -744,6 +776,8 @@ impl Lift<'_> {
     }
 }
 
+/// Bytes a second at which a last response has to be taken, at least.
+const SLOWEST_READER: usize = 4096;
 const TEXT: &str = "text/plain; charset=utf-8";
 /// A place where no protocol keeps a session.
 pub(crate) const NO_SESSION: usize = usize::MAX;

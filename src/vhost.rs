@@ -41,37 +41,12 @@ pub(crate) fn create(
     check_mounts(&config)?;
     check_hooks(&config)?;
     let tls = TlsCells::new(parts, &config)?;
-    let mut bound = Vec::new();
-    let mut shared = Vec::new();
-    for listen in &config.listen {
-        let address = listen.address;
-        match existing(parts, address) {
-            Some(name) => {
-                check_shared(inner, parts, name, &names, config.default_vhost)?;
-                tls.check_listener(address, plaintext_of(parts, name))?;
-                check_asked(parts, name, listen)?;
-                shared.push(name);
-            }
-            None => {
-                tls.check_listener(address, listen.tls)?;
-                let opened = parts.system.bind(address, listen_options(listen));
-                let failed = |source| VhostError::Bind { address, source };
-                let listener = opened.map_err(failed)?;
-                let address = listener.local_addr().map_err(failed)?;
-                bound.push(NewListener {
-                    listener,
-                    address,
-                    tls: listen.tls,
-                    names: listen.names,
-                });
-            }
-        }
-    }
-    for inherited in config.inherited {
-        let inherited = take_over(inherited)?;
-        tls.check_listener(inherited.address, inherited.tls)?;
-        bound.push(inherited);
-    }
+    let asked = Asked {
+        names: &names,
+        default: config.default_vhost,
+        tls: &tls,
+    };
+    let Found { shared, bound } = bind(inner, parts, &config.listen, config.inherited, &asked)?;
     let mut listeners = attach(parts, id, &shared, config.default_vhost);
     open(parts, id, bound, config.default_vhost, &mut listeners)?;
     let (protocols, default_protocol) =
@@ -103,6 +78,64 @@ pub(crate) fn create(
         };
     }
     Ok(())
+}
+
+/// What a new vhost asks of its listeners.
+struct Asked<'a> {
+    names: &'a [NamePattern],
+    default: bool,
+    tls: &'a TlsCells,
+}
+
+/// The listeners of a new vhost.
+struct Found {
+    /// Those that are there already.
+    shared: Vec<(u32, u64)>,
+    bound: Vec<NewListener>,
+}
+
+/// Finds or opens listeners.
+fn bind(
+    inner: &Inner,
+    parts: &Parts,
+    listen: &[ListenConfig],
+    inherited: Vec<TcpListener>,
+    asked: &Asked<'_>,
+) -> Result<Found, VhostError> {
+    let mut bound = Vec::new();
+    let mut shared = Vec::new();
+    for listen in listen {
+        let address = listen.address;
+        match existing(parts, address) {
+            Some(name) => {
+                check_shared(inner, parts, name, asked.names, asked.default)?;
+                asked
+                    .tls
+                    .check_listener(address, plaintext_of(parts, name))?;
+                check_asked(parts, name, listen)?;
+                shared.push(name);
+            }
+            None => {
+                asked.tls.check_listener(address, listen.tls)?;
+                let opened = parts.system.bind(address, listen_options(listen));
+                let failed = |source| VhostError::Bind { address, source };
+                let listener = opened.map_err(failed)?;
+                let address = listener.local_addr().map_err(failed)?;
+                bound.push(NewListener {
+                    listener,
+                    address,
+                    tls: listen.tls,
+                    names: listen.names,
+                });
+            }
+        }
+    }
+    for inherited in inherited {
+        let inherited = take_over(inherited)?;
+        asked.tls.check_listener(inherited.address, inherited.tls)?;
+        bound.push(inherited);
+    }
+    Ok(Found { shared, bound })
 }
 
 fn check_protocols(config: &VhostConfig) -> Result<(), VhostError> {

@@ -11,6 +11,8 @@ mod testpki;
 mod crowd;
 #[path = "tls/faults.rs"]
 mod faults;
+#[path = "tls/fetch.rs"]
+mod fetch;
 #[path = "tls/lab.rs"]
 mod lab;
 #[path = "tls/matrix.rs"]

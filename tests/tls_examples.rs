@@ -5,9 +5,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
+#[path = "support/testpki.rs"]
+mod testpki;
+
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
+
+use testpki::{Pki, TempDir};
 
 #[test]
 fn three_clients_are_known_by_their_certificates_and_one_comes_back_with_a_new_one() {
@@ -110,8 +115,8 @@ fn a_trace_of_a_foreign_server_says_how_the_handshake_went() {
 
 #[test]
 fn our_client_shows_its_certificate_to_a_server_that_demands_it() {
-    let dual = Dual::start(&["--client-auth", "required"]);
-    let url = format!("wss://localhost:{}/", dual.port);
+    let mut dual = Dual::start(&["--client-auth", "required"]);
+    let url = dual.url("wss", "localhost");
     let (ca, cert, key) = (
         dual.file("ca.pem"),
         dual.file("client.pem"),
@@ -129,6 +134,68 @@ fn our_client_shows_its_certificate_to_a_server_that_demands_it() {
     assert_eq!(kept_back.status.code(), Some(1));
     let error = String::from_utf8_lossy(&kept_back.stderr);
     assert!(error.contains("certificate_required (116)"), "{error}");
+    assert_eq!(
+        dual.refusal(),
+        "TLS: the peer gave no certificate and one is required; alert sent: certificate_required \
+         (116)"
+    );
+}
+
+#[test]
+fn a_revoked_certificate_is_called_revoked_on_both_sides_whoever_shows_it() {
+    let (pki, dir) = (Pki::new("ca"), TempDir::new("revoked"));
+    let (good, revoked) = (
+        pki.leaf(&["localhost"]).issue(),
+        pki.leaf(&["localhost"]).issue(),
+    );
+    let file = |name: &str, text: String| dir.write(name, &text).display().to_string();
+    let ca = file("ca.pem", pki.ca_pem());
+    let crl = file("crl.pem", pki.crl_pem(&[&revoked]));
+    let good = [
+        file("good.pem", good.chain_pem()),
+        file("good.key", good.key_pem()),
+    ];
+    let revoked = [
+        file("revoked.pem", revoked.chain_pem()),
+        file("revoked.key", revoked.key_pem()),
+    ];
+    for (server, client) in [(&good, &revoked), (&revoked, &good)] {
+        let mut dual = Dual::start(
+            &[
+                &["--cert", &server[0], "--key", &server[1]][..],
+                &[
+                    "--client-auth",
+                    "required",
+                    "--client-ca",
+                    &ca,
+                    "--crl",
+                    &crl,
+                ],
+            ]
+            .concat(),
+        );
+        let refused = example("mtls_client")
+            .args(["--once", "--connect", &dual.url("wss", "localhost")])
+            .args([
+                "--ca", &ca, "--crl", &crl, "--cert", &client[0], "--key", &client[1],
+            ])
+            .output()
+            .unwrap();
+        assert_eq!(refused.status.code(), Some(1));
+        let by_client = String::from_utf8_lossy(&refused.stderr);
+        let by_server = dual.refusal();
+        let reason = "the peer's certificate is not accepted: it is revoked";
+        let alert = "the peer refused with certificate_revoked (44): our certificate is revoked, it \
+                     says";
+        if client == &revoked {
+            assert!(by_client.trim_end().ends_with(alert), "{by_client}");
+            let sent = "; alert sent: certificate_revoked (44)";
+            assert_eq!(by_server, format!("TLS: {reason}{sent}"));
+        } else {
+            assert!(by_client.trim_end().ends_with(reason), "{by_client}");
+            assert_eq!(by_server, format!("TLS: {alert}"));
+        }
+    }
 }
 
 #[test]
@@ -266,7 +333,7 @@ fn s_client(dual: &Dual, options: &[&str]) -> Output {
         .unwrap();
     let mut input = client.stdin.take().unwrap();
     // One that was refused has stopped reading.
-    let _ = input.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let _ = input.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     drop(input);
     client.wait_with_output().unwrap()
 }
@@ -276,7 +343,9 @@ struct Dual {
     process: Child,
     /// Held open for what it says later.
     _said: Lines<BufReader<ChildStdout>>,
-    directory: PathBuf,
+    refusals: Lines<BufReader<ChildStderr>>,
+    /// Of what it has made.
+    directory: Option<PathBuf>,
     port: u16,
 }
 
@@ -287,24 +356,40 @@ impl Dual {
             .arg("127.0.0.1:0")
             .args(options)
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn();
         let mut process = spawned.unwrap();
         let said = BufReader::new(process.stdout.take().unwrap());
         let mut said = said.lines();
-        let made = said.next().unwrap().unwrap();
-        let (_, directory) = made.rsplit_once(" in ").unwrap();
-        let address = said.next().unwrap().unwrap();
-        let (_, port) = address.trim_end_matches('/').rsplit_once(':').unwrap();
+        let mut line = said.next().unwrap().unwrap();
+        let directory = line
+            .rsplit_once(" in ")
+            .map(|(_, directory)| directory.into());
+        if directory.is_some() {
+            line = said.next().unwrap().unwrap();
+        }
+        let (_, port) = line.trim_end_matches('/').rsplit_once(':').unwrap();
+        let refusals = BufReader::new(process.stderr.take().unwrap()).lines();
         Self {
-            directory: directory.into(),
+            directory,
             port: port.parse().unwrap(),
             process,
             _said: said,
+            refusals,
         }
     }
 
+    /// Why it refused the next connection that it refused.
+    fn refusal(&mut self) -> String {
+        let line = self.refusals.next().unwrap().unwrap();
+        let (peer, reason) = line.split_once(": ").unwrap();
+        assert!(peer.starts_with("refused 127.0.0.1:"), "{line}");
+        reason.to_owned()
+    }
+
     fn file(&self, name: &str) -> String {
-        self.directory.join(name).display().to_string()
+        let directory = self.directory.as_ref().unwrap();
+        directory.join(name).display().to_string()
     }
 
     fn url(&self, scheme: &str, host: &str) -> String {
@@ -316,6 +401,8 @@ impl Drop for Dual {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
+        if let Some(directory) = &self.directory {
+            let _ = std::fs::remove_dir_all(directory);
+        }
     }
 }

@@ -10,7 +10,7 @@ use wsloop::{
     VhostConfig, Wsi,
 };
 
-use crate::pki::Pki;
+use super::pki::Pki;
 
 struct Greeter;
 

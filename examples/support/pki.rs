@@ -7,7 +7,7 @@
 
 use std::error::Error;
 use std::fs::DirBuilder;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -39,10 +39,6 @@ impl Pki {
         let pki = Self { issuer, directory };
         std::fs::write(pki.ca(), pki.issuer.pem())?;
         Ok(pki)
-    }
-
-    pub fn directory(&self) -> &Path {
-        &self.directory
     }
 
     /// The authority's certificate.
@@ -83,6 +79,48 @@ impl Pki {
 impl Drop for Pki {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The files that a server works with.
+pub struct ServerFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub client_ca: Option<PathBuf>,
+    pub crl: Option<PathBuf>,
+    _made: Option<Pki>,
+}
+
+impl ServerFiles {
+    /// These. Without a certificate all are made, and one for a client; says where.
+    pub fn or_made(
+        example: &str,
+        [cert, key, client_ca, crl]: [Option<PathBuf>; 4],
+    ) -> Result<Self, Box<dyn Error>> {
+        let pki = match (cert, key) {
+            (Some(cert), Some(key)) => {
+                return Ok(Self {
+                    cert,
+                    key,
+                    client_ca,
+                    crl,
+                    _made: None,
+                });
+            }
+            (None, None) => Pki::new(example)?,
+            _ => return Err("--cert and --key go together".into()),
+        };
+        pki.client("client")?;
+        let (cert, key) = pki.server("server", &["localhost", "127.0.0.1", "::1"])?;
+        let made = "made ca.pem, server.pem, server.key, client.pem and client.key in";
+        println!("{made} {}", pki.directory.display());
+        Ok(Self {
+            cert,
+            key,
+            client_ca: client_ca.or_else(|| Some(pki.ca())),
+            crl,
+            _made: Some(pki),
+        })
     }
 }
 

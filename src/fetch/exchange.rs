@@ -87,6 +87,18 @@ impl HttpClientRole {
         }
     }
 
+    /// Whether nothing shows yet that the peer takes us: a server says that it does not like our
+    /// certificate after we think that it does (TLS 1.3).
+    #[cfg(feature = "tls")]
+    pub(crate) fn may_be_rejected(&self) -> bool {
+        let unanswered = match &self.state {
+            State::Busy(exchange) => !exchange.reader.began(),
+            State::Assigned(_) => true,
+            State::Draining(..) | State::Idle | State::Over => false,
+        };
+        self.served == 0 && unanswered
+    }
+
     pub(crate) fn wants_stash(&self) -> bool {
         matches!(&self.state, State::Busy(exchange) if exchange.held)
     }

@@ -33,13 +33,10 @@ impl Lift<'_> {
         let Role::HttpClient(http) = &mut self.conn.role else {
             return;
         };
-        let first = http.served == 0;
+        let rejected = http.may_be_rejected();
         match &mut http.state {
             State::Busy(exchange) => {
-                // A server says that it does not like our certificate after we think that it does
-                // (TLS 1.3).
-                let early = first && !exchange.reader.began();
-                let stage = if early {
+                let stage = if rejected {
                     FetchStage::Tls
                 } else {
                     exchange.stage()

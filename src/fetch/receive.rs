@@ -12,7 +12,7 @@ use crate::http::client::{Eof, NextHop, Released, ResponseItem, ResponseReadErro
 use crate::http::head::ResponseHead;
 use crate::http::{HeaderList, body::BodyError};
 use crate::id::FetchId;
-use crate::inner::VhostState;
+use crate::inner::{Vhost, VhostState};
 use crate::lift::Lift;
 use crate::net::transport::ReadEnd;
 use crate::timer::saturating_add;
@@ -153,7 +153,14 @@ impl Lift<'_> {
         let hop = redirects.follow(method, &url, fetch.info.replay(), head.status(), locations);
         match hop.map_err(FetchFailure::Redirect)? {
             None => Ok(None),
-            Some(hop) => Ok(Some((fetch.info.redirected(&hop)?, hop))),
+            Some(hop) => {
+                let info = fetch.info.redirected(&hop)?;
+                let vhost = self.inner.vhost(self.conn.send.vhost);
+                if info.connect().is_tls() && !vhost.is_some_and(Vhost::has_client_tls) {
+                    return Err(FetchFailure::NoClientTls);
+                }
+                Ok(Some((info, hop)))
+            }
         }
     }
 
@@ -232,7 +239,7 @@ impl Lift<'_> {
         let Some(exchange) = http.exchange() else {
             return;
         };
-        if exchange.body.is_done() {
+        if exchange.body.is_done() && send.tx.is_empty() {
             return;
         }
         let fetch = self.inner.fetches.get_mut(id);
@@ -240,6 +247,8 @@ impl Lift<'_> {
             upload.refused = true;
             upload.pending = Vec::new();
         }
+        // The peer still waits for the rest of this request: another one would be taken for it.
+        http.spoiled = true;
         send.flags -= Flags::WANT_WRITABLE;
         send.tx.clear(&mut self.inner.out.pool);
         send.deadlines.write = None;

@@ -25,7 +25,7 @@ pub enum Told {
     Head(u16),
     Data(Vec<u8>),
     Writable,
-    Done(FetchId, Result<Fetched, FetchError>),
+    Done(Result<Fetched, FetchError>),
     Timer(u64),
     Wake,
 }
@@ -82,7 +82,7 @@ impl Keeper {
     /// The outcomes, in order, others dropped.
     pub fn outcomes(&self) -> Vec<Result<Fetched, FetchError>> {
         let done = |told| match told {
-            Told::Done(_, outcome) => Some(outcome),
+            Told::Done(outcome) => Some(outcome),
             _ => None,
         };
         self.take().into_iter().filter_map(done).collect()
@@ -136,7 +136,7 @@ impl HttpClientHandler for Keeper {
 
     fn on_done(&mut self, cx: &mut Cx<'_>, id: FetchId, outcome: Result<Fetched, FetchError>) {
         assert!(cx.cancel_fetch(id).is_err(), "the id is stale");
-        self.put(Told::Done(id, outcome));
+        self.put(Told::Done(outcome));
         let _ = self.act(|acts| &mut acts.done, cx, id);
     }
 

@@ -219,7 +219,9 @@ fn timers_and_wakes_reach_the_handler() {
     let told = site.keeper.take();
     assert!(matches!(told[..], [Told::Timer(7)]), "{told:?}");
     site.keeper.set(|acts| {
-        acts.wake = Some(Box::new(move |cx| drop(cx.fetch(vhost, get()).unwrap())));
+        acts.wake = Some(Box::new(move |cx| {
+            cx.fetch(vhost, get()).unwrap();
+        }));
     });
     let handle = site.context.cancel_service_handle();
     std::thread::spawn(move || handle.cancel_service())
@@ -229,10 +231,7 @@ fn timers_and_wakes_reach_the_handler() {
     site.answer(&peer, OK);
     let told = site.keeper.take();
     assert!(
-        matches!(
-            told[..],
-            [Told::Wake, Told::Head(200), Told::Done(_, Ok(_))]
-        ),
+        matches!(told[..], [Told::Wake, Told::Head(200), Told::Done(Ok(_))]),
         "{told:?}"
     );
 }

@@ -198,8 +198,9 @@ fn a_request_that_was_answered_in_part_is_not_sent_again() {
 fn a_post_of_which_nothing_left_is_sent_again() {
     let mut site = Site::new();
     let peer = site.idle();
-    site.net
-        .fail(Call::Write, 1, Fault::from(std::io::ErrorKind::BrokenPipe));
+    let next = site.net.calls(Call::Write) + 1;
+    let fault = Fault::from(std::io::ErrorKind::BrokenPipe);
+    site.net.fail(Call::Write, next, fault);
     site.fetch(FetchInfo::post(URL, "money").unwrap());
     assert_eq!(read(&peer), "");
     let next = site.accept();

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Client certificates against OpenSSL, both ways: our server with `openssl s_client`, our client with
 # `openssl s_server`. {none, optional, required} x {no certificate, good, expired, not yet valid, unknown CA,
-# wrong EKU} x {TLS 1.2, TLS 1.3}: the outcome and, where a side refuses, its alert as the other side read it.
+# wrong EKU, revoked} x {TLS 1.2, TLS 1.3}: the outcome and, where a side refuses, its exact reason in its own
+# words (OpenSSL: the number of its verify error) and its alert as the other side read it.
 # Then server certificates that our client has to refuse.
 #
 #   openssl.sh [server] [client]   our server's half, our client's half; both by default
@@ -35,42 +36,53 @@ trap 'exit 143' TERM INT
 
 # authority NAME
 authority() {
-    mkdir "$work/$1.d"
-    : >"$work/$1.d/index"
-    openssl rand -hex 8 >"$work/$1.d/serial"
+    local dir=$work/$1.d
+    mkdir "$dir"
+    : >"$dir/index"
+    openssl rand -hex 8 >"$dir/serial"
+    echo 01 >"$dir/crlnumber"
+    cat >"$work/$1.cnf" <<END
+[ca]
+default_ca = it
+[it]
+database = $dir/index
+serial = $dir/serial
+crlnumber = $dir/crlnumber
+new_certs_dir = $dir
+certificate = $work/$1.pem
+private_key = $work/$1.key
+default_md = sha256
+policy = any
+unique_subject = no
+crl_extensions = list
+[any]
+commonName = supplied
+[list]
+authorityKeyIdentifier = keyid
+END
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=$1" \
         -addext keyUsage=critical,keyCertSign,cRLSign -keyout "$work/$1.key" -out "$work/$1.pem" 2>/dev/null
 }
 
-# issue FILE AUTHORITY PURPOSE FROM UNTIL: the dates as YYYYMMDDHHMMSSZ
+# issue FILE AUTHORITY PURPOSE FROM UNTIL [NAME]: the dates as YYYYMMDDHHMMSSZ
 issue() {
     local file=$1 authority=$2 purpose=$3 from=$4 until=$5
-    cat >"$work/$file.cnf" <<END
-[ca]
-default_ca = it
-[it]
-dir = $work/$authority.d
-database = $work/$authority.d/index
-serial = $work/$authority.d/serial
-new_certs_dir = $work/$authority.d
-certificate = $work/$authority.pem
-private_key = $work/$authority.key
-default_md = sha256
-policy = any
-unique_subject = no
-x509_extensions = leaf
-[any]
-commonName = supplied
-[leaf]
-basicConstraints = critical,CA:FALSE
-keyUsage = critical,digitalSignature
-extendedKeyUsage = $purpose
-subjectAltName = ${6:-DNS:localhost}
-END
+    printf '%s\n' basicConstraints=critical,CA:FALSE keyUsage=critical,digitalSignature \
+        "extendedKeyUsage=$purpose" "subjectAltName=${6:-DNS:localhost}" >"$work/$file.ext"
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$file" \
         -keyout "$work/$file.key" -out "$work/$file.csr" 2>/dev/null
-    openssl ca -batch -notext -config "$work/$file.cnf" -startdate "$from" -enddate "$until" \
-        -in "$work/$file.csr" -out "$work/$file.pem" 2>/dev/null
+    openssl ca -batch -notext -config "$work/$authority.cnf" -extfile "$work/$file.ext" -startdate "$from" \
+        -enddate "$until" -in "$work/$file.csr" -out "$work/$file.pem" 2>/dev/null
+}
+
+# revoke AUTHORITY FILE...: makes AUTHORITY.crl
+revoke() {
+    local authority=$1 file
+    shift
+    for file in "$@"; do
+        openssl ca -config "$work/$authority.cnf" -revoke "$work/$file.pem" 2>/dev/null
+    done
+    openssl ca -config "$work/$authority.cnf" -gencrl -crldays 30 -out "$work/$authority.crl" 2>/dev/null
 }
 
 before=20200101000000Z past=20210101000000Z
@@ -85,7 +97,9 @@ for side in server:serverAuth:clientAuth client:clientAuth:serverAuth; do
     issue "$name-not-yet-valid" ca "$right" "$future" "$until"
     issue "$name-unknown-ca" other-ca "$right" "$from" "$until"
     issue "$name-wrong-eku" ca "$wrong" "$from" "$until"
+    issue "$name-revoked" ca "$right" "$from" "$until"
 done
+revoke ca client-revoked server-revoked
 issue server-wrong-name ca serverAuth "$from" "$until" DNS:elsewhere.test
 
 # listening PORT: waits at most 5 s, without a connection that the peer would see.
@@ -116,17 +130,20 @@ judge() {
     fi
 }
 
-cases=(no-certificate good expired not-yet-valid unknown-ca wrong-eku)
+cases=(no-certificate good expired not-yet-valid unknown-ca wrong-eku revoked)
 versions=(1_2 1_3)
 
-# What our server answers, as s_client saw it: "greeted", or the number of the alert.
+# Our server is asked for a page: "greeted", or the alert that s_client read and what our server says of it.
 server_half() {
-    local auth options version case outcome wanted port identity
+    local auth options version case outcome port identity rest
+    # A pipe that we hold open: each line is read when it is due, and none can be missed.
+    mkfifo "$work/refusals"
+    exec 3<>"$work/refusals"
     for auth in none optional required; do
         options=()
-        [ "$auth" = none ] || options=(--client-ca "$work/ca.pem")
+        [ "$auth" = none ] || options=(--client-ca "$work/ca.pem" --crl "$work/ca.crl")
         "$dual_server" 127.0.0.1:0 --cert "$work/server-good.pem" --key "$work/server-good.key" \
-            --client-auth "$auth" "${options[@]}" >"$work/ours" 2>&1 &
+            --client-auth "$auth" "${options[@]}" >"$work/ours" 2>"$work/refusals" &
         peer=$!
         for _ in $(seq 100); do
             if grep -q '^echoing on wss' "$work/ours"; then break; fi
@@ -139,36 +156,93 @@ server_half() {
                 identity=()
                 [ "$case" = no-certificate ] ||
                     identity=(-cert "$work/client-$case.pem" -key "$work/client-$case.key")
-                printf 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n' |
+                printf 'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' |
                     timeout 10 openssl s_client -connect "127.0.0.1:$port" -servername localhost "-tls$version" \
                         -CAfile "$work/ca.pem" -verify_return_error -quiet "${identity[@]}" \
                         >"$work/out" 2>"$work/err" || true
                 if grep -q '^Hello' "$work/out"; then
                     outcome=greeted
                 else
-                    outcome=$(alert "$work/err")
+                    outcome="s_client read $(alert "$work/err"), we say: $(refusal)"
                 fi
-                wanted=$(our_verdict "$auth" "$case")
-                judge "our server, client auth $auth, TLS $version, $case" "$outcome" "$wanted" "$work/err"
+                judge "our server, client auth $auth, TLS $version, $case" "$outcome" \
+                    "$(our_verdict "$auth" "$case")" "$work/err"
             done
         done
         stop_peer
+        rest=nothing
+        if read -r -t 0 -u 3; then rest=$(refusal); fi
+        judge "our server, client auth $auth, said of anybody else" "$rest" nothing "$work/ours"
     done
+    exec 3>&-
 }
 
-# The alert that OpenSSL says it has received.
+# The next connection that our server says it has refused.
+refusal() {
+    local line
+    IFS= read -r -t 10 -u 3 line || line='no refusal'
+    if [[ $line =~ ^refused\ 127\.0\.0\.1:[0-9]+:\ (.*) ]]; then line=${BASH_REMATCH[1]}; fi
+    without_clock <<<"$line"
+}
+
+# How long ago something was depends on when this runs; since when does not.
+without_clock() {
+    sed 's/, \(in \)\?[0-9]* [a-z]*\( ago\)\?\([;)]\|$\)/\3/'
+}
+
+# The alert that OpenSSL says it has received, by its name there and by its number.
 alert() {
-    sed -n 's/.*SSL alert number \([0-9]*\).*/alert \1/p' "$1" | grep . | head -n 1 || echo 'no alert'
+    sed -n 's/.* alert \([^:]*\):.*:SSL alert number \([0-9]*\)$/\1 (\2)/p' "$1" | grep . || echo 'no alert'
 }
 
 our_verdict() {
     case "$1 $2" in
         none\ * | *\ good | optional\ no-certificate) echo greeted ;;
-        *\ no-certificate) echo 'alert 116' ;;
-        *\ expired | *\ not-yet-valid) echo 'alert 45' ;;
-        *\ unknown-ca) echo 'alert 48' ;;
-        *\ wrong-eku) echo 'alert 43' ;;
+        *\ no-certificate)
+            echo 's_client read certificate required (116), we say: TLS: the peer gave no certificate and one is' \
+                'required; alert sent: certificate_required (116)'
+            ;;
+        *)
+            echo "s_client read $(openssl_name "$2"), we say: TLS: $(our_reason "$2" client); alert sent:" \
+                "$(our_alert "$2")"
+            ;;
     esac
+}
+
+# What this side finds wrong with a certificate: our_reason CASE SIDE-OF-THE-CERTIFICATE
+our_reason() {
+    local right=$2 wrong=server
+    [ "$right" = client ] || wrong=client
+    printf "the peer's certificate is not accepted: "
+    case $1 in
+        expired) echo "it expired on $(utc "$past")" ;;
+        not-yet-valid) echo "it is not valid yet but from $(utc "$future"); is the clock right?" ;;
+        unknown-ca) echo 'no trusted root has issued it, or an intermediate certificate is missing' ;;
+        wrong-eku) echo "it is not for $right authentication, only for $wrong authentication" ;;
+        revoked) echo 'it is revoked' ;;
+        wrong-name) echo 'it is not valid for "localhost", only for elsewhere.test' ;;
+    esac
+}
+
+# YYYYMMDDHHMMSSZ as we write it
+utc() {
+    echo "${1:0:4}-${1:4:2}-${1:6:2} ${1:8:2}:${1:10:2}:${1:12:2} UTC"
+}
+
+# The alert that this side sends.
+our_alert() {
+    case $1 in
+        expired | not-yet-valid) echo 'certificate_expired (45)' ;;
+        unknown-ca) echo 'unknown_ca (48)' ;;
+        wrong-eku) echo 'unsupported_certificate (43)' ;;
+        revoked) echo 'certificate_revoked (44)' ;;
+        wrong-name) echo 'bad_certificate (42)' ;;
+    esac
+}
+
+# The same, by its name in OpenSSL.
+openssl_name() {
+    our_alert "$1" | tr _ ' '
 }
 
 # A WebSocket server of one connection on top of s_server: shakes hands, sends a text frame, says goodbye.
@@ -211,27 +285,29 @@ dial() {
         echo echoed
         return
     fi
-    sed -n 's/^mtls_client: .* stage: //p' "$work/out" | tail -n 1
+    sed -n 's/^mtls_client: localhost:[0-9]*: //p' "$work/out" | without_clock
 }
 
+# Our client sends a message: "echoed", or what it says and what s_server says.
 client_half() {
     local port auth verify version case identity outcome
     port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     for auth in none optional required; do
+        verify=(-verify_return_error -CAfile "$work/ca.pem" -crl_check -CRL "$work/ca.crl")
         case $auth in
             none) verify=() ;;
-            optional) verify=(-verify 2 -verify_return_error -CAfile "$work/ca.pem") ;;
-            required) verify=(-Verify 2 -verify_return_error -CAfile "$work/ca.pem") ;;
+            optional) verify+=(-verify 2) ;;
+            required) verify+=(-Verify 2) ;;
         esac
         for version in "${versions[@]}"; do
             for case in "${cases[@]}"; do
                 identity=()
                 [ "$case" = no-certificate ] ||
-                    identity=(--cert "$work/client-$case.pem" --key "$work/client-$case.key" --out-of-date yes)
+                    identity=(--cert "$work/client-$case.pem" --key "$work/client-$case.key" --out-of-date)
                 serve "$port" -cert "$work/server-good.pem" -key "$work/server-good.key" "-tls$version" "${verify[@]}"
                 outcome=$(dial "$port" "${identity[@]}")
-                outcome=${outcome#the peer refused with }
-                outcome=${outcome%%:*}
+                wait "$peer" 2>/dev/null || true
+                [ "$outcome" = echoed ] || outcome+=", s_server says: $(complaint)"
                 judge "our client, client auth $auth, TLS $version, $case" "$outcome" \
                     "$(their_verdict "$auth" "$case" "$version")" "$work/out" "$work/err"
                 stop_peer
@@ -239,44 +315,72 @@ client_half() {
         done
     done
     for version in "${versions[@]}"; do
-        for case in good expired not-yet-valid unknown-ca wrong-eku wrong-name; do
+        for case in good expired not-yet-valid unknown-ca wrong-eku revoked wrong-name; do
             serve "$port" -cert "$work/server-$case.pem" -key "$work/server-$case.key" "-tls$version"
-            outcome=$(dial "$port")
-            outcome="$(reason "$outcome"), $(wait "$peer" 2>/dev/null || true; alert "$work/err")"
-            judge "our client, server certificate $case, TLS $version" "$outcome" \
-                "$(verdict_on_server "$case")" "$work/out" "$work/err"
+            outcome=$(dial "$port" --crl "$work/ca.crl")
+            wait "$peer" 2>/dev/null || true
+            outcome+=", s_server read $(alert "$work/err")"
+            judge "our client, server certificate $case, TLS $version" "$outcome" "$(verdict_on_server "$case")" \
+                "$work/out" "$work/err"
             stop_peer
         done
     done
 }
 
-# OpenSSL's verdicts, as our client names them.
+# Why s_server refused a client.
+complaint() {
+    sed -n -e 's/^verify error:num=\([0-9]*\):.*/verify error \1/p' \
+        -e 's/.*:\(peer did not return a certificate\):.*/\1/p' "$work/err" | grep . || echo nothing
+}
+
+# OpenSSL's verdicts: the stage of our client, the alert as it names and explains it, and OpenSSL's reason.
 their_verdict() {
+    local stage=response
+    [ "$3" = 1_3 ] || stage=tls
     case "$1 $2 $3" in
         none\ * | *\ good\ * | optional\ no-certificate\ *) echo echoed ;;
-        *\ no-certificate\ 1_2) echo 'handshake_failure (40)' ;;
-        *\ no-certificate\ 1_3) echo 'certificate_required (116)' ;;
-        *\ expired\ *) echo 'certificate_expired (45)' ;;
-        *\ not-yet-valid\ *) echo 'bad_certificate (42)' ;;
-        *\ unknown-ca\ *) echo 'unknown_ca (48)' ;;
-        *\ wrong-eku\ *) echo 'unsupported_certificate (43)' ;;
+        *) echo "$stage stage: the peer refused with $(their_alert "$2 $3")" ;;
     esac
 }
 
-# What our client finds wrong with a certificate, up to the first detail.
-reason() {
-    sed "s/^the peer's certificate is not accepted: //; s/[;,].*//; s/ but from .*//; s/ on .*//" <<<"$1"
+their_alert() {
+    case $1 in
+        no-certificate\ 1_2)
+            echo 'handshake_failure (40): it found no parameters that both sides accept, or wants a certificate,' \
+                's_server says: peer did not return a certificate'
+            ;;
+        no-certificate\ 1_3)
+            echo 'certificate_required (116): it requires a certificate and we gave none,' \
+                's_server says: peer did not return a certificate'
+            ;;
+        expired\ *)
+            echo 'certificate_expired (45): our certificate has expired or is not yet valid by its clock,' \
+                's_server says: verify error 10'
+            ;;
+        not-yet-valid\ *)
+            echo 'bad_certificate (42): it finds our certificate corrupt or made for another name,' \
+                's_server says: verify error 9'
+            ;;
+        unknown-ca\ *)
+            echo 'unknown_ca (48): it does not trust the issuer of our certificate,' \
+                's_server says: verify error 20'
+            ;;
+        wrong-eku\ *)
+            echo 'unsupported_certificate (43): it does not accept our certificate for this purpose,' \
+                's_server says: verify error 26'
+            ;;
+        revoked\ *)
+            echo 'certificate_revoked (44): our certificate is revoked, it says,' \
+                's_server says: verify error 23'
+            ;;
+    esac
 }
 
-# What our client finds wrong, and the alert that s_server received.
+# What our client finds wrong, and the alert that s_server read.
 verdict_on_server() {
     case $1 in
-        good) echo 'echoed, no alert' ;;
-        expired) echo 'it expired, alert 45' ;;
-        not-yet-valid) echo 'it is not valid yet, alert 45' ;;
-        unknown-ca) echo 'no trusted root has issued it, alert 48' ;;
-        wrong-eku) echo 'it is not for server authentication, alert 43' ;;
-        wrong-name) echo 'it is not valid for "localhost", alert 42' ;;
+        good) echo 'echoed, s_server read no alert' ;;
+        *) echo "tls stage: $(our_reason "$1" server), s_server read $(openssl_name "$1")" ;;
     esac
 }
 
