@@ -49,6 +49,7 @@ pub use ready::{AllowAll, AllowPeers, DenyAll, FnHook, RangeError};
 pub use webhook::{Webhook, WebhookMetrics};
 
 use crate::error::Deadline;
+use crate::fetch::HttpClientHandler;
 use crate::http::head::RequestHead;
 use crate::http::{HeaderError, HeaderList};
 pub use crate::id::{HookHandle, HookRequestId};
@@ -490,6 +491,15 @@ pub(crate) struct HookPlace {
 /// A hook whose type the loop does not know.
 pub(crate) trait HookDispatch: Hook + Any {
     fn as_any(&mut self) -> &mut dyn Any;
+
+    fn webhook(&mut self) -> Option<&mut Webhook> {
+        self.as_any().downcast_mut()
+    }
+
+    /// Who is told about the requests that the hook has made.
+    fn fetching(&mut self) -> Option<&mut dyn HttpClientHandler> {
+        Some(self.webhook()?.answers())
+    }
 }
 
 impl<H: Hook> HookDispatch for H {

@@ -142,6 +142,8 @@ pub(crate) struct Vhost {
     pub(crate) routes: Vec<Route>,
     /// Index of its chain of hooks.
     pub(crate) hooks: Option<u32>,
+    /// Vhosts that its hooks have for their own connections.
+    pub(crate) hook_clients: Vec<VhostId>,
     pub(crate) settings: Arc<Settings>,
     /// Names of its listeners.
     pub(crate) listeners: Vec<(u32, u64)>,
@@ -195,6 +197,7 @@ impl Vhost {
             default_protocol: None,
             routes: Vec::new(),
             hooks: None,
+            hook_clients: Vec::new(),
             settings: Arc::new(Settings::new(
                 Default::default(),
                 Default::default(),

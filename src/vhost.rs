@@ -12,28 +12,96 @@ use crate::context::{
 };
 use crate::error::VhostError;
 use crate::fetch::{ClientSlot, VhostPool};
-use crate::hook::{ChainSlot, HookChain};
+use crate::hook::{ChainSlot, HookChain, Webhook};
 use crate::http::client::PoolConfig;
 use crate::http::{is_field_value, is_token};
 use crate::id::{Token, VhostId};
-use crate::inner::{Inner, TimerKind, Vhost, VhostProtocol, VhostState};
+use crate::inner::{Command, Inner, TimerKind, Vhost, VhostProtocol, VhostState};
 use crate::mount::{Mount, Route, RouteTarget, Target};
 use crate::net::listen::Listener;
 
 /// Fills the announced vhost `id`. On an error nothing has changed.
+pub(crate) fn create(
+    inner: &mut Inner,
+    parts: &mut Parts,
+    id: VhostId,
+    mut config: VhostConfig,
+) -> Result<(), VhostError> {
+    if inner.shutting_down {
+        return Err(VhostError::Shutdown);
+    }
+    let clients = make_hook_clients(inner, parts, &mut config)?;
+    let made = fill(inner, parts, id, config);
+    match (&made, inner.vhost_mut(id)) {
+        (Ok(()), Some(vhost)) => vhost.hook_clients = clients,
+        _ => forget_clients(inner, &clients),
+    }
+    made
+}
+
+/// Makes the vhosts that hooks have for connections of their own.
+fn make_hook_clients(
+    inner: &mut Inner,
+    parts: &mut Parts,
+    config: &mut VhostConfig,
+) -> Result<Vec<VhostId>, VhostError> {
+    let mut made = Vec::new();
+    let hooks = config
+        .hooks
+        .as_mut()
+        .map(|chain| chain.hooks.as_mut_slice());
+    for hook in hooks.unwrap_or_default() {
+        let Some(webhook) = hook.dispatch.webhook() else {
+            continue;
+        };
+        match make_hook_client(inner, parts, webhook, &hook.name) {
+            Ok(client) => made.extend(client),
+            Err(error) => {
+                forget_clients(inner, &made);
+                return Err(error);
+            }
+        }
+    }
+    Ok(made)
+}
+
+fn make_hook_client(
+    inner: &mut Inner,
+    parts: &mut Parts,
+    webhook: &mut Webhook,
+    name: &str,
+) -> Result<Option<VhostId>, VhostError> {
+    let Some(config) = webhook.client_config(name)? else {
+        return Ok(None);
+    };
+    let made = inner.vhosts.insert(|_, _| Vhost::announced());
+    let (index, generation) = made.ok_or(VhostError::TooMany)?;
+    let id = VhostId { index, generation };
+    if let Err(error) = fill(inner, parts, id, config) {
+        forget_clients(inner, &[id]);
+        return Err(error);
+    }
+    webhook.set_client(id);
+    Ok(Some(id))
+}
+
+/// They have no listeners, protocols or handlers that would have to go with them.
+fn forget_clients(inner: &mut Inner, clients: &[VhostId]) {
+    for client in clients {
+        inner.vhosts.remove(client.index, client.generation);
+    }
+}
+
 #[cfg_attr(
     not(feature = "tls"),
     expect(clippy::needless_update, reason = "the rest is of TLS")
 )]
-pub(crate) fn create(
+fn fill(
     inner: &mut Inner,
     parts: &mut Parts,
     id: VhostId,
     config: VhostConfig,
 ) -> Result<(), VhostError> {
-    if inner.shutting_down {
-        return Err(VhostError::Shutdown);
-    }
     let names = config.names.iter().map(|name| NamePattern::parse(name));
     let names = names.collect::<Result<Vec<_>, _>>()?;
     check_protocols(&config)?;
@@ -460,6 +528,10 @@ pub(crate) fn bury(inner: &mut Inner, parts: &mut Parts, id: VhostId) {
         TimerKind::HttpClient { index, .. } => clients.contains(&index),
         _ => false,
     });
+    let clients_of_hooks = vhost.hook_clients.into_iter();
+    inner
+        .commands
+        .extend(clients_of_hooks.map(Command::DestroyVhost));
     if let Some(index) = vhost.hooks {
         drop(parts.hooks.try_remove(index as usize));
     }

@@ -11,6 +11,7 @@ use crate::arena::Arena;
 use crate::conn::Queued;
 use crate::context::Parts;
 use crate::error::{Gone, VhostError};
+use crate::hook::HookPlace;
 use crate::http::HeaderList;
 use crate::http::client::{
     BodyWriteError, Freshness, Pool, PoolMetrics, RedirectPolicy, Redirects,
@@ -38,6 +39,8 @@ pub(crate) struct Fetches {
 pub(crate) enum FetchOwner {
     /// The handler of that index.
     Handler(u32),
+    /// A hook of the library's own that asks an endpoint.
+    Hook(HookPlace),
 }
 
 /// Where a request is.
@@ -257,6 +260,16 @@ impl Vhost {
 impl Inner {
     /// Begins a request: checked and named now, sent when no callback runs.
     pub(crate) fn fetch(&mut self, vhost: VhostId, info: FetchInfo) -> Result<FetchId, FetchError> {
+        self.fetch_for(vhost, info, None)
+    }
+
+    /// The same, for an owner that is not one of the vhost's handlers.
+    pub(crate) fn fetch_for(
+        &mut self,
+        vhost: VhostId,
+        info: FetchInfo,
+        owner: Option<FetchOwner>,
+    ) -> Result<FetchId, FetchError> {
         let refuse = |info: &FetchInfo, failure| {
             Err(FetchError::new(
                 FetchStage::Argument,
@@ -271,7 +284,8 @@ impl Inner {
         let Some(known) = self.vhost(vhost).filter(active) else {
             return refuse(&info, FetchFailure::UnknownHandler);
         };
-        let Some(handler) = known.http_client(info.handler_key()) else {
+        let handler = || known.http_client(info.handler_key());
+        let Some(owner) = owner.or_else(|| handler().map(FetchOwner::Handler)) else {
             return refuse(&info, FetchFailure::UnknownHandler);
         };
         if info.connect().is_tls() && !known.has_client_tls() {
@@ -280,7 +294,6 @@ impl Inner {
         if let Err(error) = info.outgoing(&info.connect().host_header()) {
             return refuse(&info, error.into());
         }
-        let owner = FetchOwner::Handler(handler);
         let url = info.shown_url();
         self.insert_fetch(vhost, owner, info).ok_or_else(|| {
             let failure = FetchFailure::TooManyConnections(self.max_connections);
@@ -474,6 +487,12 @@ fn tell_owner<R>(
             let slot = parts.http_clients.get_mut(index as usize)?;
             let mut cx = Cx::of_http_client(inner, index);
             Some(call(slot.dispatch.handler(), &mut cx))
+        }
+        FetchOwner::Hook(place) => {
+            let chain = parts.hooks.get_mut(place.chain as usize)?;
+            let hook = chain.hooks.get_mut(place.at)?;
+            let mut cx = Cx::of_hook(inner, place);
+            Some(call(hook.dispatch.fetching()?, &mut cx))
         }
     }
 }

@@ -1,31 +1,28 @@
 //! A hook that asks an HTTP endpoint: [`Webhook`].
 
 mod cache;
+mod engine;
 mod json;
 mod question;
 mod verdict;
 
-use std::collections::BTreeMap;
 use std::fmt;
 #[cfg(feature = "tls")]
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use thiserror::Error;
 
-use self::cache::{Cache, freshness};
-use self::question::Told;
+use self::cache::Cache;
+use self::engine::{Client, Engine};
 use super::{Hook, HookAnswer, HookError, HookRequest};
 use crate::client::ArgumentError;
 use crate::config::VhostConfig;
 use crate::error::VhostError;
-use crate::fetch::{
-    FetchError, FetchFailure, FetchInfo, FetchTimeouts, Fetched, HttpClientHandler,
-};
-use crate::http::client::{PoolConfig, ResponseReadError};
-use crate::id::{FetchId, HookRequestId, TimerId, TimerTag, VhostId};
-use crate::retry::{RetryPolicy, RetryState};
+use crate::fetch::{FetchInfo, FetchTimeouts, HttpClientHandler};
+use crate::http::client::PoolConfig;
+use crate::id::{HookRequestId, TimerTag, VhostId};
+use crate::retry::RetryPolicy;
 use crate::wsi::Cx;
 
 /// Asks an HTTP endpoint whether a request may become a connection.
@@ -81,20 +78,11 @@ use crate::wsi::Cx;
 /// ```
 #[must_use]
 pub struct Webhook {
-    info: FetchInfo,
-    told: Told,
+    engine: Engine,
     pool: PoolConfig,
-    retry: Option<RetryPolicy>,
     #[cfg(feature = "tls")]
     tls: TlsFiles,
-    cache: Cache,
     cache_limits: CacheLimits,
-    client: Client,
-    asked: BTreeMap<HookRequestId, Asked>,
-    fetches: BTreeMap<FetchId, HookRequestId>,
-    sleeping: BTreeMap<TimerTag, HookRequestId>,
-    next_tag: u64,
-    metrics: WebhookMetrics,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -110,16 +98,6 @@ impl CacheLimits {
     }
 }
 
-/// The vhost whose client connections it uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Client {
-    /// One of the application.
-    Given(VhostId),
-    Own(VhostId),
-    /// Its own, which is not made yet.
-    Unmade,
-}
-
 /// Where its identity and those that it trusts come from.
 #[cfg(feature = "tls")]
 #[derive(Debug, Default)]
@@ -128,22 +106,6 @@ struct TlsFiles {
     cafile: Option<PathBuf>,
     certfile: Option<PathBuf>,
     keyfile: Option<PathBuf>,
-}
-
-/// A question on its way.
-#[derive(Debug)]
-struct Asked {
-    body: Bytes,
-    retries: RetryState,
-    /// It was asked again because its connection had been closed.
-    repeated: bool,
-    place: Place,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    Fetching(FetchId),
-    Sleeping(TimerTag, Option<TimerId>),
 }
 
 /// What a webhook has done, and what it does now.
@@ -183,20 +145,11 @@ impl Webhook {
             .header("Accept", "application/json")?
             .max_body(MAX_ANSWER);
         Ok(Self {
-            info,
-            told: Told::default(),
+            engine: Engine::new(info, cache_limits.cache()),
             pool: PoolConfig::new(),
-            retry: None,
             #[cfg(feature = "tls")]
             tls: TlsFiles::default(),
-            cache: cache_limits.cache(),
             cache_limits,
-            client: Client::Unmade,
-            asked: BTreeMap::new(),
-            fetches: BTreeMap::new(),
-            sleeping: BTreeMap::new(),
-            next_tag: 0,
-            metrics: WebhookMetrics::default(),
         })
     }
 
@@ -204,8 +157,8 @@ impl Webhook {
     /// Several fields of the name are joined to one string.
     pub fn include_header(mut self, name: &str) -> Self {
         let name = name.to_ascii_lowercase();
-        if !self.told.headers.contains(&name) {
-            self.told.headers.push(name);
+        if !self.engine.told.headers.contains(&name) {
+            self.engine.told.headers.push(name);
         }
         self
     }
@@ -213,7 +166,7 @@ impl Webhook {
     /// Tells the endpoint the port of the client too, which makes nearly every question another
     /// one for the cache.
     pub const fn include_peer_port(mut self) -> Self {
-        self.told.peer_port = true;
+        self.engine.told.peer_port = true;
         self
     }
 
@@ -223,7 +176,7 @@ impl Webhook {
     ///
     /// As [`FetchInfo::header`].
     pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Result<Self, ArgumentError> {
-        self.info = self.info.header(name, value)?;
+        self.engine.info = self.engine.info.header(name, value)?;
         Ok(self)
     }
 
@@ -233,7 +186,7 @@ impl Webhook {
     ///
     /// As [`FetchInfo::address`].
     pub fn address(mut self, address: &str) -> Result<Self, ArgumentError> {
-        self.info = self.info.address(address)?;
+        self.engine.info = self.engine.info.address(address)?;
         Ok(self)
     }
 
@@ -244,7 +197,7 @@ impl Webhook {
     ///
     /// As [`FetchInfo::timeouts`].
     pub fn timeouts(mut self, timeouts: FetchTimeouts) -> Result<Self, ArgumentError> {
-        self.info = self.info.timeouts(timeouts)?;
+        self.engine.info = self.engine.info.timeouts(timeouts)?;
         Ok(self)
     }
 
@@ -258,7 +211,7 @@ impl Webhook {
     /// in a way that may pass: the endpoint could not be reached, broke off, or answered with 429,
     /// 502, 503 or 504. Default: one attempt.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.retry = Some(policy);
+        self.engine.retry = Some(policy);
         self
     }
 
@@ -267,21 +220,21 @@ impl Webhook {
     pub fn cache(mut self, answers: usize, bytes: usize) -> Self {
         self.cache_limits.entries = answers;
         self.cache_limits.bytes = bytes;
-        self.cache = self.cache_limits.cache();
+        self.engine.cache = self.cache_limits.cache();
         self
     }
 
     /// Keeps no answer longer than this, whatever the endpoint allows. Default: one hour.
     pub fn cache_age(mut self, age: Duration) -> Self {
         self.cache_limits.age = age;
-        self.cache = self.cache_limits.cache();
+        self.engine.cache = self.cache_limits.cache();
         self
     }
 
     /// Uses the client connections of this vhost, with its TLS settings and its pool, instead of
     /// connections of its own. `cafile`, `certfile`, `keyfile` and `pool` then have no effect.
     pub const fn on_vhost(mut self, vhost: VhostId) -> Self {
-        self.client = Client::Given(vhost);
+        self.engine.client = Client::Given(vhost);
         self
     }
 
@@ -289,25 +242,17 @@ impl Webhook {
     /// [`Context::http_pool_metrics`](crate::Context::http_pool_metrics) and for rotating its
     /// identity. It goes with the vhost that the hook belongs to.
     pub const fn client_vhost(&self) -> Option<VhostId> {
-        match self.client {
-            Client::Given(vhost) | Client::Own(vhost) => Some(vhost),
-            Client::Unmade => None,
-        }
+        self.engine.client_vhost()
     }
 
     /// Forgets the answers that were kept.
     pub fn clear_cache(&mut self) {
-        self.cache.clear();
+        self.engine.cache.clear();
     }
 
     /// What it has done, and what it does now.
     pub fn metrics(&self) -> WebhookMetrics {
-        WebhookMetrics {
-            pending: self.asked.len(),
-            cached: self.cache.len(),
-            cached_bytes: self.cache.bytes(),
-            ..self.metrics
-        }
+        self.engine.metrics()
     }
 }
 
@@ -342,7 +287,7 @@ impl Webhook {
 impl Webhook {
     /// How the vhost for its connections is made, if it wants one of its own.
     pub(crate) fn client_config(&mut self, name: &str) -> Result<Option<VhostConfig>, VhostError> {
-        if self.client != Client::Unmade {
+        if self.engine.client != Client::Unmade {
             return Ok(None);
         }
         let mut config = VhostConfig::new("");
@@ -352,12 +297,12 @@ impl Webhook {
     }
 
     pub(crate) fn set_client(&mut self, vhost: VhostId) {
-        self.client = Client::Own(vhost);
+        self.engine.client = Client::Own(vhost);
     }
 
     #[cfg(feature = "tls")]
     fn with_tls(&mut self, config: VhostConfig, name: &str) -> Result<VhostConfig, VhostError> {
-        if !self.info.connect().is_tls() {
+        if !self.engine.info.connect().is_tls() {
             return Ok(config);
         }
         let problem = |problem| VhostError::Hook {
@@ -388,7 +333,7 @@ impl Webhook {
 
     #[cfg(not(feature = "tls"))]
     fn with_tls(&mut self, config: VhostConfig, name: &str) -> Result<VhostConfig, VhostError> {
-        if self.info.connect().is_tls() {
+        if self.engine.info.connect().is_tls() {
             return Err(VhostError::Hook {
                 name: name.to_owned(),
                 problem: "an https endpoint needs a crate feature that has TLS",
@@ -397,173 +342,23 @@ impl Webhook {
         Ok(config)
     }
 
-    /// Begins an attempt; gives the reason if that cannot be.
-    fn begin(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: HookRequestId,
-        body: Bytes,
-    ) -> Result<FetchId, HookError> {
-        let vhost = self.client_vhost().ok_or(WebhookError::NoClient);
-        let vhost = vhost.map_err(HookError::new)?;
-        let info = self.info.clone().body(body);
-        let fetch = cx.fetch_for_hook(vhost, info).map_err(HookError::new)?;
-        self.fetches.insert(fetch, id);
-        Ok(fetch)
-    }
-
-    /// What comes of a whole response.
-    fn judge(
-        &mut self,
-        cx: &Cx<'_>,
-        body: &[u8],
-        response: &Fetched,
-    ) -> Result<HookAnswer, Failed> {
-        if response.status != 200 {
-            let is_passing = matches!(response.status, 429 | 502 | 503 | 504);
-            return Err(Failed {
-                error: HookError::new(WebhookError::Status(response.status)),
-                again: if is_passing { Again::Later } else { Again::No },
-            });
-        }
-        let answer = verdict::read(&response.body).map_err(|error| Failed {
-            error: HookError::new(error),
-            again: Again::No,
-        })?;
-        let age = freshness(&response.headers);
-        self.cache.keep(body, &answer, age, cx.now());
-        Ok(answer)
-    }
-
-    /// Asks again if that is allowed and worth it; gives the reason if not.
-    fn try_again(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: HookRequestId,
-        mut asked: Asked,
-        failed: Failed,
-    ) -> Result<(), HookError> {
-        let delay = match (failed.again, &self.retry) {
-            (Again::AtOnce, _) if !asked.repeated => {
-                asked.repeated = true;
-                Duration::ZERO
-            }
-            (Again::AtOnce | Again::Later, Some(policy)) => {
-                let random = cx.inner.out.random.u64();
-                match asked.retries.next_delay(policy, random) {
-                    Some(delay) => delay,
-                    None => return Err(failed.error),
-                }
-            }
-            _ => return Err(failed.error),
-        };
-        self.metrics.retries += 1;
-        asked.place = if delay.is_zero() {
-            Place::Fetching(self.begin(cx, id, asked.body.clone())?)
-        } else {
-            self.next_tag += 1;
-            let tag = TimerTag(self.next_tag);
-            self.sleeping.insert(tag, id);
-            Place::Sleeping(tag, cx.set_timer(delay, tag))
-        };
-        self.asked.insert(id, asked);
-        Ok(())
-    }
-
-    fn finish(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: HookRequestId,
-        answer: Result<HookAnswer, HookError>,
-    ) {
-        if answer.is_err() {
-            self.metrics.failures += 1;
-        }
-        // Nobody waiting any more is not this hook's business.
-        let _ = cx.answer_hook(id, answer);
+    /// Who is told about its requests.
+    pub(crate) const fn answers(&mut self) -> &mut dyn HttpClientHandler {
+        &mut self.engine
     }
 }
 
 impl Hook for Webhook {
     fn ask(&mut self, cx: &mut Cx<'_>, request: &HookRequest<'_>) -> Result<HookAnswer, HookError> {
-        self.metrics.questions += 1;
-        let body = Bytes::from(question::write(request, &self.told));
-        if let Some(answer) = self.cache.find(&body, cx.now()) {
-            self.metrics.cache_hits += 1;
-            return Ok(answer);
-        }
-        let id = request.id();
-        let fetch = self.begin(cx, id, body.clone());
-        let fetch = fetch.inspect_err(|_| self.metrics.failures += 1)?;
-        let asked = Asked {
-            body,
-            retries: RetryState::new(),
-            repeated: false,
-            place: Place::Fetching(fetch),
-        };
-        self.asked.insert(id, asked);
-        Ok(HookAnswer::Later)
+        self.engine.ask(cx, request)
     }
 
     fn on_abandoned(&mut self, cx: &mut Cx<'_>, id: HookRequestId) {
-        let Some(asked) = self.asked.remove(&id) else {
-            return;
-        };
-        self.metrics.failures += 1;
-        match asked.place {
-            Place::Fetching(fetch) => {
-                self.fetches.remove(&fetch);
-                // One that is over has nothing to be given up.
-                let _ = cx.cancel_fetch(fetch);
-            }
-            Place::Sleeping(tag, timer) => {
-                self.sleeping.remove(&tag);
-                if let Some(timer) = timer {
-                    cx.cancel_timer(timer);
-                }
-            }
-        }
+        self.engine.on_abandoned(cx, id);
     }
 
     fn on_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag) {
-        let Some(id) = self.sleeping.remove(&tag) else {
-            return;
-        };
-        let Some(mut asked) = self.asked.remove(&id) else {
-            return;
-        };
-        match self.begin(cx, id, asked.body.clone()) {
-            Ok(fetch) => {
-                asked.place = Place::Fetching(fetch);
-                self.asked.insert(id, asked);
-            }
-            Err(error) => self.finish(cx, id, Err(error)),
-        }
-    }
-}
-
-/// The answers of the endpoint.
-impl HttpClientHandler for Webhook {
-    fn on_done(&mut self, cx: &mut Cx<'_>, fetch: FetchId, outcome: Result<Fetched, FetchError>) {
-        // One that was given up is nobody's.
-        let Some(id) = self.fetches.remove(&fetch) else {
-            return;
-        };
-        let Some(asked) = self.asked.remove(&id) else {
-            return;
-        };
-        let judged = match outcome {
-            Ok(response) => self.judge(cx, &asked.body, &response),
-            Err(error) => Err(Failed::by(error)),
-        };
-        match judged {
-            Ok(answer) => self.finish(cx, id, Ok(answer)),
-            Err(failed) => {
-                if let Err(error) = self.try_again(cx, id, asked, failed) {
-                    self.finish(cx, id, Err(error));
-                }
-            }
-        }
+        self.engine.on_timer(cx, tag);
     }
 }
 
@@ -571,50 +366,12 @@ impl HttpClientHandler for Webhook {
 impl fmt::Debug for Webhook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Webhook")
-            .field("info", &self.info)
+            .field("info", &self.engine.info)
             .field("pool", &self.pool)
-            .field("client", &self.client)
+            .field("client", &self.engine.client)
             .field("metrics", &self.metrics())
             .finish_non_exhaustive()
     }
-}
-
-/// An attempt without an answer.
-struct Failed {
-    error: HookError,
-    again: Again,
-}
-
-/// Whether a further attempt makes sense.
-enum Again {
-    /// The endpoint closed the connection, which says little about its state.
-    AtOnce,
-    Later,
-    No,
-}
-
-impl Failed {
-    fn by(error: FetchError) -> Self {
-        let again = match error.failure() {
-            FetchFailure::Io(_) | FetchFailure::Response(ResponseReadError::Closed) => {
-                Again::AtOnce
-            }
-            _ if error.is_retryable() => Again::Later,
-            _ => Again::No,
-        };
-        Self {
-            error: HookError::new(error),
-            again,
-        }
-    }
-}
-
-#[derive(Debug, Error)]
-enum WebhookError {
-    #[error("the webhook has no vhost for its connections")]
-    NoClient,
-    #[error("the endpoint answered with status {0} instead of 200")]
-    Status(u16),
 }
 
 #[cfg(all(feature = "tls", feature = "native-certs"))]
