@@ -31,3 +31,5 @@ mod sni;
 mod traces;
 #[path = "tls/trust.rs"]
 mod trust;
+#[path = "tls/webhooks.rs"]
+mod webhooks;

@@ -15,13 +15,16 @@ pub(super) fn write_string(out: &mut String, text: &str) {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             // U+2028 and U+2029 end lines in what once was JavaScript.
-            '\0'..='\u{1f}' | '\u{7f}' | '\u{2028}' | '\u{2029}' => {
-                out.push_str(&format!("\\u{:04x}", u32::from(char)));
-            }
+            '\u{2028}' | '\u{2029}' => escape(out, char),
+            _ if char.is_control() => escape(out, char),
             _ => out.push(char),
         }
     }
     out.push('"');
+}
+
+fn escape(out: &mut String, char: char) {
+    out.push_str(&format!("\\u{:04x}", u32::from(char)));
 }
 
 /// Appends a list of strings.
@@ -39,12 +42,12 @@ pub(super) fn write_strings<'a>(out: &mut String, texts: impl IntoIterator<Item 
 /// What a text says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
-    Array(Vec<Value>),
+    Array(Vec<Self>),
     Bool(bool),
     Null,
     /// Without a fraction, exponent or sign, and below 2^64; else `None`.
     Number(Option<u64>),
-    Object(BTreeMap<String, Value>),
+    Object(BTreeMap<String, Self>),
     String(String),
 }
 

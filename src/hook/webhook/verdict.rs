@@ -15,23 +15,14 @@ pub(super) fn read(body: &[u8]) -> Result<HookAnswer, VerdictError> {
     let Value::Object(mut answer) = json::read(body).map_err(VerdictError::Json)? else {
         return Err(VerdictError::Kind("answer", "an object"));
     };
-    let result = match answer.remove("result") {
-        Some(Value::String(result)) => result,
-        _ => {
-            return Err(VerdictError::Kind(
-                "result",
-                "\"allow\", \"deny\" or \"next\"",
-            ));
-        }
+    let Some(Value::String(result)) = answer.remove("result") else {
+        return Err(VerdictError::Kind("result", RESULTS));
     };
     match result.as_str() {
         "allow" => Ok(HookAnswer::Allow(grant(answer)?)),
         "deny" => Ok(HookAnswer::Deny(refuse(answer)?)),
         "next" => Ok(HookAnswer::Next),
-        _ => Err(VerdictError::Kind(
-            "result",
-            "\"allow\", \"deny\" or \"next\"",
-        )),
+        _ => Err(VerdictError::Kind("result", RESULTS)),
     }
 }
 
@@ -103,6 +94,8 @@ fn pairs(
         Some(_) => Err(VerdictError::Kind(field, "an object")),
     }
 }
+
+const RESULTS: &str = "\"allow\", \"deny\" or \"next\"";
 
 /// Why an answer is none.
 #[derive(Debug, Error, PartialEq, Eq)]
