@@ -482,7 +482,9 @@ impl Context {
             vhost.live -= 1;
             if mark.side == Side::Client {
                 vhost.http_pool.removed(mark.id);
-                self.inner.fetches.note_change(mark.vhost);
+                if vhost.http_pool.wants_service() {
+                    self.inner.fetches.note_change(mark.vhost);
+                }
             }
         }
         vhost::bury(&mut self.inner, &mut self.parts, mark.vhost);

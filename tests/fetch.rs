@@ -14,6 +14,10 @@ mod common;
 mod deadlines;
 #[path = "fetch/ends.rs"]
 mod ends;
+#[path = "fetch/faults.rs"]
+mod faults;
+#[path = "fetch/ours.rs"]
+mod ours;
 #[path = "fetch/pooling.rs"]
 mod pooling;
 #[path = "fetch/redirects.rs"]

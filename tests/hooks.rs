@@ -24,13 +24,14 @@ use wsloop::{
 };
 
 type Answer = Result<HookAnswer, HookError>;
+type Ask = Box<dyn FnMut(&mut Cx<'_>, &HookRequest<'_>) -> Answer + Send>;
 
 /// Writes down what it is asked and told, and answers as the test says.
 pub(crate) struct Told {
     name: &'static str,
     log: Log,
     ids: Ids,
-    answer: Box<dyn FnMut(&mut Cx<'_>, &HookRequest<'_>) -> Answer + Send>,
+    answer: Ask,
 }
 
 /// The questions that were asked, in order.

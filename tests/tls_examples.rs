@@ -34,6 +34,22 @@ fn three_clients_are_known_by_their_certificates_and_one_comes_back_with_a_new_o
 }
 
 #[test]
+fn a_hundred_requests_share_four_connections_until_the_certificate_is_replaced() {
+    let said = run("https_client");
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "100 responses, the last one: you are anna",
+            "4 connections opened, used again 96 times; 4 open, 4 of them idle",
+            "replacing the certificate",
+            "100 responses, the last one: you are bert",
+            "8 connections opened, used again 192 times; 4 open, 4 of them idle",
+        ]
+    );
+}
+
+#[test]
 fn each_name_is_answered_by_its_vhost_with_its_certificate() {
     let said = run("sni_vhosts");
     let lines: Vec<_> = said.lines().collect();

@@ -206,9 +206,12 @@ impl Lift<'_> {
             http.state = State::Over;
             return self.inner.fetches.requeue_first(id);
         }
-        let Some(fetch) = self.inner.fetches.get_mut(id) else {
-            http.state = State::Over;
-            return;
+        let pooled = http.pooled;
+        let fetch = self.inner.fetches.get_mut(id);
+        let Some(fetch) = fetch.filter(|fetch| !fetch.cancelled) else {
+            self.give_back(pooled);
+            let failed = (FetchStage::PoolWait, FetchFailure::Aborted);
+            return table::end(self.inner, self.parts, id, Some(failed));
         };
         fetch.reused = reused;
         fetch.attempts += u32::from(reused);

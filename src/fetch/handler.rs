@@ -15,7 +15,9 @@ use crate::wsi::Cx;
 ///
 /// Every fetch ends in exactly one [`on_done`](Self::on_done), also when the context is dropped,
 /// and never inside the call that began it. Callbacks never nest. One object serves all requests;
-/// what belongs to one of them it keeps under its [`FetchId`].
+/// what belongs to one of them it keeps under its [`FetchId`]. A panic in a callback leaves
+/// [`Context::service`](crate::Context::service) as a panic; the request that it was about is
+/// dropped with its connection and without `on_done`, everything else goes on.
 ///
 /// ```
 /// use wsloop::{Cx, FetchError, FetchId, Fetched, HttpClientHandler};

@@ -51,8 +51,15 @@ impl Lift<'_> {
 
     /// Ends a request from outside of its connection: its time is over.
     pub(crate) fn fail_fetch(&mut self, id: FetchId, failure: FetchFailure) {
-        if self.own_fetch() == Some(id) {
-            return self.fail_own_fetch(failure);
+        if let Role::HttpClient(http) = &self.conn.role {
+            return match http.state {
+                State::Assigned(own) if own == id => {
+                    self.give_back(http.pooled);
+                    let failed = (FetchStage::PoolWait, failure);
+                    table::end(self.inner, self.parts, id, Some(failed));
+                }
+                _ => self.fail_own_fetch(failure),
+            };
         }
         // It is being dialled for.
         if let Role::Client(client) = &self.conn.role {

@@ -53,8 +53,7 @@ impl Lift<'_> {
 
     fn read_response(&mut self, input: &[u8]) -> usize {
         let mut used = 0;
-        loop {
-            let Some(id) = self.own_fetch() else { break };
+        while let Some(id) = self.own_fetch() {
             let paused = self.is_paused(id);
             let Role::HttpClient(http) = &mut self.conn.role else {
                 break;
@@ -170,6 +169,8 @@ impl Lift<'_> {
         if let Some(fetch) = self.inner.fetches.get_mut(id) {
             fetch.key = info.pool_key();
             fetch.info = info;
+            fetch.attempts = 0;
+            fetch.repeated = false;
             if !hop.keeps_body {
                 fetch.upload = None;
             }
@@ -198,10 +199,7 @@ impl Lift<'_> {
 
     fn drain_response(&mut self, input: &[u8]) -> usize {
         let mut used = 0;
-        loop {
-            let Role::HttpClient(http) = &mut self.conn.role else {
-                break;
-            };
+        while let Role::HttpClient(http) = &mut self.conn.role {
             let State::Draining(reader, left) = &mut http.state else {
                 break;
             };
@@ -290,7 +288,7 @@ impl Lift<'_> {
     }
 
     /// Gives the connection back to its pool, or to its end.
-    fn give_back(&mut self, keeps: bool) {
+    pub(super) fn give_back(&mut self, keeps: bool) {
         let now = self.inner.out.now;
         let stopping = self.inner.shutting_down || self.transport_failed();
         let send = &mut self.conn.send;
@@ -313,6 +311,8 @@ impl Lift<'_> {
         if vhost.http_pool.release(send.id, Reusable::Yes, now) == Released::Idle {
             http.state = State::Idle;
             send.deadlines.stage = saturating_add(now, lifetime);
+        }
+        if vhost.http_pool.wants_service() {
             self.inner.fetches.note_change(send.vhost);
         }
     }

@@ -13,9 +13,7 @@ use crate::context::Parts;
 use crate::error::{Gone, VhostError};
 use crate::hook::HookPlace;
 use crate::http::HeaderList;
-use crate::http::client::{
-    BodyWriteError, Freshness, Pool, PoolMetrics, RedirectPolicy, Redirects,
-};
+use crate::http::client::{BodyWriteError, Freshness, Pool, PoolMetrics, Redirects};
 use crate::id::{FetchId, VhostId, WsiId};
 use crate::inner::{Inner, TimerKind, Vhost, VhostState};
 use crate::timer::{TimerKey, saturating_add};
@@ -260,15 +258,17 @@ impl Vhost {
 impl Inner {
     /// Begins a request: checked and named now, sent when no callback runs.
     pub(crate) fn fetch(&mut self, vhost: VhostId, info: FetchInfo) -> Result<FetchId, FetchError> {
-        self.fetch_for(vhost, info, None)
+        let handler = self.vhost(vhost);
+        let handler = handler.and_then(|vhost| vhost.http_client(info.handler_key()));
+        self.fetch_for(handler.map(FetchOwner::Handler), vhost, info)
     }
 
-    /// The same, for an owner that is not one of the vhost's handlers.
+    /// The same for a certain owner.
     pub(crate) fn fetch_for(
         &mut self,
+        owner: Option<FetchOwner>,
         vhost: VhostId,
         info: FetchInfo,
-        owner: Option<FetchOwner>,
     ) -> Result<FetchId, FetchError> {
         let refuse = |info: &FetchInfo, failure| {
             Err(FetchError::new(
@@ -281,11 +281,7 @@ impl Inner {
             return refuse(&info, FetchFailure::Shutdown);
         }
         let active = |vhost: &&Vhost| vhost.state == VhostState::Active;
-        let Some(known) = self.vhost(vhost).filter(active) else {
-            return refuse(&info, FetchFailure::UnknownHandler);
-        };
-        let handler = || known.http_client(info.handler_key());
-        let Some(owner) = owner.or_else(|| handler().map(FetchOwner::Handler)) else {
+        let (Some(known), Some(owner)) = (self.vhost(vhost).filter(active), owner) else {
             return refuse(&info, FetchFailure::UnknownHandler);
         };
         if info.connect().is_tls() && !known.has_client_tls() {
@@ -309,7 +305,7 @@ impl Inner {
     ) -> Option<FetchId> {
         let now = self.out.now;
         let total = info.own_timeouts().total;
-        let redirects = info.redirect_policy().map(RedirectPolicy::clone);
+        let redirects = info.redirect_policy().cloned();
         let fetch = Box::new(Fetch {
             vhost,
             owner,

@@ -188,7 +188,8 @@ fn next_leaves_the_decision_to_the_chain() {
 
 #[test]
 fn a_refusal_to_answer_properly_is_a_failure() {
-    let answers: [(fn() -> Response, &str); 7] = [
+    type Give = fn() -> Response;
+    let answers: [(Give, &str); 7] = [
         (|| Response::json(200, ""), "ends early"),
         (|| Response::html(200, "<p>welcome"), "not JSON"),
         (|| Response::json(200, r#"{"result":"maybe"}"#), "result"),

@@ -233,8 +233,7 @@ fn ended(with_notify: bool) -> Outcome {
     }
     server.peer.shutdown_write();
     site.lab.turn();
-    let outcome = site.keeper.0.lock().unwrap().remove(0);
-    outcome
+    site.keeper.0.lock().unwrap().remove(0)
 }
 
 #[test]

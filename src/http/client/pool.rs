@@ -415,6 +415,12 @@ impl<K: Ord + Clone, C: Ord + Copy, W: PartialEq + Copy> Pool<K, C, W> {
         since.checked_add(self.config.idle_lifetime)
     }
 
+    /// Whether somebody waits, or something has to be closed: then a change is a reason to call
+    /// [`next_grant`](Self::next_grant) and [`take_closing`](Self::take_closing).
+    pub fn wants_service(&self) -> bool {
+        !self.waiting.is_empty() || !self.closing.is_empty()
+    }
+
     /// Idle connections that are off the account and have to be closed.
     pub fn take_closing(&mut self) -> Vec<C> {
         std::mem::take(&mut self.closing)

@@ -43,7 +43,9 @@ impl RedirectPolicy {
         self
     }
 
-    /// Follows no redirect to another scheme, host or port.
+    /// Follows no redirect to another scheme, host or port. Worth it where a vhost has a client
+    /// certificate, which it shows to every server that asks, and where a server must not be able to
+    /// make this program ask others.
     pub const fn same_origin(mut self) -> Self {
         self.other_origins = false;
         self

@@ -1,0 +1,198 @@
+//! Requests over HTTPS through a pool of connections, with an authority and a certificate of one's
+//! own.
+//!
+//!     cargo run --example https_client [--ca PEM] [--cert PEM --key PEM] [--method M] [--body TEXT]
+//!         [--times N] [--connections N] [--follow] [--quiet] URL
+//!
+//! `--ca` is whose servers are good, for `https`; `--cert` and `--key` are shown to servers that
+//! ask. The request is made `--times` times, over at most `--connections` connections; the status
+//! is 1 if one of them gave no response. At the end the statistics of the pool are told.
+//!
+//! Without arguments it shows itself: an endpoint in the same process that demands certificates is
+//! asked 100 times over 4 connections, and then the certificate is replaced.
+#![allow(clippy::print_stdout, reason = "an example talks to its user")]
+
+#[path = "support/args.rs"]
+mod args;
+#[path = "support/pki.rs"]
+mod pki;
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use self::{args::Args, pki::Pki};
+use wsloop::tls::{ClientAuth, ClientTls, ClientTrust, Identity, Roots, ServerTls};
+use wsloop::{
+    Context, ContextConfig, Cx, FetchError, FetchId, FetchInfo, Fetched, HttpClientHandle,
+    HttpClientHandler, ListenConfig, Method, Mount, PlaintextPolicy, PoolConfig, RedirectPolicy,
+    Response, VhostConfig, VhostId,
+};
+
+/// Counts what comes of the requests, and shows the bodies.
+#[derive(Default)]
+struct Answers {
+    quiet: bool,
+    done: usize,
+    last: String,
+    error: Option<FetchError>,
+}
+
+impl HttpClientHandler for Answers {
+    fn on_done(&mut self, _: &mut Cx<'_>, _: FetchId, outcome: Result<Fetched, FetchError>) {
+        self.done += 1;
+        match outcome {
+            Ok(response) => {
+                self.last = String::from_utf8_lossy(&response.body).into_owned();
+                if !self.quiet {
+                    println!("{} {}", response.status, response.url);
+                    print!("{}", self.last);
+                }
+            }
+            Err(error) => self.error = Some(error),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    args::exit("https_client", run(Args::new()))
+}
+
+fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
+    if args.is_empty() {
+        return show();
+    }
+    let (follow, quiet) = (args.switch("--follow"), args.switch("--quiet"));
+    let [ca, cert, key] = args.values::<PathBuf, 3>(["--ca", "--cert", "--key"])?;
+    let [method, body] = args.values::<String, 2>(["--method", "--body"])?;
+    let [times, connections] = args.values::<String, 2>(["--times", "--connections"])?;
+    let url = args.word()?.ok_or("a URL is missing")?;
+    let tls = match (ca, cert, key) {
+        (None, ..) => None,
+        (Some(ca), None, None) => Some(ClientTls::new(Roots::from_pem_file(ca)?)),
+        (Some(ca), Some(cert), Some(key)) => {
+            let tls = ClientTls::new(Roots::from_pem_file(ca)?);
+            Some(tls.identity(Identity::from_pem_files(cert, key)?))
+        }
+        _ => return Err("--cert and --key go together".into()),
+    };
+    let method = Method::new(method.as_deref().unwrap_or("GET"))?;
+    let mut info = FetchInfo::new(method, &url)?;
+    if let Some(body) = body {
+        info = info.body(body);
+    }
+    if follow {
+        info = info.redirects(RedirectPolicy::new());
+    }
+    let number = |text: Option<String>| text.map_or(Ok(1), |text| text.parse());
+    let mut client = Client::new(tls, number(connections)?, quiet)?;
+    client.ask(&info, number(times)?)?;
+    client.tell_pool()
+}
+
+/// A context with a vhost for clients.
+struct Client {
+    context: Context,
+    vhost: VhostId,
+    answers: HttpClientHandle<Answers>,
+}
+
+impl Client {
+    fn new(
+        tls: Option<ClientTls>,
+        connections: usize,
+        quiet: bool,
+    ) -> Result<Self, Box<dyn Error>> {
+        let mut context = Context::new(ContextConfig::new())?;
+        let pool = PoolConfig::new().per_origin(connections).waiting(100_000);
+        let mut config = VhostConfig::new("client").http_pool(pool);
+        if let Some(tls) = tls {
+            config = config.client_tls(tls);
+        }
+        let answers = config.add_http_client(Answers {
+            quiet,
+            ..Answers::default()
+        });
+        Ok(Self {
+            vhost: context.create_vhost(config)?,
+            context,
+            answers,
+        })
+    }
+
+    /// Makes the request so many times at once, and waits for all that comes of it.
+    fn ask(&mut self, info: &FetchInfo, times: usize) -> Result<(), Box<dyn Error>> {
+        let answers = self.context.http_client(self.answers);
+        let before = answers.map_or(0, |answers| answers.done);
+        for _ in 0..times {
+            self.context.fetch(self.vhost, info.clone())?;
+        }
+        loop {
+            let answers = self.context.http_client(self.answers).ok_or("no handler")?;
+            if answers.done == before + times {
+                return answers
+                    .error
+                    .take()
+                    .map_or(Ok(()), |error| Err(error.into()));
+            }
+            self.context.service(None)?;
+        }
+    }
+
+    fn tell_pool(&self) -> Result<(), Box<dyn Error>> {
+        let pool = self.context.http_pool_metrics(self.vhost)?;
+        println!(
+            "{} connections opened, used again {} times; {} open, {} of them idle",
+            pool.opened, pool.reused, pool.open, pool.idle
+        );
+        Ok(())
+    }
+}
+
+fn show() -> Result<(), Box<dyn Error>> {
+    let pki = Pki::new("https_client")?;
+    let identity = |name: &str| -> Result<Identity, Box<dyn Error>> {
+        let (cert, key) = pki.client(name)?;
+        Ok(Identity::from_pem_files(cert, key)?)
+    };
+    let tls = ClientTls::new(Roots::from_pem_file(pki.ca())?).identity(identity("anna")?);
+    let mut client = Client::new(Some(tls), 4, true)?;
+    let address = endpoint(&mut client.context, &pki)?;
+    let info = FetchInfo::get(&format!("https://localhost:{}/who", address.port()))?;
+    // The name is in the certificate; looking it up is not what this is about.
+    let info = info.addresses(vec![address])?;
+    for name in ["anna", "bert"] {
+        if name == "bert" {
+            println!("replacing the certificate");
+            client
+                .context
+                .set_client_identity(client.vhost, identity(name)?)?;
+        }
+        client.ask(&info, 100)?;
+        let answers = client.context.http_client(client.answers);
+        let last = answers.map_or("", |answers| answers.last.trim_end());
+        println!("100 responses, the last one: {last}");
+        client.tell_pool()?;
+    }
+    Ok(())
+}
+
+/// A vhost in the same context that demands a certificate and says whose it was.
+fn endpoint(context: &mut Context, pki: &Pki) -> Result<SocketAddr, Box<dyn Error>> {
+    let (cert, key) = pki.server("server", &["localhost"])?;
+    let trust = ClientTrust::new(Roots::from_pem_file(pki.ca())?);
+    let tls = ServerTls::new(Identity::from_pem_files(cert, key)?);
+    let listen = ListenConfig::new("127.0.0.1:0".parse()?).tls(PlaintextPolicy::Reject);
+    let config = VhostConfig::new("localhost")
+        .listen(listen)
+        .server_tls(tls.client_auth(ClientAuth::Required(trust)))
+        .mount(Mount::call("/who", |request| {
+            let peer = request.peer_identity();
+            let name = peer.as_ref().and_then(|peer| peer.common_name());
+            Response::text(200, format!("you are {}\n", name.unwrap_or("nobody")))
+        }));
+    let vhost = context.create_vhost(config)?;
+    let addresses = context.listen_addrs(vhost);
+    Ok(*addresses.first().ok_or("no listener")?)
+}
