@@ -468,7 +468,8 @@ impl Refuse {
         }
     }
 
-    /// Adds headers to the response.
+    /// Adds headers to the response. Those that frame it, such as `Content-Length`, are left out:
+    /// the library writes them.
     pub fn headers(mut self, headers: HeaderList) -> Self {
         self.headers = headers;
         self

@@ -13,6 +13,7 @@ use crate::hook::{Asking, Grant, HookPurpose};
 use crate::http::HeaderList;
 use crate::http::body::Framing;
 use crate::http::head::{HeadLimits, HeadScanner, RequestHead};
+use crate::http::response::is_framing_field;
 use crate::http::write_response;
 use crate::id::{RequestId, VhostId};
 use crate::inner::{VhostProtocol, VhostState};
@@ -676,8 +677,11 @@ impl Lift<'_> {
 
     pub(crate) fn respond_with(&mut self, status: u16, headers: &HeaderList, body: &[u8]) {
         let tx = &mut self.conn.send.tx;
+        // A 426 names what to upgrade to (RFC 9110 section 15.5.22); the rest frames the response.
+        let fit = |name: &str| !is_framing_field(name) || name.eq_ignore_ascii_case("upgrade");
+        let headers = headers.iter().filter(|(name, _)| fit(name));
         tx.append(&mut self.inner.out.pool, |tail| {
-            write_response(tail, status, headers.iter(), body);
+            write_response(tail, status, headers, body);
         });
     }
 

@@ -109,6 +109,28 @@ fn a_refusal_is_an_http_response_with_status_headers_and_body() {
 }
 
 #[test]
+fn a_refusals_headers_cannot_frame_its_response() {
+    let mut world = filtering(|_, _| {
+        let fields = headers(&[
+            ("Content-Length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("Connection", "keep-alive"),
+            ("Upgrade", "websocket"),
+            ("X-Why", "no"),
+        ]);
+        Err(Refuse::new(426).headers(fields).body("go away"))
+    });
+    let peer = world.dial();
+    peer.write(&request("/")).unwrap();
+    world.turn();
+    assert_eq!(
+        text(peer.read()),
+        "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nX-Why: no\r\n\
+         Content-Length: 7\r\nConnection: close\r\n\r\ngo away"
+    );
+}
+
+#[test]
 fn the_filter_sees_the_request() {
     let lines = Slot::new();
     let seen = lines.clone();

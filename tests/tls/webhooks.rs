@@ -172,7 +172,7 @@ impl Site {
         hook.metrics().pending
     }
 
-    fn dial(&mut self, count: usize) -> Vec<Client> {
+    fn dial(&self, count: usize) -> Vec<Client> {
         (0..count)
             .map(|number| {
                 let peer = self.world.net.dial(addr()).unwrap();
@@ -183,7 +183,7 @@ impl Site {
     }
 
     /// Whether all of them get their messages back, with no time passing.
-    fn echo(&mut self, clients: &mut [Client]) -> bool {
+    fn echo(&mut self, clients: &[Client]) -> bool {
         for client in clients.iter() {
             client.peer.write(&masked(0x81, b"alive")).unwrap();
         }
@@ -250,7 +250,7 @@ fn a_thousand_clients_pass_through_a_pool_of_eight() {
     let pool = site.pool();
     assert_eq!((site.most_open, pool.opened, pool.reused), (8, 8, 992));
     assert_eq!(*site.endpoint.askers.lock().unwrap(), ["asker"]);
-    assert!(site.echo(&mut clients));
+    assert!(site.echo(&clients));
     assert_empty(site, clients);
 }
 
@@ -270,13 +270,13 @@ fn an_endpoint_that_dies_and_comes_back_loses_no_client_when_attempts_are_repeat
     );
     let (mut allowed, mut rest): (Vec<_>, Vec<_>) =
         clients.into_iter().partition(|client| client.status == 101);
-    assert!(site.echo(&mut allowed), "nobody who was allowed is lost");
+    assert!(site.echo(&allowed), "nobody who was allowed is lost");
     assert_eq!(count(&mut rest, 0), rest.len());
     site.start();
     site.pass(SECOND * 10);
     assert_eq!(count(&mut rest, 101), rest.len());
     assert!(site.most_open <= 8);
-    assert!(site.echo(&mut allowed) && site.echo(&mut rest));
+    assert!(site.echo(&allowed) && site.echo(&rest));
     allowed.append(&mut rest);
     assert_empty(site, allowed);
 }
@@ -300,7 +300,7 @@ fn an_endpoint_that_dies_and_comes_back_refuses_meanwhile_without_further_attemp
     let mut late = site.dial(50);
     site.pass(SECOND);
     assert_eq!(count(&mut late, 101), 50);
-    assert!(site.echo(&mut allowed) && site.echo(&mut late));
+    assert!(site.echo(&allowed) && site.echo(&late));
     allowed.append(&mut late);
     drop(refused);
     assert_empty(site, allowed);
@@ -315,7 +315,7 @@ fn an_endpoint_that_hangs_for_a_minute_stalls_nobody_who_is_connected() {
     site.endpoint.hangs.store(true, Ordering::Relaxed);
     let mut waiting = site.dial(100);
     for second in 0..60 {
-        assert!(site.echo(&mut clients), "in second {second}");
+        assert!(site.echo(&clients), "in second {second}");
         site.pass(SECOND);
         if second == 10 {
             waiting.append(&mut site.dial(10));
@@ -327,7 +327,7 @@ fn an_endpoint_that_hangs_for_a_minute_stalls_nobody_who_is_connected() {
     let mut late = site.dial(20);
     site.pass(SECOND);
     assert_eq!(count(&mut late, 101), 20);
-    assert!(site.echo(&mut clients) && site.echo(&mut late));
+    assert!(site.echo(&clients) && site.echo(&late));
     clients.append(&mut late);
     drop(waiting);
     assert_empty(site, clients);
