@@ -7,6 +7,7 @@ mod question;
 mod verdict;
 
 use std::fmt;
+use std::net::SocketAddr;
 #[cfg(feature = "tls")]
 use std::path::PathBuf;
 use std::time::Duration;
@@ -187,6 +188,16 @@ impl Webhook {
     /// As [`FetchInfo::address`].
     pub fn address(mut self, address: &str) -> Result<Self, ArgumentError> {
         self.engine.info = self.engine.info.address(address)?;
+        Ok(self)
+    }
+
+    /// Dials these addresses instead, in this order of preference, and looks up no name.
+    ///
+    /// # Errors
+    ///
+    /// As [`FetchInfo::addresses`].
+    pub fn addresses(mut self, addresses: Vec<SocketAddr>) -> Result<Self, ArgumentError> {
+        self.engine.info = self.engine.info.addresses(addresses)?;
         Ok(self)
     }
 
