@@ -144,8 +144,10 @@ fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
     if let Some(ca) = ca {
         webhook = webhook.cafile(ca);
     }
-    if let (Some(cert), Some(key)) = (cert, key) {
-        webhook = webhook.certfile(cert).keyfile(key);
+    match (cert, key) {
+        (None, None) => {}
+        (Some(cert), Some(key)) => webhook = webhook.certfile(cert).keyfile(key),
+        _ => return Err("--cert and --key go together".into()),
     }
     let retry = RetryPolicy::builder().delays([Duration::from_millis(500)]);
     let webhook = webhook

@@ -19,6 +19,7 @@
 //! | [`Protocol`] | the callbacks, with the data per vhost (`self`) and per connection (`Session`) | protocol, vhd, pss |
 //! | [`Cx`], [`Peer`] | the loop and the other connections, from a callback | `lws_get_context`, `lws_callback_all_protocol` |
 //! | [`ClientConnectInfo`] | what to dial and what to say | `lws_client_connect_info` |
+//! | [`Hook`], [`HookChain`] | who may connect, asked before the protocol | `LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION` |
 //! | [`RetryPolicy`] | back-off, and when silence is too long | `lws_retry_bo_t` |
 //! | [`CancelService`] | wakes the loop from any thread | `lws_cancel_service` |
 //!

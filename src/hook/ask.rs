@@ -306,8 +306,6 @@ impl Lift<'_> {
     fn failed(&mut self, cursor: Cursor, error: HookError, policy: OnFailure) -> Option<Ruling> {
         let slot = self.parts.hooks.get(cursor.place.chain as usize);
         if let Some(hook) = slot.and_then(|slot| slot.hooks.get(cursor.place.at)) {
-            #[cfg(feature = "log")]
-            log::warn!("hook {:?}: {error}", hook.name);
             let mut cx = crate::context::Context::bare_cx(self.inner);
             let vhost = self.conn.send.vhost;
             let observer = &mut self.parts.observer;
