@@ -103,6 +103,12 @@
 //! }
 //! ```
 //!
+//! # HTTP requests
+//!
+//! [`Cx::fetch`] makes an HTTP request as a client of a vhost, over a pool of connections that
+//! show the vhost's certificate; an [`HttpClientHandler`] is told what comes of it. [`FetchInfo`]
+//! says what to ask for: method, headers, a body as bytes or in pieces, deadlines, redirects.
+//!
 //! # In somebody else's loop
 //!
 //! [`Context`] has a descriptor ([`AsFd`](std::os::fd::AsFd)) that is readable when there is

@@ -4,6 +4,7 @@
 use super::error::{FetchFailure, FetchStage};
 use super::info::FetchInfo;
 use super::table;
+use crate::client::ArgumentError;
 use crate::conn::{Conn, Flags, Role};
 use crate::error::{ConnectError, ConnectFailure};
 use crate::http::client::{BodyWriter, Method, ResponseReader, ResponseTo};
@@ -103,6 +104,7 @@ impl HttpClientRole {
         matches!(&self.state, State::Busy(exchange) if exchange.held)
     }
 
+    #[cfg(feature = "tls")]
     pub(crate) fn note_truncation(&mut self) {
         self.truncated = true;
     }
@@ -223,11 +225,14 @@ impl Lift<'_> {
         let max_body = fetch.info.body_limit(settings.limits.body_bytes);
         let reader = ResponseReader::new(to, settings.limits.head, max_body);
         let streams = fetch.upload.is_some();
-        let Some(body) = write_request(&mut self.conn.send, &mut self.inner.out, &fetch.info)
-        else {
-            http.state = State::Over;
-            let failed = (FetchStage::Argument, FetchFailure::UnknownHandler);
-            return table::end(self.inner, self.parts, id, Some(failed));
+        let written = write_request(&mut self.conn.send, &mut self.inner.out, &fetch.info);
+        let body = match written {
+            Ok(body) => body,
+            Err(error) => {
+                http.state = State::Over;
+                let failed = (FetchStage::Argument, error.into());
+                return table::end(self.inner, self.parts, id, Some(failed));
+            }
         };
         http.state = State::Busy(Box::new(Exchange {
             fetch: id,
@@ -324,6 +329,7 @@ impl Lift<'_> {
         self.conn.send.flags -= Flags::WANT_WRITABLE;
         let Some(id) = self.own_fetch() else { return };
         let fetch = self.inner.fetches.get_mut(id);
+        let fetch = fetch.filter(|fetch| !fetch.cancelled);
         let Some(upload) = fetch.and_then(|fetch| fetch.upload.as_mut()) else {
             return;
         };
@@ -359,16 +365,16 @@ fn write_request(
     send: &mut crate::conn::SendHalf,
     out: &mut crate::inner::Out,
     info: &FetchInfo,
-) -> Option<BodyWriter> {
+) -> Result<BodyWriter, ArgumentError> {
     let host = info.connect().host_header();
-    // It was checked when the fetch began, or when the redirect was followed.
-    let request = info.outgoing(&host).ok()?;
-    let mut body = None;
+    let request = info.outgoing(&host)?;
+    let mut body = BodyWriter::none();
     send.tx
-        .append(&mut out.pool, |tail| body = Some(request.write(tail)));
+        .append(&mut out.pool, |tail| body = request.write(tail));
     if let Some(bytes) = info.body_bytes() {
-        body.as_mut()?.written_elsewhere(bytes.len() as u64).ok()?;
+        // The length that was declared is that of these bytes.
+        body = BodyWriter::none();
         send.tx.append_shared(&mut out.pool, bytes);
     }
-    body
+    Ok(body)
 }

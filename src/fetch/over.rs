@@ -118,10 +118,7 @@ impl Lift<'_> {
     /// Whether the connection is over; the request that it had has then gone on or ended.
     pub(crate) fn conclude_fetch(&mut self) -> bool {
         let aborted = self.conn.send.flags.contains(Flags::ABORT);
-        let cancelled = self.own_fetch().is_some_and(|id| {
-            let fetch = self.inner.fetches.get(id);
-            fetch.is_none_or(|fetch| fetch.cancelled)
-        });
+        let cancelled = self.own_fetch().is_some_and(|id| self.is_cancelled(id));
         let cause = aborted.then(|| self.abort_failure());
         let Role::HttpClient(http) = &mut self.conn.role else {
             return false;

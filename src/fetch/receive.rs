@@ -35,6 +35,11 @@ impl Lift<'_> {
         fetch.is_some_and(|fetch| fetch.paused && !fetch.cancelled)
     }
 
+    pub(super) fn is_cancelled(&self, id: FetchId) -> bool {
+        let fetch = self.inner.fetches.get(id);
+        fetch.is_none_or(|fetch| fetch.cancelled)
+    }
+
     /// Bytes of a response; how many are done.
     pub(crate) fn on_fetch_bytes(&mut self, input: &[u8]) -> usize {
         let Role::HttpClient(http) = &mut self.conn.role else {
@@ -54,13 +59,16 @@ impl Lift<'_> {
     fn read_response(&mut self, input: &[u8]) -> usize {
         let mut used = 0;
         while let Some(id) = self.own_fetch() {
-            let paused = self.is_paused(id);
+            let (paused, cancelled) = (self.is_paused(id), self.is_cancelled(id));
             let Role::HttpClient(http) = &mut self.conn.role else {
                 break;
             };
             let Some(exchange) = http.exchange() else {
                 break;
             };
+            if cancelled {
+                exchange.fail(FetchFailure::Aborted);
+            }
             if exchange.failure.is_some() {
                 return input.len();
             }
@@ -179,7 +187,8 @@ impl Lift<'_> {
         if let Some(mark) = &mut self.inner.lifted {
             mark.fetch = None;
         }
-        let sent = self.conn.send.tx.is_empty();
+        let Conn { io, send, .. } = &*self.conn;
+        let sent = io.as_ref().is_some_and(|io| io.is_flushed(&send.tx));
         let now = self.inner.out.now;
         let send = &mut self.conn.send;
         send.flags -= Flags::WANT_WRITABLE;

@@ -49,6 +49,44 @@ fn a_request_can_be_given_up_wherever_it_is() {
 }
 
 #[test]
+fn after_it_was_given_up_in_a_callback_nothing_more_comes_but_the_end() {
+    for act in ["response", "body", "writable"] {
+        let mut site = Site::new();
+        site.keeper.set(|acts| {
+            let place = match act {
+                "response" => &mut acts.response,
+                "body" => &mut acts.body,
+                _ => &mut acts.writable,
+            };
+            *place = Some(Box::new(|cx, id| {
+                cx.cancel_fetch(id).unwrap();
+                Ok(())
+            }));
+        });
+        let info = FetchInfo::post(crate::common::URL, "x").unwrap().streamed();
+        let streams = act == "writable";
+        site.fetch(if streams {
+            info.streamed_body(None)
+        } else {
+            info
+        });
+        if !streams {
+            let peer = site.accept();
+            let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\n\r\n";
+            site.answer(&peer, answer);
+        }
+        let told = site.keeper.take();
+        let expected = if act == "body" { 3 } else { 2 };
+        assert_eq!(told.len(), expected, "{act}: {told:?}");
+        let Some(Told::Done(Err(error))) = told.last() else {
+            panic!("{act}: {told:?}");
+        };
+        assert!(matches!(error.failure(), FetchFailure::Aborted), "{error}");
+        assert_eq!((site.counts(), site.context.connections()), ((0, 0, 0), 0));
+    }
+}
+
+#[test]
 fn what_cannot_be_fetched_is_refused_by_the_call() {
     let mut site = Site::new();
     let tls = FetchInfo::get("https://10.0.0.7/").unwrap();

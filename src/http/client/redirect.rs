@@ -493,7 +493,7 @@ pub enum LocationError {
     /// More than one `Location`.
     #[error("there is more than one")]
     Several,
-    /// More than [`MAX_LOCATION`] bytes.
+    /// Longer than any that is read.
     #[error("it is longer than {MAX_LOCATION} bytes")]
     TooLong,
     /// A user or password.

@@ -189,6 +189,13 @@ enum Left {
 }
 
 impl BodyWriter {
+    /// The writer of no body, or of one that is complete.
+    pub const fn none() -> Self {
+        Self {
+            state: Left::Nothing,
+        }
+    }
+
     fn new(length: BodyLength) -> Self {
         let state = match length {
             BodyLength::Chunked => Left::Chunks,
@@ -226,23 +233,6 @@ impl BodyWriter {
             }
             Left::Nothing => Err(BodyWriteError::TooLong),
         }
-    }
-
-    /// Counts bytes of a declared body that are sent from somewhere else.
-    ///
-    /// # Errors
-    /// [`BodyWriteError::TooLong`] when the body would be longer than the head says, or is chunked.
-    pub fn written_elsewhere(&mut self, length: u64) -> Result<(), BodyWriteError> {
-        let left = match (self.state, length) {
-            (_, 0) => return Ok(()),
-            (Left::Bytes(left), length) => left.checked_sub(length),
-            (Left::Chunks | Left::Nothing, _) => None,
-        };
-        self.state = match left.ok_or(BodyWriteError::TooLong)? {
-            0 => Left::Nothing,
-            left => Left::Bytes(left),
-        };
-        Ok(())
     }
 
     /// Appends the end. More calls do nothing.
