@@ -92,10 +92,6 @@ fn forget_clients(inner: &mut Inner, clients: &[VhostId]) {
     }
 }
 
-#[cfg_attr(
-    not(feature = "tls"),
-    expect(clippy::needless_update, reason = "the rest is of TLS")
-)]
 fn fill(
     inner: &mut Inner,
     parts: &mut Parts,

@@ -297,7 +297,7 @@ impl Webhook {
 
 impl Webhook {
     /// How the vhost for its connections is made, if it wants one of its own.
-    pub(crate) fn client_config(&mut self, name: &str) -> Result<Option<VhostConfig>, VhostError> {
+    pub(crate) fn client_config(&self, name: &str) -> Result<Option<VhostConfig>, VhostError> {
         if self.engine.client != Client::Unmade {
             return Ok(None);
         }
@@ -312,7 +312,7 @@ impl Webhook {
     }
 
     #[cfg(feature = "tls")]
-    fn with_tls(&mut self, config: VhostConfig, name: &str) -> Result<VhostConfig, VhostError> {
+    fn with_tls(&self, config: VhostConfig, name: &str) -> Result<VhostConfig, VhostError> {
         if !self.engine.info.connect().is_tls() {
             return Ok(config);
         }
@@ -320,9 +320,9 @@ impl Webhook {
             name: name.to_owned(),
             problem,
         };
-        let files = std::mem::take(&mut self.tls);
-        if let Some(settings) = files.settings {
-            return Ok(config.client_tls(settings));
+        let files = &self.tls;
+        if let Some(settings) = &files.settings {
+            return Ok(config.client_tls(settings.clone()));
         }
         let failed = |error| VhostError::Tls(Box::new(error));
         let roots = match &files.cafile {
@@ -330,7 +330,7 @@ impl Webhook {
             None => system_roots().ok_or_else(|| problem(NO_ROOTS))?,
         };
         let mut tls = crate::tls::ClientTls::new(roots);
-        let identity = match (files.certfile, files.keyfile) {
+        let identity = match (&files.certfile, &files.keyfile) {
             (Some(cert), Some(key)) => Some(crate::tls::Identity::from_pem_files(cert, key)),
             (Some(bundle), None) => Some(crate::tls::Identity::from_pem_bundle_file(bundle)),
             (None, Some(_)) => return Err(problem("it has a keyfile and no certfile")),
@@ -343,7 +343,7 @@ impl Webhook {
     }
 
     #[cfg(not(feature = "tls"))]
-    fn with_tls(&mut self, config: VhostConfig, name: &str) -> Result<VhostConfig, VhostError> {
+    fn with_tls(&self, config: VhostConfig, name: &str) -> Result<VhostConfig, VhostError> {
         if self.engine.info.connect().is_tls() {
             return Err(VhostError::Hook {
                 name: name.to_owned(),
