@@ -603,6 +603,8 @@ impl Lift<'_> {
         send.protocol = protocol;
         send.phase = Phase::Open;
         send.deadlines.stage = None;
+        // While a verdict was awaited nothing was read: the silence was ours.
+        send.last_received = self.inner.out.now;
         if let Some(name) = subprotocol {
             send.rare().subprotocol = Some(name.into());
         }

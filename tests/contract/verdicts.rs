@@ -131,6 +131,22 @@ fn a_refusals_headers_cannot_frame_its_response() {
 }
 
 #[test]
+fn a_connection_is_not_silent_for_as_long_as_its_verdict_took() {
+    let (mut site, ids) = deferring(|| Accept::later_within(Duration::from_secs(600)));
+    let peer = site.world.dial();
+    peer.write(&request("/")).unwrap();
+    site.world.pass(Duration::from_secs(300));
+    let id = ids.take()[0];
+    site.act(|cx| cx.decide(id, Ok(Accept::new()))).unwrap();
+    site.world.turn();
+    assert!(text(peer.read()).starts_with("HTTP/1.1 101 "));
+    site.world.pass(Duration::from_secs(20));
+    peer.write(&masked(0x81, b"here")).unwrap();
+    site.world.turn();
+    assert_eq!(peer.read(), plain(0x81, b"here"));
+}
+
+#[test]
 fn the_filter_sees_the_request() {
     let lines = Slot::new();
     let seen = lines.clone();

@@ -160,6 +160,11 @@ fn a_hook_without_a_deadline_waits_as_long_as_the_chain() {
     assert_eq!(text(&peer), "");
     assert!(site.answer(ids.one(), Ok(HookAnswer::allow())));
     assert_eq!(status(&text(&peer)), 101);
+    // The silence was not the client's.
+    site.world.pass(SECOND * 20);
+    peer.write(&masked(0x81, b"here")).unwrap();
+    site.world.turn();
+    assert_eq!(peer.read(), plain(0x81, b"here"));
 }
 
 #[test]

@@ -1,16 +1,19 @@
 //! Who is asked, in what order, and what the answers do.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wsloop::hook::{AllowPeers, Attributes, DenyAll, Grant, HookPurpose, OnFailure};
 use wsloop::{
-    Accept, HeaderList, HookAnswer, HookChain, HookConfig, HookError, Mount, Refuse, VhostConfig,
-    VhostError,
+    Accept, HeaderList, HookAnswer, HookChain, HookConfig, HookError, Mount, Refuse, RequestId,
+    TimerTag, VhostConfig, VhostError,
 };
 
 use crate::support::{Recorder, World, addr, masked, plain, request, request_with};
 use crate::{Answer, Site, Told, says, status, text};
+
+type Slot = Arc<Mutex<Vec<RequestId>>>;
 
 fn next() -> Answer {
     Ok(HookAnswer::Next)
@@ -198,6 +201,55 @@ fn a_grant_gives_headers_and_attributes_that_filter_and_session_see() {
     let lines = world.log.take();
     assert_eq!(lines[1], "filter sees Some(\"ada\")");
     assert_eq!(lines[3], "session sees Some(\"ada\")");
+}
+
+#[test]
+fn what_a_hook_gave_is_still_there_when_the_protocol_decides_later() {
+    let grant = || {
+        let mut attributes = Attributes::new();
+        attributes.set("user", "ada")?;
+        let grant = Grant::new().attributes(attributes);
+        let grant = grant.headers(headers(&[("X-User", "ada")]));
+        Ok(HookAnswer::Allow(grant.subprotocol("other")))
+    };
+    let mut world = World::with(|log| {
+        let ids = Slot::default();
+        let seen = Arc::clone(&ids);
+        let recorder = Recorder {
+            filter: Some(Box::new(move |cx, request| {
+                seen.lock().unwrap().push(request.id());
+                cx.set_timer(Duration::from_secs(1), TimerTag(0));
+                Ok(Accept::later())
+            })),
+            free_timer: Some(Box::new(move |cx, _| {
+                let id = ids.lock().unwrap().remove(0);
+                let accept = Accept::new().headers(headers(&[("X-Late", "yes")]));
+                cx.decide(id, Ok(accept)).unwrap();
+            })),
+            message: Some(Box::new(|wsi, _| {
+                let user = wsi.attributes().get("user").unwrap_or("nobody").to_owned();
+                wsi.send_text(&user)?;
+                Ok(())
+            })),
+            ..Recorder::new(log)
+        };
+        VhostConfig::new("a.test")
+            .listen(addr())
+            .protocol("p", recorder)
+            .hooks(HookChain::new().hook("h", says(grant)))
+    });
+    let peer = world.dial();
+    let offer = "Sec-WebSocket-Protocol: p, other\r\n";
+    peer.write(&request_with("/", offer)).unwrap();
+    world.turn();
+    assert_eq!(text(&peer), "");
+    world.pass(Duration::from_secs(1));
+    let answer = text(&peer);
+    let end = "\r\nSec-WebSocket-Protocol: other\r\nX-User: ada\r\nX-Late: yes\r\n\r\n";
+    assert!(answer.ends_with(end), "{answer}");
+    peer.write(&masked(0x81, b"?")).unwrap();
+    world.turn();
+    assert_eq!(peer.read(), plain(0x81, b"ada"));
 }
 
 #[test]
