@@ -330,3 +330,58 @@ fn a_thousand_requests_wait_at_once_and_each_gets_its_own_answer() {
     site.world.pass(SECOND * 6);
     assert_eq!(site.world.context.connections(), 0);
 }
+
+#[test]
+fn every_question_is_answered_or_abandoned_whatever_happens() {
+    for seed in 1..=20_u64 {
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut below = |bound: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random % bound as u64) as usize
+        };
+        let ids = Ids::default();
+        let mut site = Site::new(|log| {
+            let slow = |name| HookConfig::new(name, Told::later(name, log, &ids));
+            HookChain::new()
+                .with(slow("a").deadline(SECOND).on_failure(OnFailure::Next))
+                .with(slow("b").deadline(SECOND * 2))
+                .deadline(SECOND * 5 / 2)
+        });
+        let (mut peers, mut asked, mut answered) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..200 {
+            match below(6) {
+                0 | 1 => peers.push(site.send(&request("/")).0),
+                2 if !peers.is_empty() => {
+                    let peer = peers.swap_remove(below(peers.len()));
+                    match below(2) {
+                        0 => drop(peer),
+                        _ => peer.reset(),
+                    }
+                }
+                3 | 4 if !asked.is_empty() => {
+                    // Some have been answered before, or are late.
+                    let id = asked[below(asked.len())];
+                    let answer = match below(5) {
+                        0 => Ok(HookAnswer::allow()),
+                        1 => Ok(HookAnswer::deny(401)),
+                        2 => Ok(HookAnswer::Next),
+                        3 => Ok(HookAnswer::Later),
+                        _ => Err(HookError::new("failed")),
+                    };
+                    let counts = !matches!(answer, Ok(HookAnswer::Later));
+                    answered += usize::from(site.answer(id, answer) && counts);
+                }
+                _ => site.world.pass(Duration::from_millis(300)),
+            }
+            asked.extend(ids.take());
+        }
+        drop(peers);
+        site.world.pass(SECOND * 10);
+        asked.extend(ids.take());
+        let abandoned = site.world.log.count("a abandoned") + site.world.log.count("b abandoned");
+        assert_eq!(answered + abandoned, asked.len(), "seed {seed}");
+        assert_eq!(site.world.context.connections(), 0, "seed {seed}");
+    }
+}

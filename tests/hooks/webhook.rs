@@ -1,10 +1,11 @@
 //! A hook that asks an endpoint: what it asks, what its answers do, how it fails, what it keeps.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wsloop::hook::{OnFailure, Webhook, WebhookMetrics};
-use wsloop::sim::{SimPeer, SimPeerListener};
+use wsloop::sim::{Call, SimPeer, SimPeerListener};
 use wsloop::{
     Context, HookChain, HookConfig, HookHandle, Http, HttpFailure, HttpHandler, HttpRequest, Mount,
     PoolConfig, Response, RetryPolicy, VhostConfig, VhostError,
@@ -529,4 +530,53 @@ fn an_https_endpoint_without_trust_is_refused_when_the_vhost_is_made() {
     }
     #[cfg(feature = "native-certs")]
     drop(refused);
+}
+
+/// Three clients through one connection to the endpoint, with retries: what they got, and how
+/// often each call was made.
+fn three_clients(fail: impl FnOnce(&World)) -> (Vec<u16>, [u64; 4]) {
+    let mut site = Site::with(
+        |hook| hook.pool(PoolConfig::new().per_origin(1)).retry(policy(2)),
+        |hook| hook,
+        |_| json(r#"{"result":"allow"}"#),
+    );
+    fail(&site.world);
+    let peers: Vec<_> = (0..3)
+        .map(|number| {
+            let peer = site.world.net.dial(addr()).unwrap();
+            let _ = peer.write(&request(&format!("/{number}")));
+            peer
+        })
+        .collect();
+    site.world.pass(SECOND * 8);
+    assert_eq!(site.metrics().pending, 0);
+    let outcomes = peers.iter().map(|peer| {
+        let status = status(&text(peer));
+        let over = peer.ended() || peer.was_reset();
+        assert!(status > 0 || over, "neither an answer nor an end");
+        status
+    });
+    let outcomes = outcomes.collect();
+    drop(peers);
+    site.world.pass(SECOND * 50);
+    assert_eq!(site.world.context.connections(), 0);
+    (outcomes, CALLS.map(|call| site.world.net.calls(call)))
+}
+
+const CALLS: [Call; 4] = [Call::Accept, Call::Connect, Call::Read, Call::Write];
+
+#[test]
+fn whatever_call_fails_every_client_has_one_outcome_and_nothing_stays_behind() {
+    let (outcomes, calls) = three_clients(|_| {});
+    assert_eq!(outcomes, [101; 3]);
+    for (call, made) in CALLS.into_iter().zip(calls) {
+        assert!(made > 0);
+        for nth in 1..=made {
+            for kind in [ErrorKind::ConnectionReset, ErrorKind::WouldBlock] {
+                let (outcomes, _) = three_clients(|world| world.net.fail(call, nth, kind));
+                let known = |status: &u16| matches!(status, 0 | 101 | 503);
+                assert!(outcomes.iter().all(known), "{call:?} {nth}: {outcomes:?}");
+            }
+        }
+    }
 }

@@ -10,12 +10,13 @@ use wsloop::hook::{AllowIdentity, Webhook};
 use wsloop::sim::SimPeer;
 use wsloop::tls::{ClientAuth, ClientTls, ClientTrust, ServerTls};
 use wsloop::{
-    Close, Context, ContextConfig, Established, HookChain, HookConfig, HookHandle, Http,
-    HttpFailure, HttpHandler, HttpRequest, ListenConfig, Mount, PlaintextPolicy, PoolConfig,
-    PoolMetrics, Protocol, Response, RetryPolicy, VhostConfig, Wsi,
+    Close, Context, ContextConfig, Cx, Established, Hook, HookAnswer, HookChain, HookConfig,
+    HookError, HookHandle, HookRequest, HookRequestId, Http, HttpFailure, HttpHandler, HttpRequest,
+    ListenConfig, Mount, PlaintextPolicy, PoolConfig, PoolMetrics, Protocol, Response, RetryPolicy,
+    VhostConfig, Wsi,
 };
 
-use crate::lab::{Lab, identity, roots};
+use crate::lab::{Lab, TlsStranger, identity, roots, rustls_client};
 use crate::support::{Recorder, World, addr, masked, plain, request};
 use crate::testpki::{Leaf, Pki, TempDir};
 
@@ -461,4 +462,62 @@ fn the_endpoint_is_told_who_the_client_is_and_identities_decide_before_it() {
         "{}",
         questions[1]
     );
+}
+
+/// Answers when it is told to.
+#[derive(Clone, Default)]
+struct Slow(Arc<Mutex<Vec<HookRequestId>>>);
+
+impl Hook for Slow {
+    fn ask(&mut self, _: &mut Cx<'_>, request: &HookRequest<'_>) -> Result<HookAnswer, HookError> {
+        self.0.lock().unwrap().push(request.id());
+        Ok(HookAnswer::Later)
+    }
+}
+
+#[test]
+fn a_client_that_ends_its_stream_with_its_request_gets_the_answer_to_a_plain_one_only() {
+    let pki = Pki::new("ca");
+    for (target, answered) in [("/page", true), ("/ws", false)] {
+        let mut lab = Lab::new();
+        let slow = Slow::default();
+        let leaf = pki.leaf(&["a.test"]).issue();
+        let (hook, handle) = HookConfig::with_handle("slow", slow.clone());
+        let page = Mount::response("/page", Response::text(200, "page"));
+        lab.add(
+            VhostConfig::new("a.test")
+                .listen(ListenConfig::new(addr()).tls(PlaintextPolicy::Reject))
+                .server_tls(ServerTls::new(identity(&leaf)))
+                .protocol("p", Stay)
+                .mount(page.hooked())
+                .mount(Mount::protocol("/ws", "p"))
+                .hooks(HookChain::new().with(hook)),
+        );
+        let config = rustls_client(&pki, None, &[&rustls::version::TLS13]);
+        let mut stranger = TlsStranger::new(lab.stranger(), config, "a.test");
+        stranger.exchange(&mut lab).unwrap();
+        match answered {
+            true => stranger.say(b"GET /page HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+            false => stranger.say(&request(target)),
+        }
+        stranger.tls.send_close_notify();
+        let flight = stranger.flight();
+        stranger.peer.write(&flight).unwrap();
+        stranger.peer.shutdown_write();
+        lab.turn();
+        let id = slow.0.lock().unwrap().remove(0);
+        let allow = |_: &mut Slow, cx: &mut Cx<'_>| cx.answer_hook(id, Ok(HookAnswer::allow()));
+        let known = lab.context.with_hook(handle, allow).unwrap().is_ok();
+        lab.turn();
+        stranger.take().unwrap();
+        let heard = String::from_utf8(stranger.heard()).unwrap();
+        assert_eq!(
+            heard.starts_with("HTTP/1.1 200 OK\r\n"),
+            answered,
+            "{heard}"
+        );
+        assert_eq!(known, answered);
+        lab.pass(SECOND * 10);
+        assert_eq!(lab.context.connections(), 0);
+    }
 }
