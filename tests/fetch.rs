@@ -22,4 +22,6 @@ mod ours;
 mod pooling;
 #[path = "fetch/redirects.rs"]
 mod redirects;
+#[path = "fetch/storm.rs"]
+mod storm;
 mod support;
