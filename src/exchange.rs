@@ -124,7 +124,12 @@ impl Lift<'_> {
             return;
         };
         self.begin_exchange(head, framing, 0, &refuse.headers);
-        self.answer(Response::new(refuse.status).body(refuse.body.clone()));
+        // RFC 9110 section 15.4.5: it has none.
+        let body = match refuse.status {
+            304 => Vec::new(),
+            _ => refuse.body.clone(),
+        };
+        self.answer(Response::new(refuse.status).body(body));
         self.settle_exchange();
     }
 

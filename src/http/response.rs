@@ -188,7 +188,8 @@ impl ResponseHalf {
         }
     }
 
-    /// Fields for the response, whoever gives it; those that only the library writes are left out.
+    /// Fields for the response, whoever gives it. Those that it has itself, and those that only the
+    /// library writes, are left out.
     pub(crate) fn add_headers(&mut self, headers: &HeaderList) {
         self.extra.extend(headers);
     }
@@ -262,12 +263,14 @@ impl ResponseHalf {
         out.push(b' ');
         out.extend_from_slice(reason_phrase(status).as_bytes());
         out.extend_from_slice(b"\r\n");
-        if headers.get("date").is_none() {
+        if headers.get("date").is_none() && self.extra.get("date").is_none() {
             write_field(out, "Date", date.as_bytes());
         }
         write_headers(out, headers.iter());
-        let extra = self.extra.iter();
-        write_headers(out, extra.filter(|(name, _)| !is_framing_field(name)));
+        let repeats = |name: &str| name.eq_ignore_ascii_case("set-cookie");
+        let fits =
+            |name: &str| !is_framing_field(name) && (repeats(name) || headers.get(name).is_none());
+        write_headers(out, self.extra.iter().filter(|(name, _)| fits(name)));
         self.write_framing(out, status, length);
         out.extend_from_slice(b"\r\n");
         Ok(())

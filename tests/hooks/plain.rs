@@ -5,7 +5,7 @@ use std::time::Duration;
 use wsloop::hook::{Attributes, Grant};
 use wsloop::{HeaderList, HookAnswer, HookChain, Mount, Refuse, Response};
 
-use crate::{Ids, Site, Told, status, text};
+use crate::{Ids, Site, Told, says, status, text};
 
 fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n\r\n").into_bytes()
@@ -72,6 +72,53 @@ fn a_denied_request_keeps_its_connection_and_its_body_is_dropped() {
     peer.write(&get("/user")).unwrap();
     site.world.turn();
     assert!(text(&peer).ends_with("\r\n\r\nada\n"));
+}
+
+#[test]
+fn a_response_keeps_its_own_headers_and_a_denial_without_a_body_has_none() {
+    let grant = || {
+        let mut headers = HeaderList::new();
+        for (name, value) in [
+            ("content-type", "text/html"),
+            ("Set-Cookie", "a=b"),
+            ("Date", "today"),
+        ] {
+            headers.push(name, value)?;
+        }
+        Ok(HookAnswer::Allow(Grant::new().headers(headers)))
+    };
+    let page = Response::text(200, "x")
+        .header("Set-Cookie", "c=d")
+        .unwrap();
+    let mut site = Site::with(
+        |config| config.mount(Mount::response("/", page).hooked()),
+        |_| HookChain::new().hook("h", says(grant)),
+    );
+    let (_, answer) = site.send(&get("/"));
+    let (head, _) = answer.split_once("\r\n\r\n").unwrap();
+    let mut lines: Vec<_> = head.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "Content-Length: 1",
+            "Content-Type: text/plain; charset=utf-8",
+            "Date: today",
+            "HTTP/1.1 200 OK",
+            "Set-Cookie: a=b",
+            "Set-Cookie: c=d"
+        ]
+    );
+    let deny = || Ok(HookAnswer::Deny(Refuse::new(304).body("none")));
+    let mut site = Site::with(
+        |config| config.mount(Mount::response("/", Response::new(200)).hooked()),
+        |_| HookChain::new().hook("h", says(deny)),
+    );
+    let (_, answer) = site.send(&get("/"));
+    assert!(
+        answer.starts_with("HTTP/1.1 304 ") && answer.ends_with("\r\n\r\n"),
+        "{answer}"
+    );
 }
 
 #[test]
