@@ -97,6 +97,7 @@ fuzz_target() {
     rust=$(nightly)
     case $target in
         recv_*) dict=(-dict=fuzz/dict/frames.dict) ;;
+        deflate_*) dict=(-dict=fuzz/dict/deflate.dict) ;;
         tls_*) ;;
         *) dict=(-dict=fuzz/dict/handshake.dict) ;;
     esac

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use wsloop::ws::{
-    BufferPool, Delivery, FrameHeader, Item, MAX_HEADER_LEN, Opcode, Recv, RecvLimits, Side, Utf8,
+    Delivery, FrameHeader, Item, MAX_HEADER_LEN, Opcode, Recv, RecvLimits, RecvPool, Side, Utf8,
     mask, utf8,
 };
 
@@ -145,7 +145,7 @@ fn frames(opcode: Opcode, len: usize, count: usize) -> Vec<u8> {
 struct Session {
     recv: Recv,
     limits: RecvLimits,
-    pool: BufferPool,
+    pool: RecvPool,
     buffer: Vec<u8>,
 }
 
@@ -154,7 +154,7 @@ impl Session {
         Self {
             recv: Recv::default(),
             limits: RecvLimits::default(),
-            pool: BufferPool::default(),
+            pool: RecvPool::default(),
             buffer: vec![0; buffer_len],
         }
     }

@@ -11,6 +11,8 @@
 //!                             with `required` nothing is served in the clear
 //!     --client-ca PEM         whose client certificates are good
 //!     --crl PEM               which of them are revoked
+//!     --deflate shared | takeover
+//!                             permessage-deflate for clients that offer it
 //!
 //! Without `--cert` all is made: a throw-away CA, a certificate for localhost, and one for a
 //! client, in files whose directory is printed. Whoever is not served is a line on stderr, with
@@ -19,6 +21,9 @@
 
 #[path = "support/args.rs"]
 mod args;
+#[cfg(feature = "deflate")]
+#[path = "support/deflate.rs"]
+mod deflate;
 #[path = "support/pki.rs"]
 mod pki;
 
@@ -90,6 +95,8 @@ fn main() -> ExitCode {
 fn serve(mut args: Args) -> Result<(), Box<dyn Error>> {
     let files = args.values(["--cert", "--key", "--client-ca", "--crl"])?;
     let [asked] = args.values::<String, 1>(["--client-auth"])?;
+    #[cfg(feature = "deflate")]
+    let [deflate] = args.values::<String, 1>(["--deflate"])?;
     let address = args.address("127.0.0.1:7681")?;
     let files = ServerFiles::or_made("dual_ws_wss_server", files)?;
     let identity = Identity::from_pem_files(&files.cert, &files.key)?;
@@ -111,6 +118,11 @@ fn serve(mut args: Args) -> Result<(), Box<dyn Error>> {
         .limits(limits)
         .page("/", "text/plain; charset=utf-8", GREETING)
         .protocol("echo", Echo);
+    #[cfg(feature = "deflate")]
+    let vhost = match deflate::config(deflate.as_deref())? {
+        Some(deflate) => vhost.deflate(deflate),
+        None => vhost,
+    };
     let vhost = context.create_vhost(vhost)?;
     for address in context.listen_addrs(vhost) {
         for scheme in schemes {

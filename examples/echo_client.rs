@@ -1,12 +1,15 @@
 //! A WebSocket client that sends every message back until the connection ends.
 //!
-//!     cargo run --example echo_client URL [--ca PEM [--cert PEM --key PEM]]
+//!     cargo run --example echo_client URL [--ca PEM [--cert PEM --key PEM]] [--deflate shared|takeover]
 //!
 //! A `wss` URL needs `--ca`: whose servers are trusted; the other two are what the client shows.
 //! Ends with status 0 after a clean close, else with 1 and one line that says what failed where.
 
 #[path = "support/args.rs"]
 mod args;
+#[cfg(feature = "deflate")]
+#[path = "support/deflate.rs"]
+mod deflate;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -59,6 +62,8 @@ fn main() -> ExitCode {
 
 fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
     let files = args.values(["--ca", "--cert", "--key"])?;
+    #[cfg(feature = "deflate")]
+    let [deflate] = args.values::<String, 1>(["--deflate"])?;
     let info = ClientConnectInfo::from_url(&args.word()?.ok_or(USAGE)?)?;
     let limits = Limits::default()
         .with_message_bytes(MESSAGE_MAX)
@@ -66,6 +71,11 @@ fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
         .with_fragments(100_000);
     let mut context = Context::new(ContextConfig::new())?;
     let vhost = VhostConfig::new("client").limits(limits);
+    #[cfg(feature = "deflate")]
+    let vhost = match deflate::config(deflate.as_deref())? {
+        Some(deflate) => vhost.deflate(deflate),
+        None => vhost,
+    };
     #[cfg(feature = "tls")]
     let vhost = with_tls(vhost, files)?;
     #[cfg(not(feature = "tls"))]

@@ -1,10 +1,21 @@
 //! A WebSocket server that sends every message back.
 //!
-//!     cargo run --example echo_server [ADDRESS:PORT]      (default 127.0.0.1:9001)
+//!     cargo run --example echo_server [ADDRESS:PORT] [--deflate shared|takeover]
+//!
+//! The address is 127.0.0.1:9001 if it is not said. With `--deflate` clients that offer it get
+//! permessage-deflate, with compressors that connections share, or with one for each.
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
-use std::net::SocketAddr;
+#[path = "support/args.rs"]
+mod args;
+#[cfg(feature = "deflate")]
+#[path = "support/deflate.rs"]
+mod deflate;
+
+use std::error::Error;
 use std::process::ExitCode;
+
+use args::Args;
 
 use wsloop::{
     Close, Context, ContextConfig, Established, Limits, Message, Protocol, VhostConfig, Wsi,
@@ -44,22 +55,13 @@ const MESSAGE_MAX: usize = 64 * 1024 * 1024;
 const HIGH_WATER: usize = 256 * 1024;
 
 fn main() -> ExitCode {
-    match serve() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("echo_server: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    args::exit("echo_server", serve(Args::new()))
 }
 
-fn serve() -> Result<(), Box<dyn std::error::Error>> {
-    let argument = std::env::args().nth(1);
-    let argument = argument.as_deref().unwrap_or("127.0.0.1:9001");
-    let address: SocketAddr = argument
-        .parse()
-        .map_err(|_| format!("{argument:?} is not an address and port, like 127.0.0.1:9001"))?;
-
+fn serve(mut args: Args) -> Result<(), Box<dyn Error>> {
+    #[cfg(feature = "deflate")]
+    let [deflate] = args.values::<String, 1>(["--deflate"])?;
+    let address = args.address("127.0.0.1:9001")?;
     // The autobahn suite sends a message in 65 536 fragments.
     let limits = Limits::default()
         .with_message_bytes(MESSAGE_MAX)
@@ -70,6 +72,11 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
         .listen(address)
         .limits(limits)
         .protocol("echo", Echo);
+    #[cfg(feature = "deflate")]
+    let vhost = match deflate::config(deflate.as_deref())? {
+        Some(deflate) => vhost.deflate(deflate),
+        None => vhost,
+    };
     let vhost = context.create_vhost(vhost)?;
     for address in context.listen_addrs(vhost) {
         println!("echoing on ws://{address}/");

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use crate::http::{HeaderList, check_header, is_token};
 use crate::retry::RetryPolicy;
+#[cfg(feature = "deflate")]
+use crate::ws::deflate::{DeflateConfig, offer};
 use crate::ws::handshake::{ClientRequest, reserved_in_request};
 
 pub use argument::{ArgumentError, ArgumentProblem};
@@ -45,6 +47,8 @@ pub struct ClientConnectInfo {
     local_protocol: Option<String>,
     timeouts: ClientTimeouts,
     retry: Option<RetryPolicy>,
+    #[cfg(feature = "deflate")]
+    deflate: Option<Option<DeflateConfig>>,
     #[cfg(feature = "tls")]
     sni: Option<crate::tls::Sni>,
     #[cfg(feature = "tls")]
@@ -134,6 +138,8 @@ impl ClientConnectInfo {
             local_protocol: None,
             timeouts: ClientTimeouts::default(),
             retry: None,
+            #[cfg(feature = "deflate")]
+            deflate: None,
             #[cfg(feature = "tls")]
             sni: None,
             #[cfg(feature = "tls")]
@@ -293,6 +299,27 @@ impl ClientConnectInfo {
         self
     }
 
+    /// Offers to compress messages (permessage-deflate, RFC 7692), in place of what its vhost says.
+    #[cfg(feature = "deflate")]
+    pub fn deflate(mut self, config: DeflateConfig) -> Self {
+        self.deflate = Some(Some(config));
+        self
+    }
+
+    /// Does not offer compression although its vhost does.
+    #[cfg(feature = "deflate")]
+    pub fn no_deflate(mut self) -> Self {
+        self.deflate = Some(None);
+        self
+    }
+
+    /// What [`deflate`](Self::deflate) or [`no_deflate`](Self::no_deflate) said last; `None` when
+    /// the vhost decides.
+    #[cfg(feature = "deflate")]
+    pub const fn deflate_choice(&self) -> Option<&Option<DeflateConfig>> {
+        self.deflate.as_ref()
+    }
+
     /// Uses its own deadlines in place of the vhost's.
     ///
     /// # Errors
@@ -408,11 +435,26 @@ impl ClientConnectInfo {
 
     /// Appends the upgrade request and returns its key; see [`ClientRequest::write`].
     pub fn write_request(&self, out: &mut Vec<u8>, nonce: [u8; 16]) -> [u8; 24] {
+        #[cfg(feature = "deflate")]
+        let extensions = self.deflate.flatten().map(|config| offer(&config));
+        #[cfg(not(feature = "deflate"))]
+        let extensions: Option<String> = None;
+        self.write_request_with(out, nonce, extensions.as_deref())
+    }
+
+    /// As [`ClientConnectInfo::write_request`], with that value of `Sec-WebSocket-Extensions`.
+    pub(crate) fn write_request_with(
+        &self,
+        out: &mut Vec<u8>,
+        nonce: [u8; 16],
+        extensions: Option<&str>,
+    ) -> [u8; 24] {
         let request = ClientRequest {
             host: &self.host_header(),
             target: &self.target,
             origin: self.origin.as_deref(),
             subprotocols: &self.subprotocols,
+            extensions,
             headers: Some(&self.headers),
         };
         request.write(out, nonce)

@@ -16,6 +16,8 @@ use crate::id::ProtocolHandle;
 use crate::mount::Mount;
 use crate::protocol::{Bound, ContextObserver, Dispatch, Protocol};
 use crate::retry::RetryPolicy;
+#[cfg(feature = "deflate")]
+use crate::ws::deflate::DeflateConfig;
 use crate::ws::recv::{Delivery, RecvLimits};
 
 /// How a [`Context`](crate::Context) is made.
@@ -32,19 +34,33 @@ pub struct ContextConfig {
     pub(crate) max_connections_per_ip: Option<u32>,
     pub(crate) receive_buffer: usize,
     pub(crate) turn_budget: usize,
+    #[cfg(feature = "deflate")]
+    pub(crate) max_inflaters: usize,
+    #[cfg(feature = "deflate")]
+    pub(crate) max_takeovers: usize,
     pub(crate) observer: Box<dyn ContextObserver>,
+    #[cfg(feature = "tls")]
+    pub(crate) key_log: Option<crate::tls::SharedKeyLog>,
+    pub(crate) max_tls_handshakes: usize,
 }
 
 impl ContextConfig {
     /// The defaults: 100 000 connections, no limit per address, 128 KiB receive buffer, 1 MiB
-    /// read per connection and turn, nobody observing.
+    /// read per connection and turn, 1024 TLS handshakes at once, nobody observing.
     pub fn new() -> Self {
         Self {
             max_connections: 100_000,
             max_connections_per_ip: None,
             receive_buffer: 128 * 1024,
             turn_budget: 1024 * 1024,
+            #[cfg(feature = "deflate")]
+            max_inflaters: 256,
+            #[cfg(feature = "deflate")]
+            max_takeovers: 1024,
             observer: Box::new(()),
+            #[cfg(feature = "tls")]
+            key_log: None,
+            max_tls_handshakes: 1024,
         }
     }
 
@@ -70,10 +86,29 @@ impl ContextConfig {
         self
     }
 
-    /// How many bytes are read from one connection before the others have their turn, at least
-    /// 4 KiB. Default 1 MiB.
+    /// How many bytes are read from one connection before the others have their turn, and how
+    /// many its compressed messages are inflated to; at least 4 KiB. Default 1 MiB.
     pub fn turn_budget(mut self, bytes: usize) -> Self {
         self.turn_budget = bytes.max(4 * 1024);
+        self
+    }
+
+    /// How many connections without context takeover may be in the middle of receiving a
+    /// compressed message at a time, each with an inflater of 48 KB of the loop. Further ones wait
+    /// for their turn; one that has waited for as long as a message may take
+    /// ([`Timeouts::message`]) is closed with 1013. Default 256.
+    #[cfg(feature = "deflate")]
+    pub fn max_inflaters(mut self, inflaters: usize) -> Self {
+        self.max_inflaters = inflaters.max(1);
+        self
+    }
+
+    /// How many connections may keep windows between their messages (context takeover): up to
+    /// 430 KB each. Clients that come when there are so many are answered without. Client
+    /// connections are counted, and not held back. Default 1024.
+    #[cfg(feature = "deflate")]
+    pub fn max_context_takeovers(mut self, connections: usize) -> Self {
+        self.max_takeovers = connections;
         self
     }
 
@@ -81,6 +116,40 @@ impl ContextConfig {
     /// free-standing timers. Default: nobody.
     pub fn observer(mut self, observer: impl ContextObserver) -> Self {
         self.observer = Box::new(observer);
+        self
+    }
+}
+
+#[cfg(feature = "tls")]
+impl ContextConfig {
+    /// Tells the secrets of all TLS connections of the context, of both sides, to `log`: a closure
+    /// or a [`KeyLogFile`](crate::tls::KeyLogFile). For debugging, since whoever has the secrets
+    /// reads the traffic. Default: nobody is told, and the environment variable `SSLKEYLOGFILE` is
+    /// not looked at.
+    ///
+    /// ```no_run
+    /// use wsloop::{ContextConfig, tls::KeyLogFile};
+    ///
+    /// let mut config = ContextConfig::new();
+    /// if let Some(path) = std::env::var_os("SSLKEYLOGFILE") {
+    ///     config = config.key_log(KeyLogFile::append(path)?);
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn key_log(mut self, log: impl crate::tls::KeyLog + 'static) -> Self {
+        self.key_log = Some(crate::tls::SharedKeyLog::new(log));
+        self
+    }
+
+    /// How many TLS handshakes there may be at once as a server, from the accept until the
+    /// handshake is complete or has failed, or the first byte shows that it is none; at least 1. At
+    /// the cap TLS listeners accept nobody: peers wait in their backlogs, and nothing is computed
+    /// for them. Default 1024.
+    ///
+    /// Silent peers take their places for as long as [`Timeouts::head`] and [`Timeouts::tls`] allow:
+    /// [`max_connections_per_ip`](Self::max_connections_per_ip) keeps one address from taking all.
+    pub fn max_tls_handshakes(mut self, handshakes: usize) -> Self {
+        self.max_tls_handshakes = handshakes.max(1);
         self
     }
 }
@@ -95,7 +164,9 @@ impl Default for ContextConfig {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Request and response heads: 16 KiB, 100 headers, 8 KiB of request target.
+    /// Request and response heads: 16 KiB, 100 headers, 8 KiB of request target. Until a request
+    /// on a plain listener names its host, the limits of the listener's default vhost hold; those of
+    /// the vhost that it names hold besides.
     pub head: HeadLimits,
     /// A message, received or sent, in bytes. A longer one that is received closes the connection
     /// with 1009. Default 1 MiB.
@@ -110,6 +181,12 @@ pub struct Limits {
     pub output_bytes: usize,
     /// `on_writable` comes when at most this many bytes wait. Default 64 KiB.
     pub output_low_water: usize,
+    /// Bytes a second that a peer has to take of what waits for it, on average. Who lags behind that
+    /// for [`Timeouts::write`] ends the connection: with nothing taken at all after that time, with
+    /// every `output_rate` bytes a second later, and at the latest when as much time has passed as
+    /// what waits takes at this rate. It begins anew when nothing waits any more. 0 is no limit.
+    /// Default 256.
+    pub output_rate: usize,
     /// Bytes of unsent pongs; past that only the latest ping is answered (RFC 6455 5.5.3).
     /// Default 4 KiB.
     pub pong_bytes: usize,
@@ -135,6 +212,7 @@ impl Default for Limits {
             fragments: 1024,
             output_bytes: 1024 * 1024,
             output_low_water: 64 * 1024,
+            output_rate: 256,
             pong_bytes: 4 * 1024,
             connections: usize::MAX,
             body_bytes: 1024 * 1024,
@@ -167,7 +245,10 @@ impl Limits {
     }
 }
 
-/// Deadlines. Each is a total: bytes that trickle in do not extend it. `Duration::MAX` is never.
+/// Deadlines. `Duration::MAX` is never.
+///
+/// Each is a total, which bytes that trickle in do not extend, but for [`write`](Self::write): that
+/// is about a peer that takes nothing, and [`Limits::output_rate`] about one that takes too little.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Timeouts {
@@ -175,7 +256,8 @@ pub struct Timeouts {
     pub dns: Duration,
     /// Client: TCP connect, all addresses together. Default 10 s.
     pub tcp: Duration,
-    /// The TLS handshake, client and server. Default 10 s.
+    /// The TLS handshake: of a client from the connected transport, of a server from the first byte.
+    /// Default 10 s.
     pub tls: Duration,
     /// Client: from the established transport to the checked response. Default 15 s.
     pub response: Duration,
@@ -189,7 +271,8 @@ pub struct Timeouts {
     pub body: Duration,
     /// Server: from the complete request to the begin of its response; then 503. Default 60 s.
     pub respond: Duration,
-    /// Server: an HTTP connection on which no request has begun. Default 30 s.
+    /// Server: an HTTP connection on which no request has begun, from when the response before it
+    /// has left. Default 30 s.
     pub keep_alive: Duration,
     /// Server: a deferred verdict, where [`Accept::later`](crate::Accept::later) does not say.
     /// Default 15 s.
@@ -198,7 +281,9 @@ pub struct Timeouts {
     pub close: Duration,
     /// A received message, from its first byte to its last. Default 60 s.
     pub message: Duration,
-    /// Output of which the peer takes nothing. Default 30 s.
+    /// Output of which the peer takes nothing; also how far it may lag behind
+    /// [`Limits::output_rate`], and how long a peer that is gone is remembered for what it said
+    /// before, see [`Wsi::pause_reading`](crate::Wsi::pause_reading). Default 30 s.
     pub write: Duration,
 }
 
@@ -295,7 +380,8 @@ impl ListenConfig {
     expect(dead_code, unreachable_pub, reason = "TLS listeners only")
 )]
 pub enum PlaintextPolicy {
-    /// Answers with a response that says so, and closes.
+    /// Answers HTTP with a response that says so, and closes; closes what is neither, and names it in
+    /// the reason.
     Reject,
     /// Serves it in the clear, on the same vhosts. Not together with a vhost that requires client
     /// certificates.
@@ -348,6 +434,8 @@ pub struct VhostConfig {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryPolicy,
+    #[cfg(feature = "deflate")]
+    pub(crate) deflate: Option<DeflateConfig>,
     #[cfg(feature = "tls")]
     pub(crate) server_tls: Option<crate::tls::ServerTls>,
     #[cfg(feature = "tls")]
@@ -398,6 +486,8 @@ impl VhostConfig {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
+            #[cfg(feature = "deflate")]
+            deflate: None,
             #[cfg(feature = "tls")]
             server_tls: None,
             #[cfg(feature = "tls")]
@@ -551,6 +641,15 @@ impl VhostConfig {
         self
     }
 
+    /// Compresses messages with those peers that can (permessage-deflate, RFC 7692): accepts it
+    /// when a client offers it, and offers it where the vhost's clients do not say otherwise
+    /// ([`ClientConnectInfo::deflate`](crate::ClientConnectInfo::deflate)). Default: not.
+    #[cfg(feature = "deflate")]
+    pub fn deflate(mut self, config: DeflateConfig) -> Self {
+        self.deflate = Some(config);
+        self
+    }
+
     /// When a silent connection is pinged and given up (its validity), for all connections of the
     /// vhost. The back-off table of the policy is used by clients that ask for reconnection.
     pub fn retry_and_idle_policy(mut self, policy: RetryPolicy) -> Self {
@@ -580,6 +679,8 @@ pub(crate) struct Settings {
     pub(crate) recv: RecvLimits,
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryPolicy,
+    #[cfg(feature = "deflate")]
+    pub(crate) deflate: Option<DeflateConfig>,
 }
 
 impl Settings {
@@ -593,7 +694,16 @@ impl Settings {
             recv,
             timeouts,
             retry,
+            #[cfg(feature = "deflate")]
+            deflate: None,
         }
+    }
+
+    /// With the compression of its vhost.
+    #[cfg(feature = "deflate")]
+    pub(crate) const fn with_deflate(mut self, deflate: Option<DeflateConfig>) -> Self {
+        self.deflate = deflate;
+        self
     }
 }
 

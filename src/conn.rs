@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bitflags::bitflags;
 use bytes::Bytes;
 
+use crate::compression::Agreed;
 use crate::config::Settings;
 use crate::dial::ClientRole;
 use crate::error::{ABNORMAL, CloseCause, CloseKind, CloseSide, Deadline, NO_STATUS, SendError};
@@ -20,7 +21,7 @@ use crate::upgrade::{HttpRole, NO_SESSION};
 use crate::ws::close::write_close_payload;
 use crate::ws::frame::Opcode;
 use crate::ws::recv::Recv;
-use crate::ws::send::{Fin, TxQueue, append_frame};
+use crate::ws::send::{Coding, Fin, TxQueue, append_frame, encode_header, opcode};
 use crate::ws::{Close, CloseCode, CloseFrame, Message, MessageKind, ProtocolError, Side};
 
 /// A connection, in its slot or lifted out of it.
@@ -180,6 +181,8 @@ bitflags! {
         const READY = 1 << 5;
         /// A validity ping is out.
         const PING_SENT = 1 << 6;
+        /// Counts as a TLS handshake in progress.
+        const HANDSHAKING = 1 << 7;
     }
 }
 
@@ -206,6 +209,9 @@ pub(crate) struct SendHalf {
     pub(crate) last_received: Instant,
     pub(crate) deadlines: Deadlines,
     pub(crate) rare: Option<Box<Rare>>,
+    /// What was agreed on about compression.
+    #[cfg_attr(not(feature = "deflate"), expect(dead_code, reason = "nothing"))]
+    pub(crate) compression: Agreed,
 }
 
 pub(crate) const NO_PROTOCOL: u32 = u32::MAX;
@@ -219,6 +225,8 @@ pub(crate) struct Deadlines {
     pub(crate) message: Option<Instant>,
     /// Of output that makes no progress.
     pub(crate) write: Option<Instant>,
+    /// Of output at the lowest rate; progress moves it.
+    pub(crate) rate: Option<Instant>,
     /// The one timer that serves them all and the validity; it may be early, then it moves on.
     pub(crate) armed: Option<(Instant, TimerKey)>,
 }
@@ -277,6 +285,7 @@ impl SendHalf {
             last_received: now,
             deadlines: Deadlines::default(),
             rare: None,
+            compression: Agreed::default(),
         }
     }
 
@@ -305,7 +314,7 @@ impl SendHalf {
             let timers = rare.timers.capacity() * size_of::<TimerKey>();
             size_of::<Rare>() + timers + rare.attributes.len()
         });
-        self.tx.memory() + rare
+        self.tx.memory() + rare + self.compression_memory()
     }
 
     /// Established, and nobody has begun to end it.
@@ -335,10 +344,17 @@ impl SendHalf {
         out: &mut Out,
         message: Message<'_>,
     ) -> Result<Queued, SendError> {
-        let payload = message.as_bytes();
-        self.admit(payload.len())?;
-        self.push_frame(out, Fin::Last, opcode(message.kind()), payload);
-        Ok(self.queued())
+        #[cfg(feature = "deflate")]
+        {
+            self.send_message_with(out, message, Default::default())
+        }
+        #[cfg(not(feature = "deflate"))]
+        {
+            let payload = message.as_bytes();
+            self.admit(payload.len())?;
+            self.push_plain(out, Fin::Last, opcode(message.kind()), payload);
+            Ok(self.queued())
+        }
     }
 
     /// Queues a frame that was encoded for many peers.
@@ -361,14 +377,18 @@ impl SendHalf {
         payload: Bytes,
     ) -> Result<Queued, SendError> {
         self.admit(payload.len())?;
+        #[cfg(feature = "deflate")]
+        if self.push_compressed(out, kind, &payload, Default::default()) {
+            return Ok(self.queued());
+        }
         if self.side == Side::Client {
-            self.push_frame(out, Fin::Last, opcode(kind), &payload);
+            self.push_plain(out, Fin::Last, opcode(kind), &payload);
         } else {
             let len = payload.len();
             self.tx.append(&mut out.pool, |tail| {
                 let mut header = [0; 14];
-                let used =
-                    crate::ws::send::encode_header(&mut header, Fin::Last, opcode(kind), None, len);
+                let (opcode, plain) = (opcode(kind), Coding::Plain);
+                let used = encode_header(&mut header, Fin::Last, opcode, plain, None, len);
                 tail.extend_from_slice(header.get(..used).unwrap_or_default());
             });
             self.tx.append_shared(&mut out.pool, payload);
@@ -394,7 +414,14 @@ impl SendHalf {
             Fin::Last => None,
             Fin::More => Some(kind),
         };
-        self.push_frame(out, fin, code, payload);
+        #[cfg(feature = "deflate")]
+        {
+            let begins = (code != Opcode::Continuation).then_some(kind);
+            if self.push_compressed_fragment(out, begins, payload, fin) {
+                return Ok(self.queued());
+            }
+        }
+        self.push_plain(out, fin, code, payload);
         Ok(self.queued())
     }
 
@@ -415,7 +442,7 @@ impl SendHalf {
             at,
             end: u64::MAX,
         });
-        self.push_frame(out, Fin::Last, Opcode::Ping, payload);
+        self.push_plain(out, Fin::Last, Opcode::Ping, payload);
         let end = self.tx.end();
         if let Some(ping) = &mut self.rare().ping {
             ping.end = end;
@@ -457,7 +484,7 @@ impl SendHalf {
             return;
         }
         self.pong_bytes += payload.len() as u32 + 6;
-        self.push_frame(out, Fin::Last, Opcode::Pong, payload);
+        self.push_plain(out, Fin::Last, Opcode::Pong, payload);
         self.pong_end = self.tx.end();
     }
 
@@ -506,7 +533,15 @@ impl SendHalf {
                 self.begin_close(out);
             }
             Phase::Opening => self.abort(out, kind),
-            Phase::CloseSent | Phase::CloseDone | Phase::Failed | Phase::Ended => {}
+            Phase::CloseSent | Phase::CloseDone | Phase::Failed | Phase::Ended => {
+                // What this side began for another reason, to dial again, is now the end.
+                let cause = self.cause.as_ref();
+                let is_drain =
+                    |cause: &CloseCause| matches!(cause.kind, CloseKind::IdentityReplaced);
+                if cause.is_some_and(|cause| is_drain(cause)) {
+                    self.stay_away();
+                }
+            }
         }
     }
 
@@ -569,7 +604,7 @@ impl SendHalf {
                 // reason goes with it, since browsers show their users what comes back.
                 match frame {
                     Some(frame) => self.push_close(out, frame.code(), frame.reason()),
-                    None => self.push_frame(out, Fin::Last, Opcode::Close, &[]),
+                    None => self.push_plain(out, Fin::Last, Opcode::Close, &[]),
                 }
                 self.phase = Phase::CloseDone;
                 self.begin_close(out);
@@ -600,6 +635,29 @@ impl SendHalf {
         cause.clean =
             self.phase == Phase::CloseDone && cause.undelivered == 0 && cause.code != ABNORMAL;
         cause
+    }
+
+    /// Of the output `taken` bytes have left since the last call, and `waiting` have not.
+    pub(crate) fn output_waits(&mut self, now: Instant, taken: usize, waiting: usize) {
+        let begin = saturating_add(now, self.settings.timeouts.write);
+        if taken > 0 || self.deadlines.write.is_none() {
+            self.deadlines.write = begin;
+        }
+        let rate = self.settings.limits.output_rate as u64;
+        let time = |bytes: usize| {
+            let millis = (bytes as u64).saturating_mul(1000).checked_div(rate);
+            millis.map_or(Duration::MAX, Duration::from_millis)
+        };
+        let due = self.deadlines.rate.or(begin);
+        let due = due.and_then(|due| saturating_add(due, time(taken)));
+        // Who was fast long ago, or once, has not earned more than the rest takes.
+        let most = begin.and_then(|begin| saturating_add(begin, time(waiting)));
+        self.deadlines.rate = [due, most].into_iter().flatten().min();
+    }
+
+    pub(crate) fn no_output_waits(&mut self) {
+        self.deadlines.write = None;
+        self.deadlines.rate = None;
     }
 
     /// A deadline passed: the cause says so unless the connection was closing cleanly.
@@ -652,7 +710,7 @@ impl SendHalf {
         Ok(())
     }
 
-    fn queued(&self) -> Queued {
+    pub(crate) fn queued(&self) -> Queued {
         Queued {
             buffered: self.tx.len(),
         }
@@ -662,25 +720,29 @@ impl SendHalf {
         let mut payload = [0; MAX_CONTROL];
         let len = write_close_payload(code, reason, &mut payload);
         let payload = payload.get(..len).unwrap_or_default();
-        self.push_frame(out, Fin::Last, Opcode::Close, payload);
+        self.push_plain(out, Fin::Last, Opcode::Close, payload);
     }
 
-    fn push_frame(&mut self, out: &mut Out, fin: Fin, opcode: Opcode, payload: &[u8]) {
+    fn push_plain(&mut self, out: &mut Out, fin: Fin, opcode: Opcode, payload: &[u8]) {
+        self.push_frame(out, fin, opcode, Coding::Plain, payload);
+    }
+
+    pub(crate) fn push_frame(
+        &mut self,
+        out: &mut Out,
+        fin: Fin,
+        opcode: Opcode,
+        coding: Coding,
+        payload: &[u8],
+    ) {
         let mask = match self.side {
             Side::Client => Some(out.random.mask()),
             Side::Server => None,
         };
         self.tx.append(&mut out.pool, |tail| {
-            append_frame(tail, fin, opcode, mask, payload)
+            append_frame(tail, fin, opcode, coding, mask, payload)
         });
         self.mark(out);
-    }
-}
-
-fn opcode(kind: MessageKind) -> Opcode {
-    match kind {
-        MessageKind::Binary => Opcode::Binary,
-        MessageKind::Text => Opcode::Text,
     }
 }
 

@@ -34,6 +34,9 @@ use crate::service::Turn;
 use crate::timer::Timers;
 use crate::vhost;
 use crate::waker::CancelService;
+use crate::ws::RecvPool;
+#[cfg(feature = "deflate")]
+use crate::ws::deflate::InflaterPool;
 use crate::wsi::Cx;
 
 /// The loop and the owner of everything in it.
@@ -94,7 +97,9 @@ pub(crate) struct Parts {
     pub(crate) http_clients: Slab<ClientSlot>,
     pub(crate) observer: Box<dyn ContextObserver>,
     /// For messages that are being assembled.
-    pub(crate) pool: BufferPool,
+    pub(crate) pool: RecvPool,
+    #[cfg(feature = "deflate")]
+    pub(crate) takeovers: crate::compression::Takeovers,
     /// The loop's receive buffer, with room for a stashed header in front.
     pub(crate) buffer: Vec<u8>,
     buffer_len: usize,
@@ -106,6 +111,8 @@ pub(crate) struct Parts {
     /// What all TLS settings have in common; made with the first of them.
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::tls::TlsEnv>,
+    #[cfg(feature = "tls")]
+    key_log: Option<crate::tls::SharedKeyLog>,
     /// Where records are opened into, with room for a stashed header in front.
     #[cfg(feature = "tls")]
     plain: Vec<u8>,
@@ -137,6 +144,8 @@ impl ListenerSlot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ListenerState {
     Active,
+    /// Waits for TLS handshakes to end.
+    Crowded,
     /// Waits for connections of the context to end.
     Full,
     /// Waits for its timer.
@@ -185,7 +194,8 @@ impl Parts {
         if let Some(env) = &self.tls {
             return Ok(env.clone());
         }
-        let env = crate::tls::TlsEnv::system()?;
+        let mut env = crate::tls::TlsEnv::system()?;
+        env.key_log.clone_from(&self.key_log);
         self.tls = Some(env.clone());
         Ok(env)
     }
@@ -247,6 +257,8 @@ impl Context {
         let wake = poller.waker(Token::Waker.pack())?;
         let resolver = system.resolver(wake.clone());
         let random = system.random()?;
+        let mut date = String::new();
+        clock.http_date(&mut date);
         let inner = Inner {
             conns: Arena::new(),
             vhosts: Arena::new(),
@@ -254,18 +266,23 @@ impl Context {
             out: Out {
                 dirty: Vec::new(),
                 now: clock.now(),
-                date: clock.http_date(),
+                date,
                 dated: clock.now(),
                 pool: spare_buffers(),
+                #[cfg(feature = "deflate")]
+                compressors: Default::default(),
                 random,
                 timers: Timers::new(),
             },
             commands: Default::default(),
             per_ip: BTreeMap::new(),
             max_connections: config.max_connections,
+            handshakes: 0,
+            max_handshakes: config.max_tls_handshakes,
             shutting_down: false,
             lifted: None,
         };
+        let pool = recv_pool(&config);
         let parts = Parts {
             system,
             poller,
@@ -276,7 +293,9 @@ impl Context {
             hooks: Slab::new(),
             http_clients: Slab::new(),
             observer: config.observer,
-            pool: spare_buffers(),
+            pool,
+            #[cfg(feature = "deflate")]
+            takeovers: crate::compression::Takeovers::new(config.max_takeovers),
             buffer: Vec::new(),
             buffer_len: config.receive_buffer,
             turn_budget: config.turn_budget,
@@ -285,6 +304,8 @@ impl Context {
             next_lookup: 0,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "tls")]
+            key_log: config.key_log,
             #[cfg(feature = "tls")]
             plain: Vec::new(),
         };
@@ -509,13 +530,20 @@ impl Context {
         self.inner.conns.len()
     }
 
-    /// Bytes of memory that the library holds for its connections, sessions not counted.
+    /// TLS handshakes of the context as a server that are in progress, those that wait for their
+    /// first byte included; see
+    /// [`ContextConfig::max_tls_handshakes`](crate::ContextConfig::max_tls_handshakes).
+    #[cfg(feature = "tls")]
+    pub const fn tls_handshakes(&self) -> usize {
+        self.inner.handshakes
+    }
+
+    /// Bytes of memory that the library holds for its connections, with what they share for
+    /// compression; sessions not counted.
     pub fn memory(&self) -> usize {
-        self.inner
-            .conns
-            .iter()
-            .map(|(_, _, conn)| conn.memory())
-            .sum()
+        let conns = self.inner.conns.iter();
+        let owned: usize = conns.map(|(_, _, conn)| conn.memory()).sum();
+        owned + self.compression_memory()
     }
 
     /// The view of the loop without a protocol.
@@ -547,6 +575,22 @@ pub(crate) fn listen_options(config: &ListenConfig) -> ListenOptions {
         reuse_port: config.reuse_port,
         only_v6: Some(config.only_v6),
     }
+}
+
+/// What connections share for receiving.
+fn recv_pool(config: &ContextConfig) -> RecvPool {
+    #[cfg_attr(
+        not(feature = "deflate"),
+        expect(unused_mut, reason = "inflaters only")
+    )]
+    let mut pool = RecvPool::new(spare_buffers());
+    #[cfg(feature = "deflate")]
+    {
+        pool.inflaters = InflaterPool::new(config.max_inflaters);
+    }
+    #[cfg(not(feature = "deflate"))]
+    let _ = config;
+    pool
 }
 
 /// The buffers that the loop keeps for the next connection that needs one.

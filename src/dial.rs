@@ -26,7 +26,7 @@ use crate::protocol::Handshake;
 use crate::retry::RetryState;
 use crate::timer::saturating_add;
 use crate::ws::Side;
-use crate::ws::handshake::{RefusalCollector, ResponseError, ResponseScanner, check_response};
+use crate::ws::handshake::{RefusalCollector, ResponseError, ResponseScanner};
 
 /// Where a client belongs: decided by the call, fixed for the connection.
 #[derive(Clone, Debug)]
@@ -424,8 +424,11 @@ impl Lift<'_> {
         }
         let mut key = [0; 24];
         let nonce = self.inner.out.random.nonce();
+        let extensions = client.offered_extensions(&self.conn.send);
         self.conn.send.tx.append(&mut self.inner.out.pool, |tail| {
-            key = client.info.write_request(tail, nonce);
+            key = client
+                .info
+                .write_request_with(tail, nonce, extensions.as_deref());
         });
         client.stage = Stage::Handshake(Box::new(Awaited {
             scanner: ResponseScanner::new(),
@@ -472,14 +475,18 @@ impl Lift<'_> {
 
     fn on_response(&mut self, head: &ResponseHead<'_>) {
         let cap = self.conn.send.settings.limits.refusal_body;
-        let Role::Client(client) = &mut self.conn.role else {
+        let Role::Client(client) = &self.conn.role else {
             return;
         };
         let Stage::Handshake(awaited) = &client.stage else {
             return;
         };
-        let info = Arc::clone(&client.info);
-        match check_response(head, &awaited.key, info.offered_subprotocols()) {
+        let key = awaited.key;
+        let outcome = self.judge_response(head, &key);
+        let Role::Client(client) = &mut self.conn.role else {
+            return;
+        };
+        match outcome {
             Ok(subprotocol) => self.welcome(head, subprotocol),
             Err(ResponseError::Refused { .. }) => {
                 let collector = RefusalCollector::new(head, cap);
@@ -567,6 +574,12 @@ impl Lift<'_> {
             client.limit()
         };
         let stage = client.connect_stage();
+        if stage == ConnectStage::Tls && self.time_out_handshake(deadline) {
+            return;
+        }
+        let Role::Client(client) = &mut self.conn.role else {
+            return;
+        };
         if let Stage::Racing(..) = client.stage {
             if let Stage::Racing(race, _) = std::mem::replace(&mut client.stage, Stage::Start) {
                 client.tried.append(&mut race.into_tried());
@@ -585,16 +598,7 @@ impl Lift<'_> {
     /// Ends the attempt if it has failed: by another one, or by telling the protocol. Whether
     /// the connection is over.
     pub(crate) fn conclude_dial(&mut self) -> bool {
-        if self.conn.send.flags.contains(Flags::ABORT) {
-            let kind = self.conn.send.cause.as_ref().map(|cause| &cause.kind);
-            let failure = match kind {
-                Some(CloseKind::Shutdown) => ConnectFailure::Shutdown,
-                Some(CloseKind::VhostDestroyed) => ConnectFailure::VhostDestroyed,
-                Some(CloseKind::ContextDropped) => ConnectFailure::ContextDropped,
-                _ => ConnectFailure::Aborted,
-            };
-            self.stop_dialling(failure);
-        }
+        self.note_abort();
         let Role::Client(client) = &mut self.conn.role else {
             return false;
         };
@@ -621,6 +625,30 @@ impl Lift<'_> {
         true
     }
 
+    /// Somebody ends the attempt: what this side wants counts more than what else has failed.
+    fn note_abort(&mut self) {
+        if !self.conn.send.flags.contains(Flags::ABORT) {
+            return;
+        }
+        let kind = self.conn.send.cause.as_ref().map(|cause| &cause.kind);
+        let failure = match kind {
+            // The deadline of output. The next attempt, if there is one, begins without it.
+            Some(CloseKind::Timeout(deadline)) => {
+                let failure = ConnectFailure::Timeout(*deadline);
+                self.conn.send.flags -= Flags::ABORT;
+                self.conn.send.cause = None;
+                return self.stop_dialling(failure);
+            }
+            Some(CloseKind::Shutdown) => ConnectFailure::Shutdown,
+            Some(CloseKind::VhostDestroyed) => ConnectFailure::VhostDestroyed,
+            Some(CloseKind::ContextDropped) => ConnectFailure::ContextDropped,
+            _ => ConnectFailure::Aborted,
+        };
+        if let Role::Client(client) = &mut self.conn.role {
+            client.failure = Some((client.connect_stage(), failure));
+        }
+    }
+
     /// Waits for another attempt if the policy has one left.
     fn retry_dial(&mut self) -> bool {
         let random = self.inner.out.random.u64();
@@ -639,7 +667,7 @@ impl Lift<'_> {
         self.conn.io = None;
         self.conn.stash = Stash::Empty;
         self.conn.send.tx.clear(&mut self.inner.out.pool);
-        self.conn.send.deadlines.write = None;
+        self.conn.send.no_output_waits();
         self.conn.send.deadlines.stage = saturating_add(now, delay);
         true
     }

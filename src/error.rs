@@ -184,7 +184,8 @@ impl Deadline {
     }
 }
 
-/// What a deadline was about. Each is a total: slow bytes do not extend it.
+/// What a deadline was about. Each is a total, which slow bytes do not extend, but for
+/// [`Write`](Self::Write).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum DeadlineStage {
@@ -210,6 +211,9 @@ pub enum DeadlineStage {
     Hooks,
     /// A message, from its first byte to its last.
     Message,
+    /// Output of which the peer takes less than [`Limits::output_rate`](crate::Limits::output_rate):
+    /// how far it may lag behind.
+    OutputRate,
     /// Waiting for a connection of the pool.
     PoolWait,
     /// The begin of an HTTP handler's response.
@@ -224,7 +228,7 @@ pub enum DeadlineStage {
     Tls,
     /// An application's verdict on an upgrade request.
     Verdict,
-    /// Output that the peer does not take.
+    /// Output of which the peer takes nothing.
     Write,
 }
 
@@ -242,6 +246,7 @@ impl fmt::Display for DeadlineStage {
             Self::Hook => "the answer of a hook",
             Self::Hooks => "the answers of the hooks",
             Self::Message => "one message",
+            Self::OutputRate => "the lag behind the lowest rate of output",
             Self::PoolWait => "the wait for a connection of the pool",
             Self::Respond => "the begin of the response",
             Self::Response => "the response to the opening handshake",
@@ -539,7 +544,14 @@ impl ConnectError {
 
     /// Whether a deadline ended it.
     pub fn is_timeout(&self) -> bool {
-        matches!(self.details.failure, ConnectFailure::Timeout(_))
+        match &self.details.failure {
+            ConnectFailure::Timeout(_) => true,
+            #[cfg(feature = "tls")]
+            ConnectFailure::Tls(error) => {
+                matches!(error.failure, crate::tls::TlsFailure::Timeout { .. })
+            }
+            _ => false,
+        }
     }
 
     /// The response of a peer that refused the upgrade: status, headers, first part of the body.
@@ -763,8 +775,11 @@ pub enum RefusalReason {
     #[cfg(feature = "tls")]
     #[error("TLS: {0}")]
     Tls(#[source] Box<TlsError>),
-    /// A plain connection to a listener that speaks TLS only.
-    #[error("a plain connection to a listener that speaks TLS only")]
+    /// A plain HTTP request to a listener that speaks TLS only, or that redirects to `https`.
+    #[error(
+        "plain HTTP to a listener that speaks TLS: use wss:// or https://, or have the listener \
+         serve both (PlaintextPolicy::Serve)"
+    )]
     Plaintext,
     /// The request is for another vhost than the TLS handshake was.
     #[error("the request is for another vhost than the TLS handshake was")]

@@ -1,15 +1,17 @@
 //! The server side of plain HTTP: one exchange after the other on a connection that persists.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::conn::{Conn, Flags, Role};
-use crate::error::{Deadline, DeadlineStage, RefusalReason};
+use crate::conn::{Conn, Flags, Role, SendHalf};
+use crate::error::{CloseKind, Deadline, DeadlineStage, RefusalReason};
 use crate::handler::{ExchangeOutcome, Http, HttpDispatch, HttpFailure, HttpRequest};
 use crate::hook::{Attributes, Grant, HookPurpose};
 use crate::http::HeaderList;
 use crate::http::body::{BodyDecoder, BodyError, Framing};
 use crate::http::head::{HeadLimits, HttpVersion, RequestHead};
-use crate::http::response::{CONTINUE, Response, ResponseHalf};
+use crate::http::origin::Transport;
+use crate::http::response::{CONTINUE, Response, ResponseHalf, is_framing_field};
 use crate::id::{ExchangeId, TimerTag};
 use crate::inner::VhostState;
 use crate::lift::Lift;
@@ -18,6 +20,7 @@ use crate::net::transport::ReadEnd;
 use crate::protocol::Refuse;
 use crate::timer::saturating_add;
 use crate::upgrade::{HttpRole, NO_SESSION};
+use crate::ws::handshake::UpgradeError;
 use crate::wsi::Cx;
 
 /// A request whose response is not complete, or whose body is not.
@@ -35,7 +38,10 @@ pub(crate) struct Exchange {
     seen: u64,
     /// Bytes of the body that came after the response was complete.
     drained: usize,
+    is_draining: bool,
+    /// When the body began to be waited for, later by all the time that nobody wanted it.
     began: Instant,
+    paused: Option<Instant>,
     read_closed: bool,
     /// Why it ended, where that is not the end of the connection.
     outcome: Option<ExchangeOutcome>,
@@ -59,6 +65,49 @@ impl Exchange {
     pub(crate) fn close_after(&mut self) {
         self.response.close_after();
     }
+
+    /// While the handler does not want the body, its sender is not slow.
+    fn note_pause(&mut self, send: &mut SendHalf, now: Instant) {
+        let is_paused = send.flags.contains(Flags::PAUSED);
+        match self.paused {
+            None if is_paused => {
+                self.paused = Some(now);
+                send.deadlines.stage = None;
+            }
+            Some(since) if !is_paused => {
+                self.paused = None;
+                let waited = now.saturating_duration_since(since);
+                self.began = saturating_add(self.began, waited).unwrap_or(now);
+                // The next look at it is then; what has come meanwhile counts.
+                send.deadlines.stage = saturating_add(self.began, send.settings.timeouts.body);
+            }
+            None | Some(_) => {}
+        }
+    }
+}
+
+/// What serves a request.
+struct Found {
+    target: RouteTarget,
+    /// Length of the mount's prefix in the path.
+    prefix: usize,
+    body_limit: u64,
+    /// What the mount adds to all responses.
+    headers: Arc<HeaderList>,
+    /// The hooks decide about it.
+    hooked: bool,
+}
+
+impl Found {
+    fn refusal(response: Response) -> Self {
+        Self {
+            target: RouteTarget::Response(response),
+            prefix: 0,
+            body_limit: u64::MAX,
+            headers: Arc::default(),
+            hooked: false,
+        }
+    }
 }
 
 impl Lift<'_> {
@@ -77,33 +126,36 @@ impl Lift<'_> {
             self.respond_text(503, "too many connections\n");
             return self.refused(RefusalReason::TooManyConnections);
         }
-        match self.hooks_for(head) {
+        let found = self.find_route(head);
+        let vhost = self.inner.vhost(self.conn.send.vhost);
+        let hooks = vhost.and_then(|vhost| vhost.hooks);
+        match hooks.filter(|_| found.hooked) {
             Some(chain) => self.ask_hooks(chain, bytes, limits, head, HookPurpose::Http),
-            None => self.serve_plain(head, &Grant::new()),
+            None => self.serve(head, found, &Grant::new()),
         }
     }
 
-    /// The chain that decides about a request, if its mount is hooked.
-    fn hooks_for(&self, head: &RequestHead<'_>) -> Option<u32> {
-        let vhost = self.inner.vhost(self.conn.send.vhost)?;
-        let (route, _) = route(&vhost.routes, head.path())?;
-        vhost.hooks.filter(|_| route.options.hooked)
+    /// Serves a request that the hooks have allowed.
+    pub(crate) fn serve_plain(&mut self, head: &RequestHead<'_>, grant: &Grant) {
+        let found = self.find_route(head);
+        self.serve(head, found, grant);
     }
 
-    /// Serves a request that the hooks, if there are any, have allowed.
-    pub(crate) fn serve_plain(&mut self, head: &RequestHead<'_>, grant: &Grant) {
+    fn serve(&mut self, head: &RequestHead<'_>, found: Found, grant: &Grant) {
         // It was checked before any hook was asked.
         let Ok(framing) = Framing::of_request(head) else {
             return;
         };
-        let found = self.find_route(head);
-        let (target, prefix, limit) = match found {
-            Ok(found) => found,
-            Err(response) => (RouteTarget::Response(response), 0, 0),
-        };
-        let limit = limit.min(i64::MAX.unsigned_abs());
-        self.begin_exchange(head, framing, limit, &grant.headers);
-        if matches!(framing, Framing::Length(len) if len > limit) && limit > 0 {
+        let Found {
+            target,
+            prefix,
+            body_limit,
+            headers,
+            ..
+        } = found;
+        let limit = body_limit.min(i64::MAX.unsigned_abs());
+        self.begin_exchange(head, framing, limit, with_fields(headers, &grant.headers));
+        if matches!(framing, Framing::Length(len) if len > limit) {
             return self.body_too_large();
         }
         match target {
@@ -111,9 +163,7 @@ impl Lift<'_> {
                 self.ask_handler(handler, head, framing, prefix, &grant.attributes);
             }
             RouteTarget::Response(response) => self.answer(response),
-            RouteTarget::Protocol(_) => {
-                self.answer(Response::text(426, "this is a WebSocket endpoint\n"));
-            }
+            RouteTarget::Protocol(_) => self.answer(websocket_only()),
         }
         self.settle_exchange();
     }
@@ -123,7 +173,9 @@ impl Lift<'_> {
         let Ok(framing) = Framing::of_request(head) else {
             return;
         };
-        self.begin_exchange(head, framing, 0, &refuse.headers);
+        let found = self.find_route(head);
+        let headers = with_fields(found.headers, &refuse.headers);
+        self.begin_exchange(head, framing, i64::MAX.unsigned_abs(), headers);
         // RFC 9110 section 15.4.5: it has none.
         let body = match refuse.status {
             304 => Vec::new(),
@@ -141,36 +193,55 @@ impl Lift<'_> {
         })
     }
 
-    /// What serves a request, the length of its prefix, and how long the body may be.
-    fn find_route(&self, head: &RequestHead<'_>) -> Result<(RouteTarget, usize, u64), Response> {
+    /// What serves a request, refusals included.
+    fn find_route(&self, head: &RequestHead<'_>) -> Found {
         if head.method() == "OPTIONS" && head.target() == "*" {
-            return Err(Response::new(204));
+            return Found::refusal(Response::new(204));
         }
         if matches!(head.method(), "CONNECT" | "TRACE") {
-            return Err(Response::text(405, "this method is not served\n"));
+            return Found::refusal(Response::text(501, "this method is not served\n"));
         }
-        let expects = head.header("expect");
-        if expects.is_some_and(|expects| !expects.eq_ignore_ascii_case(b"100-continue")) {
+        let mut expects = head.header_values("expect");
+        if expects.any(|expects| !expects.eq_ignore_ascii_case(b"100-continue")) {
             // RFC 9110 section 10.1.1.
-            return Err(Response::text(
-                417,
-                "the only expectation is 100-continue\n",
-            ));
+            let text = "the only expectation is 100-continue\n";
+            return Found::refusal(Response::text(417, text));
         }
         let vhost = self.inner.vhost(self.conn.send.vhost);
         let routes: &[Route] = vhost.map_or(&[], |vhost| &vhost.routes);
         let Some((route, prefix)) = route(routes, head.path()) else {
-            return Err(Response::text(404, "not found\n"));
+            return Found::refusal(Response::text(404, "not found\n"));
         };
+        let headers = Arc::clone(&route.options.headers);
+        if let Err(response) = route.options.admit(head, self.transport()) {
+            return Found {
+                headers,
+                ..Found::refusal(*response)
+            };
+        }
         let limit = self.conn.send.settings.limits.body_bytes;
-        let limit = route.options.body_bytes.unwrap_or(limit);
+        let body_limit = route.options.body_bytes.unwrap_or(limit);
         let target = match &route.target {
             RouteTarget::Response(response) => {
                 RouteTarget::Response(for_method(response, head.method()))
             }
             other => other.clone(),
         };
-        Ok((target, prefix, limit))
+        Found {
+            target,
+            prefix,
+            body_limit,
+            headers,
+            hooked: route.options.hooked,
+        }
+    }
+
+    /// What requests come over.
+    pub(crate) fn transport(&self) -> Transport {
+        match self.conn.io.as_ref().is_some_and(|io| io.secure.is_some()) {
+            true => Transport::Tls,
+            false => Transport::Plain,
+        }
     }
 
     fn begin_exchange(
@@ -178,7 +249,7 @@ impl Lift<'_> {
         head: &RequestHead<'_>,
         framing: Framing,
         body_limit: u64,
-        headers: &HeaderList,
+        headers: Arc<HeaderList>,
     ) {
         let now = self.inner.out.now;
         let send = &mut self.conn.send;
@@ -189,21 +260,24 @@ impl Lift<'_> {
             wsi: send.id,
             number: http.next_number(),
         };
-        let mut response = ResponseHalf::to(head);
-        response.add_headers(headers);
-        let exchange = Exchange {
+        let mut exchange = Exchange {
             id,
             handler: 0,
             place: NO_SESSION,
-            response,
+            response: ResponseHalf::to(head).always(headers),
             body: BodyDecoder::new(framing),
             body_limit,
             seen: 0,
             drained: 0,
+            is_draining: false,
             began: now,
+            paused: None,
             read_closed: false,
             outcome: None,
         };
+        let expects = head.version() >= HttpVersion::Http11 && head.header("expect").is_some();
+        let awaits = expects && exchange.wants_body();
+        exchange.response.set_awaits_continue(awaits);
         let timeouts = &send.settings.timeouts;
         let limit = match exchange.wants_body() {
             true => timeouts.body,
@@ -247,22 +321,27 @@ impl Lift<'_> {
                 exchange.handler = handler;
                 exchange.place = place;
                 self.mark_lifted();
-                self.invite_body(head);
+                self.invite_body();
                 self.body_ended();
             }
-            Err(failure) => self.fail_exchange(failure),
+            Err(failure) => {
+                // What it asked for before must not reach the next one.
+                self.conn.send.flags -= Flags::WANT_WRITABLE;
+                self.cancel_timers();
+                self.fail_exchange(failure);
+            }
         }
     }
 
     /// RFC 9110 section 10.1.1: a client that waits for it is told to send the body.
-    fn invite_body(&mut self, head: &RequestHead<'_>) {
-        let expects = head.version() >= HttpVersion::Http11 && head.header("expect").is_some();
+    fn invite_body(&mut self) {
         let Conn { role, send, .. } = &mut *self.conn;
         let Role::Http(http) = role else { return };
         let Some(exchange) = http.exchange_mut() else {
             return;
         };
-        if expects && exchange.wants_body() && !exchange.response.is_started() {
+        if exchange.response.awaits_continue() && !exchange.response.is_started() {
+            exchange.response.set_awaits_continue(false);
             let pool = &mut self.inner.out.pool;
             send.tx
                 .append(pool, |tail| tail.extend_from_slice(CONTINUE));
@@ -418,13 +497,17 @@ impl Lift<'_> {
     /// Answers with a status and closes: what follows on the connection cannot be told from the
     /// body that was refused.
     fn refuse_exchange(&mut self, status: u16, text: &str, outcome: ExchangeOutcome) {
-        self.set_outcome(outcome);
         let Role::Http(http) = &mut self.conn.role else {
             return;
         };
         let Some(exchange) = http.exchange_mut() else {
             return;
         };
+        if exchange.response.is_done() {
+            // It leaves all the same.
+            return self.close_http();
+        }
+        exchange.outcome.get_or_insert(outcome);
         exchange.close_after();
         if exchange.response.is_started() {
             return self.end_now();
@@ -449,7 +532,7 @@ impl Lift<'_> {
         self.refuse_exchange(413, &text, ExchangeOutcome::BodyTooLarge { limit });
     }
 
-    fn set_outcome(&mut self, outcome: ExchangeOutcome) {
+    pub(crate) fn set_outcome(&mut self, outcome: ExchangeOutcome) {
         if let Role::Http(http) = &mut self.conn.role {
             if let Some(exchange) = http.exchange_mut() {
                 exchange.outcome.get_or_insert(outcome);
@@ -464,17 +547,17 @@ impl Lift<'_> {
         let Some(exchange) = http.exchange_mut() else {
             return;
         };
-        if exchange.response.is_started() && !exchange.response.is_done() && !exchange.wants_body()
-        {
-            // Begun in time; how long it takes is the handler's business, and the write deadline's.
-            send.deadlines.stage = None;
-        }
         if !exchange.response.is_done() {
+            if exchange.wants_body() {
+                exchange.note_pause(send, self.inner.out.now);
+            } else if exchange.response.is_started() {
+                // How long it takes now is the handler's business, and the write deadline's.
+                send.deadlines.stage = None;
+            }
             return;
         }
-        let status = exchange.response.status();
         let (persists, wants_body) = (exchange.response.persists(), exchange.wants_body());
-        self.end_exchange(ExchangeOutcome::Responded(status));
+        self.end_exchange(ExchangeOutcome::Disconnected);
         if wants_body && persists {
             return self.drain_body();
         }
@@ -486,6 +569,15 @@ impl Lift<'_> {
 
     /// What is left of the body is dropped, for a while, so that the connection can go on.
     fn drain_body(&mut self) {
+        let Role::Http(http) = &mut self.conn.role else {
+            return;
+        };
+        let began = http
+            .exchange_mut()
+            .map(|exchange| &mut exchange.is_draining);
+        if began.is_none_or(|is_draining| std::mem::replace(is_draining, true)) {
+            return;
+        }
         let send = &mut self.conn.send;
         send.flags -= Flags::PAUSED;
         send.deadlines.stage = saturating_add(self.inner.out.now, send.settings.timeouts.close);
@@ -494,11 +586,22 @@ impl Lift<'_> {
     fn await_request(&mut self) {
         let send = &mut self.conn.send;
         send.flags -= Flags::PAUSED;
-        let limit = send.settings.timeouts.keep_alive;
-        send.deadlines.stage = saturating_add(self.inner.out.now, limit);
+        send.deadlines.stage = None;
         if let Role::Http(http) = &mut self.conn.role {
             http.await_request();
         }
+    }
+
+    /// The wait for the next request begins when the response has left; until then there is the
+    /// write deadline.
+    pub(crate) fn begin_idling(&mut self) {
+        let is_idle = matches!(&self.conn.role, Role::Http(http) if http.is_idle());
+        if !is_idle || self.conn.send.deadlines.stage.is_some() || !self.is_flushed() {
+            return;
+        }
+        let send = &mut self.conn.send;
+        let limit = send.settings.timeouts.keep_alive;
+        send.deadlines.stage = saturating_add(self.inner.out.now, limit);
     }
 
     /// Closes the connection when what is queued has left.
@@ -523,7 +626,12 @@ impl Lift<'_> {
             return;
         };
         let id = exchange.id;
-        let outcome = exchange.outcome.take().unwrap_or(outcome);
+        let response = &exchange.response;
+        let outcome = match exchange.outcome.take() {
+            Some(outcome) => outcome,
+            None if response.is_done() => ExchangeOutcome::Responded(response.status()),
+            None => outcome,
+        };
         exchange.place = NO_SESSION;
         self.cancel_timers();
         // From here on a panic must not end the exchange again.
@@ -576,7 +684,7 @@ impl Lift<'_> {
             return;
         };
         if exchange.place == NO_SESSION {
-            return self.end_now();
+            return self.close_http();
         }
         if exchange.wants_body() {
             let until = body_deadline(exchange.began, body, exchange.seen, rate);
@@ -594,10 +702,12 @@ impl Lift<'_> {
 
     /// The connection is over: so is its exchange.
     pub(crate) fn abandon_exchange(&mut self) {
-        let outcome = if self.inner.shutting_down {
-            ExchangeOutcome::Shutdown
-        } else {
-            ExchangeOutcome::Disconnected
+        let cause = self.conn.send.cause.as_ref().map(|cause| &cause.kind);
+        let outcome = match cause {
+            Some(CloseKind::Aborted | CloseKind::Application) => ExchangeOutcome::Aborted,
+            Some(CloseKind::Timeout(deadline)) => ExchangeOutcome::Timeout(*deadline),
+            _ if self.inner.shutting_down => ExchangeOutcome::Shutdown,
+            _ => ExchangeOutcome::Disconnected,
         };
         self.end_exchange(outcome);
     }
@@ -607,6 +717,30 @@ impl HttpRole {
     pub(crate) fn response_of(&mut self, id: ExchangeId) -> Option<&mut ResponseHalf> {
         self.exchange_mut()?.response_of(id)
     }
+}
+
+/// RFC 9110 section 15.5.22: what has to be upgraded to.
+fn websocket_only() -> Response {
+    let error = UpgradeError::NotAnUpgrade;
+    let response = Response::text(error.status(), format!("{error}\n"));
+    let headers = error.headers().iter();
+    // Those of the connection are written with every 426.
+    let own = headers.filter(|(name, _)| !is_framing_field(name));
+    own.fold(response, |response, (name, value)| {
+        let plain = response.clone();
+        response.header(*name, *value).unwrap_or(plain)
+    })
+}
+
+/// What a mount adds to its responses, with what a hook adds to one of them; what only the library
+/// writes is left out.
+fn with_fields(mut headers: Arc<HeaderList>, more: &HeaderList) -> Arc<HeaderList> {
+    let is_own = |name: &str| is_framing_field(name) || name.eq_ignore_ascii_case("date");
+    for (name, value) in more.iter().filter(|(name, _)| !is_own(name)) {
+        let pushed = Arc::make_mut(&mut headers).push(name, value);
+        debug_assert!(pushed.is_ok(), "what comes out of a list fits into one");
+    }
+    headers
 }
 
 /// A page is for reading; a redirect is for every method.

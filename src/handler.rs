@@ -153,7 +153,7 @@ pub trait HttpHandler: Send + 'static {
 pub enum ExchangeOutcome {
     /// The response is complete and queued; the status that it had.
     Responded(u16),
-    /// The handler gave it up ([`HttpFailure::abort`], [`Http::abort`]).
+    /// The application gave it up ([`HttpFailure::abort`], [`Http::abort`], [`Cx::abort`]).
     Aborted,
     /// The request's body is not one: refused with 400, 413 or 501.
     Body(BodyError),
@@ -169,7 +169,8 @@ pub enum ExchangeOutcome {
     Io(io::Error),
     /// The context is shutting down, or the vhost was destroyed.
     Shutdown,
-    /// The body came too slowly, or the response did not begin in time.
+    /// The body came too slowly, the response did not begin in time, or the client took nothing of
+    /// it for too long.
     Timeout(crate::Deadline),
 }
 
@@ -345,6 +346,11 @@ impl<'a> Http<'a> {
         self.cx.inner.out.now
     }
 
+    /// The value of `Date` in this turn's responses.
+    pub(crate) fn date(&self) -> &str {
+        &self.cx.inner.out.date
+    }
+
     /// The address of the other end.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         Some(self.cx.current.as_ref()?.io?.peer)
@@ -356,7 +362,8 @@ impl<'a> Http<'a> {
         io.is_some_and(|io| io.secure.is_some())
     }
 
-    /// Gives the whole response. An empty queue takes one of any length.
+    /// Gives the whole response, of any length: what a pipelining client has not read yet does not
+    /// count against it.
     ///
     /// # Errors
     ///
@@ -426,7 +433,8 @@ impl<'a> Http<'a> {
         current.map_or(0, |current| current.send.tx.len())
     }
 
-    /// Takes nothing more of the request's body until [`Http::resume_reading`].
+    /// Takes nothing more of the request's body until [`Http::resume_reading`]. Meanwhile the
+    /// deadline of the body rests.
     pub fn pause_reading(&mut self) {
         if let Some(current) = &mut self.cx.current {
             current.send.flags |= Flags::PAUSED;
@@ -482,7 +490,9 @@ impl Responder<'_> {
     ///
     /// [`RespondError`]; nothing of a refused response is sent.
     pub fn respond(&mut self, response: Response) -> Result<Queued, RespondError> {
-        self.admit(response.body.len())?;
+        // The next request is not begun while the queue is over its cap, so that this is the only
+        // response that can be.
+        self.admit(0)?;
         let body = response.body.clone();
         let follows = self.append(|half, tail, date| half.respond(tail, date, &response))?;
         if follows {

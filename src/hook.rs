@@ -131,9 +131,8 @@ impl Grant {
         Self::default()
     }
 
-    /// Adds headers to the response: the 101 of an upgrade, or whatever the handler answers, unless
-    /// that has them itself (cookies are added to cookies). Those that only the library writes are
-    /// left out.
+    /// Adds headers to the response: the 101 of an upgrade, or whatever the handler answers unless
+    /// that has one of the name itself. Those that only the library writes are left out.
     pub fn headers(mut self, headers: HeaderList) -> Self {
         self.headers = headers;
         self

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::arena::Arena;
 use crate::client::ClientConnectInfo;
 use crate::config::{NamePattern, Settings, VhostConfig};
-use crate::conn::{Conn, Role};
+use crate::conn::{Conn, Flags, Role};
 use crate::dial::{self, Bound as BoundTo};
 use crate::error::{ConnectError, ConnectFailure, ConnectStage};
 use crate::fetch::{Fetches, VhostPool};
@@ -32,6 +32,9 @@ pub(crate) struct Inner {
     pub(crate) commands: VecDeque<Command>,
     pub(crate) per_ip: BTreeMap<IpAddr, u32>,
     pub(crate) max_connections: usize,
+    /// Accepted connections whose TLS handshake is not over.
+    pub(crate) handshakes: usize,
+    pub(crate) max_handshakes: usize,
     /// Nothing new begins any more.
     pub(crate) shutting_down: bool,
     /// The connection that is out of its slot. Still set when a turn begins only if a callback
@@ -53,6 +56,8 @@ pub(crate) struct LiftMark {
     pub(crate) fetch: Option<FetchId>,
     /// The address it counts for, if it was accepted.
     pub(crate) ip: Option<IpAddr>,
+    /// Whether it counts as a TLS handshake in progress.
+    pub(crate) handshaking: bool,
 }
 
 impl LiftMark {
@@ -80,6 +85,7 @@ impl LiftMark {
             exchange,
             fetch,
             ip: io.map(|io| io.peer.ip()),
+            handshaking: conn.send.flags.contains(Flags::HANDSHAKING),
         }
     }
 }
@@ -93,6 +99,8 @@ pub(crate) struct Out {
     pub(crate) date: String,
     pub(crate) dated: Instant,
     pub(crate) pool: BufferPool,
+    #[cfg(feature = "deflate")]
+    pub(crate) compressors: crate::ws::deflate::compress::CompressorPool,
     pub(crate) random: Random,
     pub(crate) timers: Timers<TimerKind>,
 }
@@ -102,6 +110,9 @@ pub(crate) struct Out {
 pub(crate) enum Command {
     CreateVhost(VhostId, Box<VhostConfig>),
     DestroyVhost(VhostId),
+    /// A vhost has an identity that nobody has been warned about yet.
+    #[cfg(feature = "tls")]
+    NewIdentity(VhostId, Side),
     Shutdown(Duration),
 }
 
@@ -218,7 +229,7 @@ impl Vhost {
             #[cfg(feature = "tls")]
             watch_interval: None,
             #[cfg(feature = "tls")]
-            expiry_thresholds: Vec::new(),
+            expiry_thresholds: crate::rotation::EXPIRY_THRESHOLDS.to_vec(),
             #[cfg(feature = "tls")]
             server_upkeep: Default::default(),
             #[cfg(feature = "tls")]

@@ -103,6 +103,13 @@
 //! }
 //! ```
 //!
+//! # HTTP beside WebSocket
+//!
+//! A vhost serves plain requests, too: [`VhostConfig::mount`] gives a prefix of its paths to an
+//! [`HttpHandler`], a function, a fixed [`Response`] or a protocol. A handler has its own state per
+//! request, gets the body as it arrives, and answers at once, in pieces, or later through
+//! [`Cx::exchange`].
+//!
 //! # HTTP requests
 //!
 //! [`Cx::fetch`] makes an HTTP request as a client of a vhost, over a pool of connections that
@@ -124,6 +131,7 @@
 //!
 //! | Feature | Default | Adds |
 //! |---|---|---|
+//! | `deflate` | yes | compressed messages (permessage-deflate, RFC 7692) |
 //! | `log` | yes | warnings through the `log` facade |
 //! | `sim` | no | the simulated network |
 //! | `aws-lc-rs` | yes | TLS with the cryptography of AWS-LC |
@@ -135,6 +143,11 @@
 
 mod arena;
 pub mod client;
+#[cfg(feature = "deflate")]
+mod compression;
+#[cfg(not(feature = "deflate"))]
+#[path = "compression_none.rs"]
+mod compression;
 mod config;
 mod conn;
 mod context;
@@ -199,7 +212,7 @@ pub use id::{
     ExchangeId, FetchId, HandlerHandle, HookHandle, HookRequestId, ProtocolHandle, RequestId,
     TimerId, TimerTag, VhostId, WsiId,
 };
-pub use mount::Mount;
+pub use mount::{EmbeddedFiles, FileTransfer, FilesError, Mount, StaticFiles};
 #[cfg(feature = "tls")]
 pub use protocol::TlsReport;
 pub use protocol::{
@@ -207,6 +220,10 @@ pub use protocol::{
 };
 pub use retry::{RetryPolicy, RetryPolicyBuilder, RetryPolicyError};
 pub use waker::CancelService;
+#[cfg(feature = "deflate")]
+pub use ws::deflate::{
+    Compression, DeflateConfig, DeflateConfigError, DeflateParams, SendOptions, Takeover,
+};
 pub use ws::handshake::Refusal;
 pub use ws::send::Fin;
 pub use ws::{Chunk, Close, CloseCode, CloseFrame, Message, MessageKind, Side};

@@ -3,6 +3,7 @@
 //! Reading, dialling, writing, `on_writable` and the end of a connection all happen here, in
 //! [`Lift::pump`], whatever the occasion: an event, work left over, something a callback did.
 
+use std::io;
 use std::time::Instant;
 
 use crate::conn::{Conn, Flags, NO_PROTOCOL, Phase, Role, STASHED_HEADER, Stash};
@@ -11,6 +12,7 @@ use crate::dial::clone_error;
 use crate::error::{
     CloseCause, CloseKind, CloseSide, ConnectFailure, Deadline, DeadlineStage, RefusalReason,
 };
+use crate::handler::ExchangeOutcome;
 use crate::id::TimerTag;
 use crate::inner::{Inner, LiftMark, TimerKind};
 use crate::net::transport::{Flushed, Io, ReadEnd};
@@ -45,6 +47,7 @@ impl Lift<'_> {
         self.dial();
         self.probe_idle();
         self.read();
+        self.look_for_the_lost();
         self.begin_fetch();
         self.after_reading();
         self.settle_exchange();
@@ -73,20 +76,25 @@ impl Lift<'_> {
 
     /// Reads and processes until there is no more, nobody wants more, or the budget is spent.
     fn read(&mut self) {
+        self.allow_inflating();
         if self.wants_stash() {
             self.process_stash();
         }
         let mut budget = self.parts.turn_budget;
-        let mut buffer = self.parts.take_buffer();
-        while self.wants_reading() {
-            let Some(io) = &mut self.conn.io else { break };
-            let Some(room) = buffer.get_mut(STASHED_HEADER..) else {
-                break;
-            };
-            let n = io.read(room);
-            if n == 0 {
-                break;
+        while self.wants_reading() && budget > 0 {
+            match self.read_once() {
+                0 => break,
+                n => budget = budget.saturating_sub(n),
             }
+        }
+    }
+
+    /// How many bytes came.
+    fn read_once(&mut self) -> usize {
+        let mut buffer = self.parts.take_buffer();
+        let room = buffer.get_mut(STASHED_HEADER..).unwrap_or_default();
+        let n = self.conn.io.as_mut().map_or(0, |io| io.read(room));
+        if n > 0 {
             self.conn.send.last_received = self.inner.out.now;
             self.conn.send.flags -= Flags::PING_SENT;
             if self.is_secure_or_sniffing() {
@@ -94,12 +102,33 @@ impl Lift<'_> {
             } else {
                 self.received(&mut buffer, n);
             }
-            budget = budget.saturating_sub(n);
-            if budget == 0 {
-                break;
-            }
         }
         self.parts.buffer = buffer;
+        n
+    }
+
+    /// Where nothing is read now, the end of a peer that is gone would not be found before that
+    /// changes. What it has said before is put aside first, as far as one read takes it.
+    fn look_for_the_lost(&mut self) {
+        let waits = match &self.conn.role {
+            Role::Http(http) => http.is_waiting(),
+            Role::Ws(_) => self.is_ws_paused() && !self.is_held_back(),
+            Role::Client(_) | Role::HttpClient(_) | Role::Linger => false,
+        };
+        let Some(io) = self.conn.io.as_mut().filter(|io| waits && io.is_broken()) else {
+            return;
+        };
+        let loss = io.loss().map(clone_error);
+        if let Role::Http(http) = &mut self.conn.role {
+            if let Some(error) = loss {
+                if !http.has_served() {
+                    http.refused = Some(RefusalReason::Io(error));
+                }
+                self.end_now();
+            }
+        } else {
+            self.read_once();
+        }
     }
 
     /// `n` bytes lie in the buffer behind the room for a stashed header.
@@ -119,7 +148,15 @@ impl Lift<'_> {
                 }
                 self.process(input);
             }
-            Stash::Heap { mut bytes, done } => {
+            Stash::Heap {
+                mut bytes,
+                mut done,
+            } => {
+                if done > bytes.len() / 2 {
+                    // A stream of requests that are never cut at their ends must not pile up.
+                    bytes.drain(..done);
+                    done = 0;
+                }
                 let new = buffer.get(STASHED_HEADER..end).unwrap_or_default();
                 bytes.extend_from_slice(new);
                 self.process_owned(bytes, done);
@@ -147,7 +184,7 @@ impl Lift<'_> {
     /// wants them now: those may be whole frames, however few they are.
     fn is_short_of_header(&self, rest: &[u8]) -> bool {
         let parsed = matches!(self.conn.role, Role::Ws(_)) && self.is_willing();
-        parsed && rest.len() < STASHED_HEADER
+        parsed && !self.is_suspended() && rest.len() < STASHED_HEADER
     }
 
     /// As [`Lift::process`] for bytes that were put aside, of which `done` are used up. Those who
@@ -197,9 +234,15 @@ impl Lift<'_> {
         let used = bound
             .dispatch
             .drive(&mut ws.recv, pool, input, &mut wsi, ws.session);
+        #[cfg(feature = "deflate")]
+        if ws.recv.enters_queue() {
+            pool.inflaters.queue.push_back(send.id);
+        }
+        send.note_window(&ws.recv);
+        let has_begun = ws.recv.is_inside_message() || ws.recv.is_waiting();
         let deadline = &mut send.deadlines.message;
         // While closing, the deadline of the closing handshake is the only one.
-        if !ws.recv.is_inside_message() || send.phase != Phase::Open {
+        if !has_begun || send.phase != Phase::Open {
             *deadline = None;
         } else if deadline.is_none() {
             *deadline = saturating_add(self.inner.out.now, send.settings.timeouts.message);
@@ -225,12 +268,23 @@ impl Lift<'_> {
 
     fn wants_reading(&self) -> bool {
         let readable = self.conn.io.as_ref().is_some_and(Io::is_readable);
-        readable && self.is_willing()
+        readable && self.is_willing() && !self.is_suspended()
+    }
+
+    /// Whether the rest of what was received is inflated in the next turn.
+    fn is_suspended(&self) -> bool {
+        matches!(&self.conn.role, Role::Ws(ws) if ws.recv.is_suspended())
+    }
+
+    /// Whether the next message waits for an inflater. One that closes waits for none.
+    fn is_waiting(&self) -> bool {
+        let open = self.conn.send.phase == Phase::Open;
+        open && matches!(&self.conn.role, Role::Ws(ws) if ws.recv.is_waiting())
     }
 
     fn is_willing(&self) -> bool {
         let send = &self.conn.send;
-        if send.flags.contains(Flags::ABORT) {
+        if send.flags.contains(Flags::ABORT) || self.is_waiting() {
             return false;
         }
         match &self.conn.role {
@@ -249,19 +303,21 @@ impl Lift<'_> {
         if self.read_ended() {
             self.records_ended(self.inner.out.now);
         }
-        // The end comes in its turn, behind what the application does not want yet. Only TLS tells
-        // of it that early.
+        // The end comes in its turn, behind what the application does not want yet.
         if self.is_held_back() {
-            return;
+            return self.limit_holding();
         }
         let Some(io) = &self.conn.io else { return };
         let Some(end) = &io.read_end else { return };
+        let has_aside = matches!(self.conn.stash, Stash::Heap { .. });
         match &mut self.conn.role {
             Role::Client(_) => self.dial_ended(),
             Role::HttpClient(_) => self.fetch_stream_ended(),
             Role::Http(http) if http.has_exchange() => self.exchange_ended(),
             // Its client may only have said that nothing follows.
             Role::Http(http) if http.is_plain_asked() && matches!(end, ReadEnd::Eof) => {}
+            // The answers to the requests before them have to leave first.
+            Role::Http(http) if matches!(end, ReadEnd::Eof) && has_aside && http.wants_stash() => {}
             // All that was asked was answered; the answers may be on their way yet.
             Role::Http(http) if http.has_served() && !http.is_responding() => self.close_http(),
             Role::Http(http) => {
@@ -283,12 +339,37 @@ impl Lift<'_> {
         }
     }
 
-    /// Whether received bytes wait until the application resumes reading.
+    /// Whether received bytes wait: until the application resumes reading, or for their turn to be
+    /// inflated.
     fn is_held_back(&self) -> bool {
+        matches!(self.conn.stash, Stash::Heap { .. }) && self.is_ws_paused()
+    }
+
+    fn is_ws_paused(&self) -> bool {
         let send = &self.conn.send;
-        let waits = matches!(self.conn.stash, Stash::Heap { .. });
         let is_ws = matches!(self.conn.role, Role::Ws(_));
-        is_ws && waits && send.is_open() && send.flags.contains(Flags::PAUSED)
+        let held = send.flags.contains(Flags::PAUSED) || self.is_suspended() || self.is_waiting();
+        is_ws && send.is_open() && held
+    }
+
+    /// What a peer that is gone has left is kept for as long as a peer that takes nothing is: once
+    /// for all of it, however often reading is resumed.
+    fn limit_holding(&mut self) {
+        let broken = self.conn.io.as_ref().is_some_and(Io::is_broken);
+        let send = &mut self.conn.send;
+        if broken && send.deadlines.stage.is_none() {
+            send.deadlines.stage = saturating_add(self.inner.out.now, send.settings.timeouts.write);
+        }
+    }
+
+    /// Nobody wanted what the peer has left.
+    fn stop_holding(&mut self) {
+        let Some(io) = &mut self.conn.io else { return };
+        let cause = match io.loss() {
+            Some(error) => transport_end(error),
+            None => abnormal_end(io.read_end.as_ref().unwrap_or(&ReadEnd::Eof)),
+        };
+        self.conn.send.ws_ended(cause);
     }
 
     /// Writes what waits; asks the application for more; writes that.
@@ -310,6 +391,7 @@ impl Lift<'_> {
         if self.conn.send.release_pong(&mut self.inner.out) {
             self.flush();
         }
+        self.begin_idling();
     }
 
     fn on_writable(&mut self) {
@@ -330,19 +412,14 @@ impl Lift<'_> {
             return;
         }
         let ping_waited = send.is_ping_unsent();
-        let flushed = io.flush(&mut send.tx, &mut self.inner.out.pool);
+        let (flushed, taken) = io.flush(&mut send.tx, &mut self.inner.out.pool);
         if ping_waited && !send.is_ping_unsent() {
             send.ping_left(self.inner.out.now);
         }
-        send.deadlines.write = match flushed {
-            Flushed::All => None,
-            Flushed::Nothing if send.deadlines.write.is_some() => send.deadlines.write,
-            Flushed::Nothing | Flushed::Some => {
-                saturating_add(self.inner.out.now, send.settings.timeouts.write)
-            }
-        };
-        if io.write_error.is_some() {
-            send.deadlines.write = None;
+        if flushed == Flushed::All || io.write_error.is_some() {
+            send.no_output_waits();
+        } else {
+            send.output_waits(self.inner.out.now, taken, io.waiting(&send.tx));
         }
     }
 
@@ -354,24 +431,28 @@ impl Lift<'_> {
             return;
         };
         self.read();
-        if self.wants_reading() {
+        if self.wants_reading() || self.is_suspended() {
             return;
         }
+        self.look_for_the_lost();
         self.after_reading();
+        self.records_ended(self.inner.out.now);
+        if self.is_held_back() {
+            return;
+        }
         match &mut self.conn.role {
             Role::Client(_) => self.stop_dialling(ConnectFailure::Io(error)),
             Role::HttpClient(_) => self.fetch_write_failed(error),
             Role::Http(http) => {
                 if !http.has_served() {
                     http.refused.get_or_insert(RefusalReason::Io(error));
+                } else {
+                    self.set_outcome(ExchangeOutcome::Io(error));
                 }
                 self.end_now();
             }
             Role::Linger => self.end_now(),
-            Role::Ws(_) => {
-                let cause = CloseCause::abnormal(CloseSide::Peer, CloseKind::Transport(error));
-                self.conn.send.ws_ended(cause);
-            }
+            Role::Ws(_) => self.conn.send.ws_ended(transport_end(&error)),
         }
     }
 
@@ -386,6 +467,12 @@ impl Lift<'_> {
         }
     }
 
+    /// Whether the last byte that is queued has left.
+    pub(crate) fn is_flushed(&self) -> bool {
+        let Conn { io, send, .. } = &*self.conn;
+        io.as_ref().is_none_or(|io| io.is_flushed(&send.tx))
+    }
+
     fn read_ended(&self) -> bool {
         self.conn.io.as_ref().is_none_or(|io| io.read_end.is_some())
     }
@@ -397,7 +484,11 @@ impl Lift<'_> {
         if self.conn.send.flags.contains(Flags::ABORT) {
             let is_silent = http.has_served() || http.is_responding();
             if http.refused.is_none() && !is_silent {
-                http.refused = Some(RefusalReason::Shutdown);
+                let cause = self.conn.send.cause.as_ref().map(|cause| &cause.kind);
+                http.refused = Some(match cause {
+                    Some(CloseKind::Timeout(deadline)) => RefusalReason::Timeout(*deadline),
+                    _ => RefusalReason::Shutdown,
+                });
             }
             self.abandon_hooks();
             self.abandon_exchange();
@@ -489,7 +580,7 @@ impl Lift<'_> {
         send.protocol = NO_PROTOCOL;
         send.phase = Phase::Ended;
         send.deadlines.message = None;
-        send.deadlines.write = None;
+        send.no_output_waits();
         send.deadlines.stage = saturating_add(self.inner.out.now, send.settings.timeouts.close);
         self.conn.role = Role::Linger;
         self.conn.stash = Stash::Empty;
@@ -505,6 +596,7 @@ impl Lift<'_> {
             self.conn.send.deadlines.stage = None;
             self.stage_is_over();
         }
+        let waiting = self.is_waiting();
         let send = &mut self.conn.send;
         if due(send.deadlines.message) {
             send.deadlines.message = None;
@@ -514,15 +606,25 @@ impl Lift<'_> {
                 send.deadlines.message = saturating_add(now, limit);
                 return;
             }
-            let close = Close::new(CloseCode::POLICY_VIOLATION, "the message took too long");
+            let close = if waiting {
+                Close::new(CloseCode::TRY_AGAIN_LATER, "too many compressed messages")
+            } else {
+                Close::new(CloseCode::POLICY_VIOLATION, "the message took too long")
+            };
             let kind = CloseKind::Timeout(Deadline::new(DeadlineStage::Message, limit));
             send.close(&mut self.inner.out, &close, kind);
             send.phase = Phase::Failed;
         }
-        if due(send.deadlines.write) {
-            send.deadlines.write = None;
-            let limit = send.settings.timeouts.write;
-            send.time_out(Deadline::new(DeadlineStage::Write, limit));
+        let stage = if due(send.deadlines.write) {
+            Some(DeadlineStage::Write)
+        } else if due(send.deadlines.rate) {
+            Some(DeadlineStage::OutputRate)
+        } else {
+            None
+        };
+        if let Some(stage) = stage {
+            send.no_output_waits();
+            send.time_out(Deadline::new(stage, send.settings.timeouts.write));
             send.flags |= Flags::ABORT;
         }
         if let Role::Ws(_) = self.conn.role {
@@ -536,6 +638,11 @@ impl Lift<'_> {
             Role::Http(_) => self.time_out_request(),
             Role::HttpClient(_) => self.time_out_fetch(),
             Role::Linger => self.end_now(),
+            Role::Ws(_) if self.conn.send.phase == Phase::Open => {
+                if self.is_held_back() {
+                    self.stop_holding();
+                }
+            }
             Role::Ws(_) => {
                 let limit = self.conn.send.settings.timeouts.close;
                 self.conn
@@ -547,6 +654,9 @@ impl Lift<'_> {
     }
 
     fn check_validity(&mut self, now: Instant) {
+        if self.is_waiting() {
+            return;
+        }
         let send = &mut self.conn.send;
         if send.phase != Phase::Open || send.flags.contains(Flags::PAUSED) {
             return;
@@ -606,13 +716,15 @@ impl Lift<'_> {
         let deadlines = &send.deadlines;
         let role = match &self.conn.role {
             Role::Client(client) => client.wakes_at(),
+            Role::Ws(_) if self.is_waiting() => None,
             Role::Ws(_) if send.phase == Phase::Open && !send.flags.contains(Flags::PAUSED) => {
                 send.validity_at()
             }
             Role::Http(_) | Role::HttpClient(_) | Role::Linger | Role::Ws(_) => None,
         };
-        let all = [deadlines.stage, deadlines.message, deadlines.write, role];
-        all.into_iter().flatten().min()
+        let output = [deadlines.write, deadlines.rate];
+        let all = [deadlines.stage, deadlines.message, role];
+        all.into_iter().chain(output).flatten().min()
     }
 
     pub(crate) fn cancel_timers(&mut self) {
@@ -626,11 +738,14 @@ impl Lift<'_> {
 }
 
 fn abnormal_end(end: &ReadEnd) -> CloseCause {
-    let kind = match end {
-        ReadEnd::Eof => CloseKind::EndOfStream,
-        ReadEnd::Failed(error) => CloseKind::Transport(clone_error(error)),
-    };
-    CloseCause::abnormal(CloseSide::Peer, kind)
+    match end {
+        ReadEnd::Eof => CloseCause::abnormal(CloseSide::Peer, CloseKind::EndOfStream),
+        ReadEnd::Failed(error) => transport_end(error),
+    }
+}
+
+fn transport_end(error: &io::Error) -> CloseCause {
+    CloseCause::abnormal(CloseSide::Peer, CloseKind::Transport(clone_error(error)))
 }
 
 impl crate::conn::SendHalf {

@@ -1,16 +1,28 @@
 //! Which part of a vhost's paths is served by what: [`Mount`].
 
+mod files;
+mod open;
+mod transfer;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::handler::{BoundHandler, FnHandler, HttpDispatch, HttpHandler, HttpRequest};
-use crate::http::HeaderList;
+use crate::http::auth::BasicRealm;
+use crate::http::head::RequestHead;
+use crate::http::origin::{OriginPolicy, Transport};
+use crate::http::path::decoded_prefix;
 use crate::http::response::{Response, is_framing_field};
+use crate::http::{HeaderError, HeaderList};
 use crate::id::HandlerHandle;
+pub use files::{EmbeddedFiles, FilesError, StaticFiles};
+pub use transfer::FileTransfer;
 
 /// Serves the paths of a vhost below a prefix.
 ///
 /// A prefix ends at a segment: `/api` serves `/api` and `/api/users`, and not `/apis`. Of several
-/// that fit, the longest serves. Paths are compared as they were sent, without decoding.
+/// that fit, the longest serves. Paths are compared with their percent-encoding undone, so that
+/// `/%61pi` is nobody else's than `/api`; an encoded slash ends no segment.
 ///
 /// ```
 /// use wsloop::{Mount, Response, VhostConfig};
@@ -48,6 +60,45 @@ pub(crate) struct MountOptions {
     pub(crate) body_bytes: Option<u64>,
     /// The vhost's hooks decide about requests.
     pub(crate) hooked: bool,
+    /// Who may come.
+    basic: Option<BasicRealm>,
+    origin: Option<OriginPolicy>,
+    /// What all its responses say.
+    pub(crate) headers: Arc<HeaderList>,
+}
+
+impl MountOptions {
+    /// Whether a request may be served here.
+    ///
+    /// # Errors
+    /// The response that refuses it.
+    pub(crate) fn admit(
+        &self,
+        head: &RequestHead<'_>,
+        transport: Transport,
+    ) -> Result<(), Box<Response>> {
+        if let Some(policy) = &self.origin {
+            policy
+                .check(head, transport)
+                .map_err(|error| Box::new(Response::text(error.status(), format!("{error}\n"))))?;
+        }
+        match &self.basic {
+            Some(realm) => match realm.authenticate(head.fields()) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(Box::new(challenge(realm, error.status()))),
+            },
+            None => Ok(()),
+        }
+    }
+}
+
+fn challenge(realm: &BasicRealm, status: u16) -> Response {
+    let refusal = Response::text(status, "the right user name and password are needed here\n");
+    // A realm cannot be made of what does not fit into a header.
+    match refusal.header("WWW-Authenticate", realm.challenge()) {
+        Ok(response) => response,
+        Err(_) => Response::new(status),
+    }
 }
 
 impl Mount {
@@ -130,6 +181,35 @@ impl Mount {
         self
     }
 
+    /// Serves only whom the realm knows by name and password; others get 401. Over plain HTTP the
+    /// password can be read on the way.
+    ///
+    /// On a mount of a [`protocol`](Mount::protocol) it decides about upgrades, before
+    /// [`filter_upgrade`](crate::Protocol::filter_upgrade).
+    pub fn basic_auth(mut self, realm: BasicRealm) -> Self {
+        self.options.basic = Some(realm);
+        self
+    }
+
+    /// Serves only requests whose `Origin` the policy allows; others get 403.
+    ///
+    /// On a mount of a [`protocol`](Mount::protocol) it decides which pages may connect, before
+    /// [`filter_upgrade`](crate::Protocol::filter_upgrade).
+    pub fn origin(mut self, policy: OriginPolicy) -> Self {
+        self.options.origin = Some(policy);
+        self
+    }
+
+    /// Adds a header to all responses of the mount, refusals among them, that do not have one of
+    /// this name themselves. Upgrades are not concerned.
+    ///
+    /// # Errors
+    /// [`HeaderError`] for a name or a value that must not be sent.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self, HeaderError> {
+        Arc::make_mut(&mut self.options.headers).push(name, value)?;
+        Ok(self)
+    }
+
     /// What is wrong with it, if something is.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         if !self.prefix.starts_with('/') {
@@ -140,6 +220,9 @@ impl Mount {
         }
         if self.prefix.len() > 1 && self.prefix.ends_with('/') {
             return Some("the prefix must not end with a slash; \"/a\" serves \"/a/\" too");
+        }
+        if has_framing_field(&self.options.headers) {
+            return Some(FRAMING_PROBLEM);
         }
         match &self.target {
             Target::Response(response) => response_problem(response),
@@ -154,12 +237,14 @@ fn response_problem(response: &Response) -> Option<&'static str> {
     {
         return Some("a redirect needs a Location that can be sent in a header");
     }
-    let framing = response
-        .headers
-        .iter()
-        .any(|(name, _)| is_framing_field(name));
-    framing.then_some("the response has a header that only the library writes")
+    has_framing_field(&response.headers).then_some(FRAMING_PROBLEM)
 }
+
+fn has_framing_field(headers: &HeaderList) -> bool {
+    headers.iter().any(|(name, _)| is_framing_field(name))
+}
+
+const FRAMING_PROBLEM: &str = "it has a header that only the library writes";
 
 /// A mount as a vhost keeps it.
 #[derive(Debug)]
@@ -182,9 +267,10 @@ impl Route {
         if self.prefix == "/" && !self.options.exact {
             return Some(0);
         }
-        let below = path.strip_prefix(&self.prefix)?;
+        let length = decoded_prefix(path, &self.prefix)?;
+        let below = path.get(length..)?;
         let fits = below.is_empty() || (!self.options.exact && below.starts_with('/'));
-        fits.then_some(self.prefix.len())
+        fits.then_some(length)
     }
 }
 
@@ -231,7 +317,12 @@ mod tests {
             ("/api/v10", "/api", 4),
             ("/x", "/x", 2),
             ("/x/y", "/", 0),
-            ("/%61pi", "/", 0),
+            ("/%61pi", "/api", 6),
+            ("/%61%70%69/v%31/x", "/api/v1", 15),
+            ("/api%2Fv1", "/", 0),
+            ("/api/v1%2fx", "/api", 4),
+            ("/api%", "/", 0),
+            ("/%", "/", 0),
         ] {
             let (found, len) = route(&routes, path).unwrap();
             assert_eq!((found.prefix.as_str(), len), (prefix, below), "{path}");

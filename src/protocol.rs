@@ -12,15 +12,17 @@ use crate::error::{CloseCause, ConnectError, ServerRefusal, VhostError};
 use crate::hook::{Attributes, HookError};
 use crate::http::HeaderList;
 use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::origin::{OriginError, Transport};
+use crate::http::response::Response;
 use crate::id::{RequestId, TimerTag, VhostId, WsiId};
 use crate::net::transport::Io;
-use crate::pool::BufferPool;
+
 #[cfg(feature = "tls")]
-use crate::tls::{Expiring, TlsConfigError};
+use crate::tls::{Expiring, IdentityWarning, TlsConfigError};
 #[cfg(feature = "tls")]
 use crate::ws::Side;
 use crate::ws::handshake::UpgradeRequest;
-use crate::ws::recv::{Delivery, Item, Recv};
+use crate::ws::recv::{Delivery, Item, Recv, RecvPool};
 use crate::ws::{Chunk, Close, CloseFrame, Message};
 use crate::wsi::{Cx, Wsi};
 
@@ -213,7 +215,8 @@ pub trait ContextObserver: Send + 'static {
     }
 
     /// The certificate of a vhost has come closer to its end than one of the thresholds of
-    /// [`Context::warn_before_expiry`](crate::Context::warn_before_expiry).
+    /// [`Context::warn_before_expiry`](crate::Context::warn_before_expiry), by default 30 days, 7
+    /// days, one day and 0.
     #[cfg(feature = "tls")]
     fn on_certificate_expiring(
         &mut self,
@@ -230,6 +233,20 @@ pub trait ContextObserver: Send + 'static {
     /// the next hook decide.
     fn on_hook_error(&mut self, cx: &mut Cx<'_>, id: VhostId, hook: &str, error: &HookError) {
         let _ = (cx, id, hook, error);
+    }
+
+    /// The identity of a vhost has something that peers may object to: it does not cover a name of
+    /// the vhost, say. Comes once for each warning and each identity that is taken into use: with
+    /// the first turn after the vhost is made, and after every exchange.
+    #[cfg(feature = "tls")]
+    fn on_identity_warning(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: VhostId,
+        side: Side,
+        warning: &IdentityWarning,
+    ) {
+        let _ = (cx, id, side, warning);
     }
 
     /// A vhost that watches its files ([`Context::watch_identity`](crate::Context::watch_identity))
@@ -329,6 +346,14 @@ impl<'a> Request<'a> {
     #[cfg(feature = "tls")]
     pub fn peer_identity(&self) -> Option<crate::tls::PeerIdentity> {
         self.io.secure.as_ref()?.peer_identity()
+    }
+
+    /// What it came over, for [`OriginPolicy::check`](crate::http::origin::OriginPolicy::check).
+    pub const fn transport(&self) -> Transport {
+        match self.is_tls() {
+            true => Transport::Tls,
+            false => Transport::Plain,
+        }
     }
 
     /// Names the request, for a verdict that comes later.
@@ -483,6 +508,21 @@ impl Refuse {
     }
 }
 
+impl From<OriginError> for Refuse {
+    /// Refuses with 403 and the reason.
+    fn from(error: OriginError) -> Self {
+        Response::text(error.status(), format!("{error}\n")).into()
+    }
+}
+
+impl From<Response> for Refuse {
+    fn from(response: Response) -> Self {
+        Self::new(response.status)
+            .headers(response.headers)
+            .body(response.body)
+    }
+}
+
 /// What the opening handshake brought.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -493,6 +533,9 @@ pub struct Established<'a> {
     pub subprotocol: Option<&'a str>,
     /// What the hook that allowed the connection said about it; empty on a client.
     pub attributes: &'a Attributes,
+    /// What both sides agreed on about compression; `None` if messages go as they are.
+    #[cfg(feature = "deflate")]
+    pub deflate: Option<crate::ws::deflate::DeflateParams>,
 }
 
 /// The other side's part of the opening handshake.
@@ -514,7 +557,7 @@ pub(crate) trait Dispatch: Any + Send {
     fn drive(
         &mut self,
         recv: &mut Recv,
-        pool: &mut BufferPool,
+        pool: &mut RecvPool,
         input: &mut [u8],
         wsi: &mut Wsi<'_>,
         session: usize,
@@ -566,7 +609,7 @@ impl<P: Protocol> Dispatch for Bound<P> {
     fn drive(
         &mut self,
         recv: &mut Recv,
-        pool: &mut BufferPool,
+        pool: &mut RecvPool,
         input: &mut [u8],
         wsi: &mut Wsi<'_>,
         session: usize,
@@ -580,7 +623,12 @@ impl<P: Protocol> Dispatch for Bound<P> {
             return input.len();
         };
         let limits = wsi.recv_limits();
+        // Nobody wants what a closing connection waits to inflate.
+        let discards = recv.is_waiting() && wsi.send_half().phase != Phase::Open;
         let mut feed = recv.feed(wsi.side(), *delivery, &limits, pool, input);
+        if discards {
+            feed.discard_data();
+        }
         while wsi.send_half().is_reading() {
             let open = wsi.send_half().phase == Phase::Open;
             let done = match feed.next() {

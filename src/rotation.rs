@@ -7,10 +7,10 @@ use crate::conn::Conn;
 use crate::context::Context;
 use crate::error::VhostError;
 use crate::id::VhostId;
-use crate::inner::{TimerKind, VhostState};
+use crate::inner::{Command, TimerKind, VhostState};
 use crate::timer::saturating_add;
 use crate::tls::rotate::{ExpiryWatch, FileWatch, WatchOutcome, read_file};
-use crate::tls::{ClientTls, Identity, ServerTls, TlsConfigError, UtcTime};
+use crate::tls::{ClientTls, Identity, IdentityWarning, ServerTls, TlsConfigError, UtcTime};
 use crate::ws::{Close, CloseCode, Side};
 
 /// What a vhost looks after, for one side.
@@ -43,7 +43,7 @@ impl Context {
             Some(cell) => cell.set(tls, &env).map_err(failed)?,
             None => vhost.server_tls = Some(new),
         }
-        self.refresh_upkeep(id);
+        self.announce_identity(id, Side::Server);
         Ok(())
     }
 
@@ -61,7 +61,7 @@ impl Context {
         let vhost = self.inner.vhost_mut(id).ok_or(VhostError::Gone)?;
         let cell = vhost.server_tls.as_mut().ok_or(VhostError::NoTls)?;
         cell.set_identity(identity, &env).map_err(failed)?;
-        self.refresh_upkeep(id);
+        self.announce_identity(id, Side::Server);
         Ok(())
     }
 
@@ -83,7 +83,7 @@ impl Context {
             }
         }
         self.retire_http_pool(id);
-        self.refresh_upkeep(id);
+        self.announce_identity(id, Side::Client);
         Ok(())
     }
 
@@ -102,7 +102,7 @@ impl Context {
         let cell = vhost.client_tls.as_mut().ok_or(VhostError::NoTls)?;
         cell.set_identity(identity, &env).map_err(failed)?;
         self.retire_http_pool(id);
-        self.refresh_upkeep(id);
+        self.announce_identity(id, Side::Client);
         Ok(())
     }
 
@@ -124,7 +124,7 @@ impl Context {
     /// Has
     /// [`ContextObserver::on_certificate_expiring`](crate::ContextObserver::on_certificate_expiring)
     /// told at each of these times before the end of a certificate of the vhost; a threshold of
-    /// zero is the end itself.
+    /// zero is the end itself. Default: 30 days, 7 days, one day, and the end. None: never.
     ///
     /// # Errors
     ///
@@ -188,6 +188,43 @@ impl Context {
             }
         }
         closed
+    }
+
+    /// Begins to look after an identity that is new.
+    fn announce_identity(&mut self, id: VhostId, side: Side) {
+        self.refresh_upkeep(id);
+        self.inner
+            .commands
+            .push_back(Command::NewIdentity(id, side));
+    }
+
+    /// An identity is new: tells what peers may object to, and when it ends.
+    pub(crate) fn on_new_identity(&mut self, id: VhostId, side: Side) {
+        let Some(vhost) = self.inner.vhost_mut(id) else {
+            return;
+        };
+        let upkeep = vhost.upkeep(side);
+        if upkeep.expiry.is_none() && upkeep.watch.is_none() {
+            self.refresh_upkeep(id);
+        }
+        self.warn_about_identity(id, side);
+    }
+
+    fn warn_about_identity(&mut self, id: VhostId, side: Side) {
+        let Some(vhost) = self.inner.vhost(id) else {
+            return;
+        };
+        let warnings = vhost.identity_warnings(side);
+        #[cfg(feature = "log")]
+        let label = vhost.label();
+        for warning in warnings {
+            #[cfg(feature = "log")]
+            log::warn!("vhost {label}, {side:?}: {warning}");
+            let mut cx = Self::bare_cx(&mut self.inner);
+            self.parts
+                .observer
+                .on_identity_warning(&mut cx, id, side, &warning);
+        }
     }
 
     /// Begins anew what a vhost looks after, for the identities that it has now.
@@ -279,10 +316,13 @@ impl Context {
         }
         self.retire_http_pool(id);
         let mut cx = Self::bare_cx(&mut self.inner);
-        let outcome = outcome.as_ref().map(|&()| ());
+        let told = outcome.as_ref().map(|&()| ());
         self.parts
             .observer
-            .on_identity_changed(&mut cx, id, side, outcome);
+            .on_identity_changed(&mut cx, id, side, told);
+        if outcome.is_ok() {
+            self.warn_about_identity(id, side);
+        }
     }
 
     fn look_at_expiry(&mut self, id: VhostId, side: Side) {
@@ -307,6 +347,19 @@ impl crate::inner::Vhost {
         match side {
             Side::Server => self.server_tls.as_ref()?.settings().current_identity(),
             Side::Client => self.client_tls.as_ref()?.settings().current_identity(),
+        }
+    }
+
+    fn identity_warnings(&self, side: Side) -> Vec<IdentityWarning> {
+        let Some(identity) = self.identity(side) else {
+            return Vec::new();
+        };
+        match side {
+            Side::Server => {
+                let names: Vec<String> = self.names.iter().map(ToString::to_string).collect();
+                identity.warnings_for_server(names.iter().map(String::as_str))
+            }
+            Side::Client => identity.warnings_for_client(),
         }
     }
 
@@ -349,4 +402,12 @@ fn failed(error: TlsConfigError) -> VhostError {
     VhostError::Tls(Box::new(error))
 }
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// When to tell of the end of a certificate, unless the application says otherwise.
+pub(crate) const EXPIRY_THRESHOLDS: [Duration; 4] = [
+    Duration::from_secs(30 * DAY.as_secs()),
+    Duration::from_secs(7 * DAY.as_secs()),
+    DAY,
+    Duration::ZERO,
+];
 const CLOCK_CHECK: Duration = Duration::from_secs(3600);

@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use crate::arena::Arena;
 use crate::config::{NamePolicy, PlaintextPolicy};
-use crate::conn::{Conn, NO_PROTOCOL, Role, STASHED_HEADER};
+use crate::conn::{Conn, Flags, NO_PROTOCOL, Role, STASHED_HEADER};
 use crate::context::ListenerSlot;
-use crate::error::{CloseCause, CloseKind, CloseSide, ConnectFailure, RefusalReason, TlsError};
+use crate::error::{
+    CloseCause, CloseKind, CloseSide, ConnectFailure, Deadline, RefusalReason, TlsError,
+};
 use crate::id::VhostId;
 use crate::inner::{Inner, Vhost};
 use crate::lift::Lift;
@@ -15,12 +17,14 @@ use crate::net::transport::{Flushed, Io, ReadEnd};
 use crate::pool::BufferPool;
 use crate::protocol::TlsReport;
 use crate::tls::client::{ClientHandshake, PeerNames};
-use crate::tls::hello::{FirstByte, first_byte};
+use crate::tls::hello::{FirstByte, Sniffed, first_byte, sniff_client};
 use crate::tls::server::ServerConfigs;
 use crate::tls::session::{Chosen, Received, Selection, Session};
 use crate::tls::trace::{self, ChosenBy, TlsHandshake, TlsStep};
 use crate::tls::verify::take_unverified;
-use crate::tls::{ClientHello, PeerIdentity, ServerCell, TlsEnv, TlsFailure, TlsInfo, TlsTrace};
+use crate::tls::{
+    ClientHello, ForeignProtocol, PeerIdentity, ServerCell, TlsEnv, TlsFailure, TlsInfo, TlsTrace,
+};
 use crate::ws::Side;
 use crate::ws::send::TxQueue;
 use crate::wsi::Cx;
@@ -38,7 +42,8 @@ pub(crate) struct Secure {
     /// Plaintext in `out`, and the length of the records with it.
     sealed: usize,
     sealed_len: usize,
-    /// Whether the peer's certificate was verified, and not let pass by a `danger_` option.
+    /// Whether the peer's certificate was verified: by our own rules, for those of a configuration
+    /// of rustls are not known, and not let pass by a `danger_` option.
     verified: bool,
     /// Which settings of the vhost it was made with.
     pub(crate) generation: u64,
@@ -56,10 +61,15 @@ impl Secure {
         now: Instant,
     ) -> Result<Self, TlsFailure> {
         let mut out = Vec::new();
-        let ClientHandshake { config, name, .. } = handshake;
+        let ClientHandshake {
+            config,
+            name,
+            verifies,
+        } = handshake;
         let session = Session::client(config, name, now, &mut out)?;
         Ok(Self {
             out,
+            verified: verifies,
             generation,
             ..Self::new(session)
         })
@@ -72,7 +82,7 @@ impl Secure {
             written: 0,
             sealed: 0,
             sealed_len: 0,
-            verified: true,
+            verified: false,
             generation: 0,
         }
     }
@@ -102,6 +112,23 @@ impl Secure {
         self.session.eof(now)
     }
 
+    /// See [`Session::lost`].
+    pub(crate) fn lost(&mut self, now: Instant, kind: io::ErrorKind) -> Result<(), TlsFailure> {
+        self.session.lost(now, kind)
+    }
+
+    /// See [`Session::time_out`].
+    fn time_out(&mut self, now: Instant, deadline: Deadline) -> TlsFailure {
+        self.session.time_out(now, deadline)
+    }
+
+    /// Queues the alert to a client that is refused after a handshake that was in order.
+    fn refuse(&mut self, failure: &TlsFailure, pool: &mut BufferPool, now: Instant) {
+        self.begin_out(pool);
+        self.session.refuse(failure, &mut self.out, now);
+        self.end_out(pool);
+    }
+
     /// Queues `close_notify`, once.
     pub(crate) fn say_goodbye(&mut self, pool: &mut BufferPool) {
         self.begin_out(pool);
@@ -112,6 +139,11 @@ impl Secure {
     /// Whether every record has been written.
     pub(crate) fn is_flushed(&self) -> bool {
         self.out.is_empty()
+    }
+
+    /// Bytes of records that have not been written.
+    pub(crate) fn waiting(&self) -> usize {
+        self.out.len().saturating_sub(self.written)
     }
 
     /// Plaintext in records that were not wholly written.
@@ -210,7 +242,7 @@ impl Secure {
         self.session.has_failed()
     }
 
-    /// The certificates that the peer has shown, verified.
+    /// The certificates that the peer has shown.
     pub(crate) fn peer_identity(&self) -> Option<PeerIdentity> {
         let (leaf, rest) = self.session.peer_certificates().split_first()?;
         Some(PeerIdentity::from_handshake(leaf, rest, self.verified))
@@ -321,7 +353,13 @@ impl Lift<'_> {
             return false;
         };
         let first = buffer.get(STASHED_HEADER).copied().map(first_byte);
-        if first == Some(FirstByte::Tls) {
+        let is_tls = match first {
+            Some(FirstByte::Tls) => true,
+            // Where nothing else is spoken, the session says what it is in place of TLS.
+            Some(FirstByte::MaybeSslV2 | FirstByte::Other) => policy == PlaintextPolicy::Reject,
+            Some(FirstByte::MaybeHttp) | None => false,
+        };
+        if is_tls {
             io.secure = Some(Box::new(Secure::server(now)));
             let timeouts = &self.conn.send.settings.timeouts;
             self.conn.send.deadlines.stage = http.stage_ends(now, timeouts.tls, timeouts);
@@ -332,7 +370,37 @@ impl Lift<'_> {
             PlaintextPolicy::RedirectToHttps => http.redirects = true,
             PlaintextPolicy::Reject => http.rejects = true,
         }
+        self.leave_handshake();
         false
+    }
+
+    /// On a listener that speaks TLS only: whether these first bytes are neither that nor HTTP,
+    /// which would be answered. Then that is why the connection ends.
+    pub(crate) fn is_foreign(&mut self, input: &[u8]) -> bool {
+        let now = self.inner.out.now;
+        let text = input.trim_ascii_start();
+        let guess = match sniff_client(text) {
+            Sniffed::Foreign(ForeignProtocol::PlainHttp) | Sniffed::Tls | Sniffed::Undecided => {
+                return false;
+            }
+            Sniffed::Foreign(guess) => guess,
+        };
+        let Some(io) = &mut self.conn.io else {
+            return false;
+        };
+        let secure = io.secure.insert(Box::new(Secure::server(now)));
+        let failure = secure.session.give_up(now, TlsFailure::NotTls(guess));
+        self.secure_failed(failure);
+        true
+    }
+
+    /// It is no TLS handshake in progress any more: another one may have its place.
+    fn leave_handshake(&mut self) {
+        if self.conn.send.flags.contains(Flags::HANDSHAKING) {
+            self.conn.send.flags -= Flags::HANDSHAKING;
+            self.inner.handshakes -= 1;
+            self.mark_lifted();
+        }
     }
 
     fn open_records(
@@ -355,8 +423,8 @@ impl Lift<'_> {
         let mut chosen = None;
         let mut select = |hello: &ClientHello| {
             let (id, cell) = choose_by_name(hello, listener, send.vhost, vhosts)?;
-            chosen = Some((id, cell.generation()));
             let configs = cell.configs();
+            chosen = Some((id, cell.generation(), configs.verifies()));
             Ok(Chosen {
                 config: configs.for_hello(hello),
                 requests_certificate: configs.asks(hello),
@@ -364,8 +432,9 @@ impl Lift<'_> {
         };
         let now = out.now;
         let received = secure.receive(input, plain, &mut out.pool, now, &mut select);
-        if let Some((id, generation)) = chosen {
+        if let Some((id, generation, verifies)) = chosen {
             secure.generation = generation;
+            secure.verified = verifies;
             self.move_to_vhost(id);
         }
         received
@@ -373,6 +442,7 @@ impl Lift<'_> {
 
     /// The handshake is complete, as far as this side can tell.
     fn secure_established(&mut self) {
+        self.leave_handshake();
         let now = self.inner.out.now;
         let timeouts = &self.conn.send.settings.timeouts;
         match &self.conn.role {
@@ -385,6 +455,10 @@ impl Lift<'_> {
         match self.judge_established() {
             Ok(()) => self.report_handshake(None),
             Err(failure) => {
+                let secure = self.conn.io.as_mut().and_then(|io| io.secure.as_mut());
+                if let Some(secure) = secure {
+                    secure.refuse(&failure, &mut self.inner.out.pool, now);
+                }
                 self.report_handshake(Some(&failure));
                 self.secure_failed(failure);
             }
@@ -404,6 +478,17 @@ impl Lift<'_> {
 
     /// The session has failed: what goes to the peer (an alert) is queued already.
     fn secure_failed(&mut self, failure: TlsFailure) {
+        self.leave_handshake();
+        // What still comes is dropped: ending with it unread would be a reset, which may cost the
+        // peer our alert.
+        let is_told = match &self.conn.role {
+            Role::Http(http) => http.is_responding(),
+            Role::Linger => true,
+            Role::Client(_) | Role::HttpClient(_) | Role::Ws(_) => false,
+        };
+        if is_told {
+            return;
+        }
         // A client hears of its rejection when it thinks that the handshake is complete.
         let hears_late = match &self.conn.role {
             Role::Client(_) => true,
@@ -418,16 +503,14 @@ impl Lift<'_> {
             Role::Client(_) => {
                 self.stop_dialling(ConnectFailure::Tls(Box::new(TlsError { failure, trace })));
             }
-            Role::Http(http) => {
-                if http.refused.is_none() {
-                    self.refused(RefusalReason::Tls(Box::new(TlsError { failure, trace })));
-                }
+            Role::Http(_) => {
+                self.refused(RefusalReason::Tls(Box::new(TlsError { failure, trace })));
             }
             Role::HttpClient(_) => {
                 self.fetch_tls_failed(TlsError { failure, trace });
                 self.flush();
             }
-            Role::Linger => self.end_now(),
+            Role::Linger => {}
             Role::Ws(_) => {
                 let kind = CloseKind::Tls(Box::new(TlsError { failure, trace }));
                 self.conn
@@ -439,15 +522,18 @@ impl Lift<'_> {
         }
     }
 
-    /// The stream under the records has ended.
+    /// The stream under the records has ended, or takes no more.
     pub(crate) fn records_ended(&mut self, now: Instant) {
-        let Some(secure) = self.conn.io.as_mut().and_then(|io| io.secure.as_mut()) else {
-            return;
-        };
+        let Some(io) = &mut self.conn.io else { return };
+        let Some(secure) = &mut io.secure else { return };
         let handshaking = secure.is_handshaking();
-        let Err(failure) = secure.eof(now) else {
-            return;
+        let ended = match (&io.read_end, &io.write_error) {
+            (Some(ReadEnd::Failed(error)), _) | (None, Some(error)) => {
+                secure.lost(now, error.kind())
+            }
+            _ => secure.eof(now),
         };
+        let Err(failure) = ended else { return };
         match &mut self.conn.role {
             // RFC 9112 section 9.8: a response that ends with its connection may have been cut.
             Role::HttpClient(http) => http.note_truncation(),
@@ -457,6 +543,30 @@ impl Lift<'_> {
             // handshake of RFC 6455 has its own proof.
             _ => {}
         }
+    }
+
+    /// The time for a TLS handshake is over; whether there is one. Silence on a port that speaks
+    /// nothing else is one that has not begun.
+    pub(crate) fn time_out_handshake(&mut self, deadline: Deadline) -> bool {
+        let now = self.inner.out.now;
+        let came = self.conn.send.last_received;
+        let Some(io) = &mut self.conn.io else {
+            return false;
+        };
+        if let Role::Http(http) = &self.conn.role {
+            if http.sniffs == Some(PlaintextPolicy::Reject) {
+                io.secure = Some(Box::new(Secure::server(came)));
+            }
+        }
+        let Some(secure) = io.secure.as_mut().filter(|secure| secure.is_handshaking()) else {
+            return false;
+        };
+        let failure = secure.time_out(now, deadline);
+        self.secure_failed(failure);
+        if let Role::Http(_) = self.conn.role {
+            self.end_now();
+        }
+        true
     }
 
     /// Begins TLS on a client's fresh transport.
@@ -508,12 +618,17 @@ impl Lift<'_> {
         }
         let Some(io) = &mut self.conn.io else { return };
         let Some(secure) = &mut io.secure else { return };
+        let trace = secure.trace();
+        if trace.steps().len() == 0 {
+            // The peer's data have shown that the handshake had come to its end long ago.
+            return;
+        }
         let report = TlsReport {
             id: self.conn.send.id,
             vhost: id,
             side: self.conn.send.side,
             peer: io.peer,
-            trace: secure.trace(),
+            trace,
             info: secure.info(),
             failure: failure.cloned(),
         };

@@ -7,6 +7,7 @@
 use std::io;
 use std::time::Instant;
 
+use crate::error::Deadline;
 use crate::lift::Lift;
 use crate::net::transport::Flushed;
 use crate::pool::BufferPool;
@@ -34,6 +35,10 @@ impl Secure {
         match *self {}
     }
 
+    pub(crate) fn waiting(&self) -> usize {
+        match *self {}
+    }
+
     pub(crate) fn undelivered(&self) -> usize {
         match *self {}
     }
@@ -52,7 +57,15 @@ impl Lift<'_> {
         false
     }
 
+    pub(crate) fn is_foreign(&mut self, _: &[u8]) -> bool {
+        false
+    }
+
     pub(crate) fn received_records(&mut self, _: &mut [u8], _: usize) {}
 
     pub(crate) fn records_ended(&mut self, _: Instant) {}
+
+    pub(crate) fn time_out_handshake(&mut self, _: Deadline) -> bool {
+        false
+    }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Turn {
     waking_clients: Vec<usize>,
     /// Some listener waits for connections to end.
     full: bool,
+    /// Some listener waits for TLS handshakes to end.
+    crowded: bool,
     max_per_ip: Option<u32>,
 }
 
@@ -66,6 +68,7 @@ impl Turn {
             waking_hooks: Vec::new(),
             waking_clients: Vec::new(),
             full: false,
+            crowded: false,
             max_per_ip,
         }
     }
@@ -146,7 +149,7 @@ impl Context {
         let out = &mut self.inner.out;
         out.now = self.clock.now();
         if out.now.saturating_duration_since(out.dated) >= DATE_PRECISION {
-            out.date = self.clock.http_date();
+            self.clock.http_date(&mut out.date);
             out.dated = out.now;
         }
     }
@@ -166,9 +169,11 @@ impl Context {
             || self.can_reopen()
     }
 
-    /// A listener waits for connections to end, and one has: no event will tell it again.
+    /// A listener waits for connections or handshakes to end, and one has: no event will tell it
+    /// again.
     fn can_reopen(&self) -> bool {
         self.turn.full && self.inner.conns.len() < self.inner.max_connections
+            || self.turn.crowded && self.inner.handshakes < self.inner.max_handshakes
     }
 
     /// Cleans up after a callback that panicked: its connection went with the unwinding, its slot
@@ -192,6 +197,7 @@ impl Context {
             drop(self.inner.remove_fetch(id));
         }
         self.release(&mark);
+        self.lend_inflaters();
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -406,6 +412,8 @@ impl Context {
                     self.close_vhost(id);
                     self.wind_down_vhost(id);
                 }
+                #[cfg(feature = "tls")]
+                Command::NewIdentity(id, side) => self.on_new_identity(id, side),
                 Command::Shutdown(grace) => self.begin_shutdown(grace),
             }
         }
@@ -443,7 +451,8 @@ impl Context {
         let fate = work(&mut lift);
         self.inner.lifted = None;
         if fate == Fate::Drop {
-            return self.end(conn);
+            self.end(conn);
+            return self.lend_inflaters();
         }
         let send = &mut conn.send;
         send.flags -= Flags::LIFTED;
@@ -455,6 +464,7 @@ impl Context {
             send.mark(&mut self.inner.out);
         }
         self.inner.conns.restore(id.index, id.generation, conn);
+        self.lend_inflaters();
     }
 
     fn end(&mut self, mut conn: Box<Conn>) {
@@ -478,6 +488,7 @@ impl Context {
                 }
             }
         }
+        self.inner.handshakes -= usize::from(mark.handshaking);
         if let Some(vhost) = self.inner.vhost_mut(mark.vhost) {
             vhost.live -= 1;
             if mark.side == Side::Client {
@@ -501,6 +512,11 @@ impl Context {
             if self.inner.conns.len() >= self.inner.max_connections {
                 slot.state = ListenerState::Full;
                 self.turn.full = true;
+                return;
+            }
+            if slot.tls.is_some() && self.inner.handshakes >= self.inner.max_handshakes {
+                slot.state = ListenerState::Crowded;
+                self.turn.crowded = true;
                 return;
             }
             match slot.listener.accept() {
@@ -536,6 +552,7 @@ impl Context {
         let head = settings.timeouts.head;
         let mut io = Io::accepted(stream, peer);
         let poller = &self.parts.poller;
+        let sniffs = role.sniffs.is_some();
         let mut registered = Ok(());
         let made = self.inner.conns.insert(|index, generation| {
             let token = Token::Wsi { index, generation }.pack();
@@ -543,6 +560,7 @@ impl Context {
             let id = WsiId { index, generation };
             let mut send = SendHalf::new(id, vhost, Side::Server, settings, now);
             send.deadlines.stage = saturating_add(now, head);
+            send.flags.set(Flags::HANDSHAKING, sniffs);
             Box::new(Conn {
                 io: Some(io),
                 role: Role::Http(Box::new(role)),
@@ -553,6 +571,7 @@ impl Context {
         let Some((index, generation)) = made else {
             return self.disown(vhost, peer);
         };
+        self.inner.handshakes += usize::from(sniffs);
         let id = WsiId { index, generation };
         if registered.is_err() {
             self.lift(id, |_| Fate::Drop);
@@ -599,11 +618,12 @@ impl Context {
         self.parts.observer.on_listener_trouble(&mut cx, trouble);
     }
 
-    /// Connections have ended: listeners that waited for that go on.
+    /// Connections or handshakes have ended: listeners that waited for that go on.
     fn reopen(&mut self) {
         self.turn.full = false;
+        self.turn.crowded = false;
         for (index, generation, slot) in self.parts.listeners.iter_mut() {
-            if slot.state == ListenerState::Full {
+            if matches!(slot.state, ListenerState::Full | ListenerState::Crowded) {
                 slot.state = ListenerState::Active;
                 self.turn.accepting.push((index, generation));
             }

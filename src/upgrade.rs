@@ -1,20 +1,20 @@
 //! The server side of the opening handshake: from request bytes to a vhost, a protocol, a verdict
 //! and an established connection.
 
+mod answers;
+
 use std::time::{Duration, Instant};
 
 use crate::config::PlaintextPolicy;
 #[cfg(feature = "tls")]
 use crate::config::Timeouts;
 use crate::conn::{Flags, NO_PROTOCOL, Phase, Role, SendHalf, WsRole};
-use crate::error::{Deadline, DeadlineStage, NotPending, RefusalReason, ServerRefusal};
+use crate::error::{NotPending, RefusalReason};
 use crate::exchange::Exchange;
 use crate::hook::{Asking, Grant, HookPurpose};
 use crate::http::HeaderList;
-use crate::http::body::Framing;
-use crate::http::head::{HeadLimits, HeadScanner, RequestHead};
-use crate::http::response::is_framing_field;
-use crate::http::write_response;
+use crate::http::head::{HeadError, HeadLimits, HeadScanner, RequestHead};
+use crate::http::response::Response;
 use crate::id::{RequestId, VhostId};
 use crate::inner::{VhostProtocol, VhostState};
 use crate::lift::Lift;
@@ -22,9 +22,7 @@ use crate::mount::{RouteTarget, route};
 use crate::protocol::{Accept, Established, Handshake, Refuse, Request, Subprotocol};
 use crate::timer::saturating_add;
 use crate::ws::Close;
-use crate::ws::handshake::{
-    UpgradeError, UpgradeRequest, check_request, write_accept, write_refusal,
-};
+use crate::ws::handshake::{UpgradeError, UpgradeRequest, check_request, write_accept_with};
 use crate::ws::recv::Recv;
 use crate::wsi::{Cx, Wsi};
 
@@ -37,7 +35,6 @@ pub(crate) struct HttpRole {
     accepted: Instant,
     scanner: HeadScanner,
     state: State,
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS listeners only"))]
     /// The first byte has not come, which says what a connection to a TLS listener is.
     pub(crate) sniffs: Option<PlaintextPolicy>,
     /// A plain connection to a TLS listener that wants to say so.
@@ -236,6 +233,11 @@ impl HttpRole {
         matches!(self.state, State::Responding)
     }
 
+    /// Whether the application thinks about the request, and nothing is read meanwhile.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Asking(_) | State::Waiting(_))
+    }
+
     pub(crate) fn decide(&mut self, verdict: Result<Accept, Refuse>) -> Result<(), NotPending> {
         if !matches!(self.state, State::Waiting(_)) {
             return Err(NotPending);
@@ -272,6 +274,13 @@ impl Lift<'_> {
             let limit = send.settings.timeouts.head;
             send.deadlines.stage = saturating_add(self.inner.out.now, limit);
         }
+        let rejects = http.rejects;
+        if rejects && self.is_foreign(input) {
+            return input.len();
+        }
+        let Role::Http(http) = &mut self.conn.role else {
+            return 0;
+        };
         match http.scanner.scan(input, &limits) {
             Ok(None) => 0,
             Ok(Some(len)) => {
@@ -279,29 +288,38 @@ impl Lift<'_> {
                 len
             }
             Err(error) => {
-                let body = format!("{error}\n");
-                self.respond(error.status(), &[], body.as_bytes());
-                self.refused(RefusalReason::Head(error));
+                if rejects {
+                    self.reject_plaintext();
+                } else {
+                    self.refuse_head(error);
+                }
                 input.len()
             }
         }
     }
 
+    /// Says to somebody who speaks HTTP that this port speaks TLS.
+    fn reject_plaintext(&mut self) {
+        self.respond(400, &[], b"this port speaks TLS: use https or wss\n");
+        self.refused(RefusalReason::Plaintext);
+    }
+
+    fn refuse_head(&mut self, error: HeadError) {
+        let body = format!("{error}\n");
+        self.respond(error.status(), &[], body.as_bytes());
+        self.refused(RefusalReason::Head(error));
+    }
+
     fn on_request(&mut self, bytes: &[u8]) {
         let limits = self.conn.send.settings.limits.head;
+        if matches!(&self.conn.role, Role::Http(http) if http.rejects) {
+            return self.reject_plaintext();
+        }
         let head = match RequestHead::parse(bytes, &limits) {
             Ok(head) => head,
-            Err(error) => {
-                let body = format!("{error}\n");
-                self.respond(error.status(), &[], body.as_bytes());
-                return self.refused(RefusalReason::Head(error));
-            }
+            Err(error) => return self.refuse_head(error),
         };
         if let Role::Http(http) = &self.conn.role {
-            if http.rejects {
-                self.respond(400, &[], b"this port speaks TLS: use https or wss\n");
-                return self.refused(RefusalReason::Plaintext);
-            }
             if http.redirects {
                 return self.redirect(&head);
             }
@@ -311,6 +329,13 @@ impl Lift<'_> {
             self.respond(421, &[], b"this connection was made for another host\n");
             return self.refused(RefusalReason::Misdirected);
         }
+        let own = self.conn.send.settings.limits.head;
+        if own != limits {
+            // The default vhost may have let pass what the one that is named does not.
+            if let Err(error) = RequestHead::parse(bytes, &own) {
+                return self.refuse_head(error);
+            }
+        }
         let upgrade = match check_request(&head) {
             Ok(upgrade) => upgrade,
             Err(UpgradeError::NotAnUpgrade) if self.has_routes() => {
@@ -318,8 +343,8 @@ impl Lift<'_> {
             }
             Err(UpgradeError::NotAnUpgrade) => return self.answer_plain(&head),
             Err(error) => {
-                let tx = &mut self.conn.send.tx;
-                tx.append(&mut self.inner.out.pool, |tail| write_refusal(tail, &error));
+                let text = format!("{error}\n");
+                self.respond(error.status(), error.headers(), text.as_bytes());
                 return self.refused(RefusalReason::Upgrade(error));
             }
         };
@@ -330,6 +355,10 @@ impl Lift<'_> {
         if self.choose_protocol(&upgrade, head.path(), None).is_none() {
             self.respond(404, &[], b"no WebSocket protocol is served here\n");
             return self.refused(RefusalReason::PlainHttp(404));
+        }
+        if let Err(response) = self.admit(&head) {
+            self.refuse(&Refuse::from(*response));
+            return;
         }
         let vhost = self.inner.vhost(self.conn.send.vhost);
         match vhost.and_then(|vhost| vhost.hooks) {
@@ -373,20 +402,20 @@ impl Lift<'_> {
             return true;
         };
         let (index, generation) = http.listener;
-        let (Some(host), Some(slot)) = (host, self.parts.listeners.get(index, generation)) else {
+        let Some(slot) = self.parts.listeners.get(index, generation) else {
             return true;
         };
-        let host = host
-            .strip_prefix('[')
-            .and_then(|h| h.strip_suffix(']'))
-            .unwrap_or(host);
-        let Some((chosen, _)) = slot.best_vhost(&self.inner.vhosts, host) else {
-            return true;
-        };
+        let host = host.map(|host| {
+            let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+            inner.unwrap_or(host)
+        });
+        let named = host.and_then(|host| slot.best_vhost(&self.inner.vhosts, host));
+        let named = named.map(|(vhost, _)| vhost);
         if self.conn.io.as_ref().is_some_and(|io| io.secure.is_some()) {
-            return chosen == self.conn.send.vhost;
+            return named.is_none_or(|named| named == self.conn.send.vhost);
         }
-        self.move_to_vhost(chosen);
+        // Also when a request before this one has been for another one.
+        self.move_to_vhost(named.unwrap_or(slot.default));
         true
     }
 
@@ -477,6 +506,19 @@ impl Lift<'_> {
                 headers: HeaderList::new(),
             })
         })
+    }
+
+    /// Whether the mount of the protocol, if it has one, lets the request in.
+    fn admit(&self, head: &RequestHead<'_>) -> Result<(), Box<Response>> {
+        match self.inner.vhost(self.conn.send.vhost) {
+            Some(vhost) if vhost.has_protocol_routes() => {
+                let found = route(&vhost.routes, head.path());
+                found.map_or(Ok(()), |(route, _)| {
+                    route.options.admit(head, self.transport())
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn has_routes(&self) -> bool {
@@ -579,11 +621,13 @@ impl Lift<'_> {
             // RFC 6455 section 4.2.2: the server can only choose what the client offered.
             Subprotocol::Named(_) => return self.refuse(&Refuse::new(500)),
         };
+        let extensions = self.agree_on_extensions(head);
+        let extensions = extensions.as_deref();
         let mut headers = choice.headers.clone();
         headers.extend(&accept.headers);
         let tx = &mut self.conn.send.tx;
         tx.append(&mut self.inner.out.pool, |tail| {
-            write_accept(tail, &upgrade.accept, subprotocol, &headers);
+            write_accept_with(tail, &upgrade.accept, subprotocol, extensions, &headers);
         });
         let refused = self.establish(choice.protocol, Handshake::Request(head), subprotocol);
         if let Some(close) = refused {
@@ -614,12 +658,14 @@ impl Lift<'_> {
             head,
             subprotocol,
             attributes: &attributes,
+            #[cfg(feature = "deflate")]
+            deflate: send.deflate(),
         };
         let mut wsi = Wsi::new(self.inner, send, self.conn.io.as_ref());
         match bound.dispatch.established(&mut wsi, &how) {
             Ok(session) => {
                 self.conn.role = Role::Ws(WsRole {
-                    recv: Recv::default(),
+                    recv: self.conn.send.receiver(),
                     session,
                 });
                 self.mark_lifted();
@@ -644,146 +690,7 @@ impl Lift<'_> {
             session: NO_SESSION,
         });
     }
-
-    fn refuse(&mut self, refuse: &Refuse) {
-        self.respond_with(refuse.status, &refuse.headers, &refuse.body);
-        self.refused(RefusalReason::Protocol(refuse.status));
-    }
-
-    /// A plain HTTP request to a vhost that serves none.
-    fn answer_plain(&mut self, head: &RequestHead<'_>) {
-        let (status, headers, text) = match Framing::of_request(head) {
-            Err(error) => (error.status(), [].as_slice(), format!("{error}\n")),
-            Ok(_) => {
-                let error = UpgradeError::NotAnUpgrade;
-                (error.status(), error.headers(), format!("{error}\n"))
-            }
-        };
-        let body = if head.method() == "HEAD" { "" } else { &text };
-        self.respond(status, headers, body.as_bytes());
-        self.refused(RefusalReason::PlainHttp(status));
-    }
-
-    pub(crate) fn respond_text(&mut self, status: u16, text: &str) {
-        self.respond(status, &[], text.as_bytes());
-    }
-
-    fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
-        let kind = [("Content-Type", TEXT)];
-        let all = kind.iter().chain(headers).copied();
-        let tx = &mut self.conn.send.tx;
-        tx.append(&mut self.inner.out.pool, |tail| {
-            write_response(tail, status, all, body)
-        });
-    }
-
-    pub(crate) fn respond_with(&mut self, status: u16, headers: &HeaderList, body: &[u8]) {
-        let tx = &mut self.conn.send.tx;
-        // A 426 names what to upgrade to (RFC 9110 section 15.5.22); the rest frames the response.
-        let fit = |name: &str| !is_framing_field(name) || name.eq_ignore_ascii_case("upgrade");
-        let headers = headers.iter().filter(|(name, _)| fit(name));
-        tx.append(&mut self.inner.out.pool, |tail| {
-            write_response(tail, status, headers, body);
-        });
-    }
-
-    /// The response is queued; the connection ends when it has left.
-    pub(crate) fn refused(&mut self, reason: RefusalReason) {
-        self.arm_last_words();
-        if let Role::Http(http) = &mut self.conn.role {
-            http.state = State::Responding;
-            http.refused = Some(reason);
-        }
-    }
-
-    /// What is queued is the last: the peer has the time of a close to take it, and for a long
-    /// response what that takes at the lowest rate.
-    pub(crate) fn arm_last_words(&mut self) {
-        let send = &mut self.conn.send;
-        let earned = Duration::from_secs((send.tx.len() / SLOWEST_READER) as u64);
-        let limit = send.settings.timeouts.close.saturating_add(earned);
-        send.deadlines.stage = saturating_add(self.inner.out.now, limit);
-    }
-
-    /// The head, the verdict or the response took too long.
-    pub(crate) fn time_out_request(&mut self) {
-        let Role::Http(http) = &self.conn.role else {
-            return;
-        };
-        let timeouts = &self.conn.send.settings.timeouts;
-        if self.is_in_tls_handshake() && !http.is_responding() {
-            let deadline = Deadline::new(DeadlineStage::Tls, timeouts.tls);
-            return self.end_unanswered(RefusalReason::Timeout(deadline));
-        }
-        if http.is_idle() {
-            return self.close_http();
-        }
-        let (status, deadline) = match &http.state {
-            State::Asking(_) => return self.time_out_hooks(),
-            State::Exchange(_) => return self.time_out_exchange(),
-            State::Head => (408, Deadline::new(DeadlineStage::Head, timeouts.head)),
-            State::Waiting(pending) | State::Decided(pending, _) => {
-                (503, Deadline::new(DeadlineStage::Verdict, pending.deadline))
-            }
-            State::Responding => {
-                self.end_now();
-                return;
-            }
-        };
-        self.respond(status, &[], b"");
-        self.refused(RefusalReason::Timeout(deadline));
-    }
-
-    /// A shutdown or the end of the vhost meets a request.
-    pub(crate) fn turn_away(&mut self) {
-        let Role::Http(http) = &mut self.conn.role else {
-            return;
-        };
-        if let Some(exchange) = http.exchange_mut() {
-            // It may be finished; no other one follows.
-            return exchange.close_after();
-        }
-        if http.is_idle() {
-            return self.close_http();
-        }
-        if http.is_responding() {
-            return;
-        }
-        if self.is_in_tls_handshake() {
-            return self.end_unanswered(RefusalReason::Shutdown);
-        }
-        self.abandon_hooks();
-        self.respond(503, &[], b"the server is shutting down\n");
-        self.refused(RefusalReason::Shutdown);
-    }
-
-    /// Ends a connection that cannot be answered, for its TLS handshake is not complete.
-    fn end_unanswered(&mut self, reason: RefusalReason) {
-        self.refused(reason);
-        self.end_now();
-    }
-
-    /// Tells the observer about a connection that no protocol owned.
-    pub(crate) fn report_refusal(&mut self) {
-        let (Role::Http(http), Some(io)) = (&mut self.conn.role, &self.conn.io) else {
-            return;
-        };
-        let Some(reason) = http.refused.take() else {
-            return;
-        };
-        let refusal = ServerRefusal {
-            id: self.conn.send.id,
-            peer: io.peer,
-            vhost: Some(self.conn.send.vhost),
-            reason,
-        };
-        let mut cx = Cx::new(self.inner, NO_PROTOCOL);
-        self.parts.observer.on_refused(&mut cx, &refusal);
-    }
 }
 
-/// Bytes a second at which a last response has to be taken, at least.
-const SLOWEST_READER: usize = 4096;
-const TEXT: &str = "text/plain; charset=utf-8";
 /// A place where no protocol keeps a session.
 pub(crate) const NO_SESSION: usize = usize::MAX;

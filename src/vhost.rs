@@ -19,6 +19,8 @@ use crate::id::{Token, VhostId};
 use crate::inner::{Command, Inner, TimerKind, Vhost, VhostProtocol, VhostState};
 use crate::mount::{Mount, Route, RouteTarget, Target};
 use crate::net::listen::Listener;
+#[cfg(feature = "tls")]
+use crate::ws::Side;
 
 /// Fills the announced vhost `id`. On an error nothing has changed.
 pub(crate) fn create(
@@ -113,6 +115,9 @@ fn fill(
     let Found { shared, bound } = bind(inner, parts, &config.listen, config.inherited, &asked)?;
     let mut listeners = attach(parts, id, &shared, config.default_vhost);
     open(parts, id, bound, config.default_vhost, &mut listeners)?;
+    let settings = Settings::new(config.limits, config.timeouts, config.retry);
+    #[cfg(feature = "deflate")]
+    let settings = settings.with_deflate(config.deflate);
     let (protocols, default_protocol) =
         take_protocols(parts, config.protocols, config.default_protocol);
     let routes = take_routes(parts, config.pages, config.mounts, &protocols);
@@ -126,7 +131,7 @@ fn fill(
             default_protocol,
             routes,
             hooks,
-            settings: Arc::new(Settings::new(config.limits, config.timeouts, config.retry)),
+            settings: Arc::new(settings),
             listeners,
             live: 0,
             http_clients,
@@ -141,6 +146,8 @@ fn fill(
             ..Vhost::announced()
         };
     }
+    #[cfg(feature = "tls")]
+    announce_identities(inner, id);
     Ok(())
 }
 
@@ -200,6 +207,14 @@ fn bind(
         bound.push(inherited);
     }
     Ok(Found { shared, bound })
+}
+
+/// Has the loop look at the identities of a new vhost when no callback runs.
+#[cfg(feature = "tls")]
+fn announce_identities(inner: &mut Inner, id: VhostId) {
+    for side in [Side::Server, Side::Client] {
+        inner.commands.push_back(Command::NewIdentity(id, side));
+    }
 }
 
 fn check_protocols(config: &VhostConfig) -> Result<(), VhostError> {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::client::ClientConnectInfo;
+use crate::compression::Encoded;
 use crate::config::VhostConfig;
 use crate::conn::{Conn, Flags, NO_PROTOCOL, Phase, Queued, Role, SendHalf};
 use crate::error::{CloseKind, ConnectError, Gone, NotPending, SendError, Unsent};
@@ -19,9 +20,10 @@ use crate::inner::{Command, Inner, Out, TimerKind, Vhost};
 use crate::net::transport::Io;
 use crate::protocol::{Accept, Refuse};
 use crate::timer::saturating_add;
-use crate::ws::frame::Opcode;
+#[cfg(feature = "deflate")]
+use crate::ws::deflate::{DeflateParams, SendOptions};
 use crate::ws::recv::RecvLimits;
-use crate::ws::send::{Fin, append_frame};
+use crate::ws::send::Fin;
 use crate::ws::{Close, CloseFrame, Message, MessageKind, ProtocolError, Side};
 
 /// One connection, inside one of its callbacks, with the loop behind it.
@@ -132,6 +134,12 @@ impl<'a> Wsi<'a> {
         self.send_half().attributes()
     }
 
+    /// What was agreed on about compression; `None` if messages go as they are.
+    #[cfg(feature = "deflate")]
+    pub fn deflate(&self) -> Option<DeflateParams> {
+        self.send_half().deflate()
+    }
+
     /// The round trip time that the latest answered ping took.
     pub fn round_trip(&self) -> Option<Duration> {
         self.send_half().rare.as_ref()?.rtt
@@ -163,6 +171,21 @@ impl<'a> Wsi<'a> {
     pub fn send(&mut self, message: Message<'_>) -> Result<Queued, SendError> {
         let (send, out) = self.parts();
         send.send_message(out, message)
+    }
+
+    /// Queues a message, compressed or not as the options say.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`]; nothing of a refused message is sent.
+    #[cfg(feature = "deflate")]
+    pub fn send_with(
+        &mut self,
+        message: Message<'_>,
+        options: SendOptions,
+    ) -> Result<Queued, SendError> {
+        let (send, out) = self.parts();
+        send.send_message_with(out, message, options)
     }
 
     /// Queues an owned binary message; a server sends a large one without copying it.
@@ -237,6 +260,12 @@ impl<'a> Wsi<'a> {
 
     /// Takes nothing more from the peer until [`Wsi::resume_reading`]: no message is delivered,
     /// no ping answered, and once the system's buffers are full the peer cannot send.
+    ///
+    /// A peer that is gone (a reset, a write that failed) is told of at once. If it has said
+    /// something before that is not delivered yet, that comes first: it waits for
+    /// [`Wsi::resume_reading`], at most for [`Timeouts::write`](crate::Timeouts::write), all
+    /// pauses together. A peer that has only ended its own side is not gone; its end comes in its
+    /// turn.
     pub fn pause_reading(&mut self) {
         self.parts().0.flags |= Flags::PAUSED;
     }
@@ -275,7 +304,9 @@ impl<'a> Wsi<'a> {
 
     /// Bytes of memory that the library holds for this connection, beside the session.
     pub fn memory(&self) -> usize {
-        size_of::<Conn>() + self.send_half().tx.memory()
+        let send = self.send_half();
+        let compression = send.compression_memory() + send.window_memory();
+        size_of::<Conn>() + send.tx.memory() + compression
     }
 
     pub(crate) fn send_half(&self) -> &SendHalf {
@@ -453,13 +484,15 @@ impl<'a> Cx<'a> {
     }
 
     /// Queues one message for every established connection of this protocol for which `wanted`
-    /// says yes. The frame is encoded once; a large one is not copied either.
+    /// says yes. The frame is encoded once, and where compression was agreed on compressed once
+    /// for all who compress alike without context takeover; those with it get it uncompressed. A
+    /// large frame is not copied either.
     pub fn broadcast(
         &mut self,
         message: Message<'_>,
         mut wanted: impl FnMut(WsiId) -> bool,
     ) -> Broadcast {
-        let mut frame = None;
+        let mut frames = Encoded::new(message);
         let mut outcome = Broadcast::default();
         self.for_each_peer(|mut peer| {
             if !wanted(peer.id()) {
@@ -469,7 +502,7 @@ impl<'a> Cx<'a> {
                 // A client's frames are masked, each with a key of its own.
                 Side::Client => peer.send(message),
                 Side::Server => {
-                    let frame = frame.get_or_insert_with(|| encode(message));
+                    let frame = frames.for_peer(peer.send, peer.out);
                     peer.send.send_encoded(peer.out, frame, message.len())
                 }
             };
@@ -758,14 +791,4 @@ fn resume_reading(send: &mut SendHalf, out: &mut Out) {
         send.last_received = out.now;
     }
     send.mark(out);
-}
-
-fn encode(message: Message<'_>) -> Bytes {
-    let opcode = match message.kind() {
-        MessageKind::Binary => Opcode::Binary,
-        MessageKind::Text => Opcode::Text,
-    };
-    let mut frame = Vec::with_capacity(message.len() + 10);
-    append_frame(&mut frame, Fin::Last, opcode, None, message.as_bytes());
-    Bytes::from(frame)
 }

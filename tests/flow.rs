@@ -4,12 +4,13 @@
 
 mod support;
 
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use support::{Log, Recorder, World, addr, close_payload, masked, plain, request};
-use wsloop::sim::SimPeer;
+use wsloop::sim::{Call, SimPeer};
 use wsloop::{
     Accept, ClientConnectInfo, Close, ContextConfig, Cx, Fin, Limits, MessageKind, Peer,
     ProtocolHandle, SendError, VhostConfig, WsiId,
@@ -386,6 +387,159 @@ fn the_peers_close_during_a_pause_is_seen_after_what_came_before_it() {
     }
 }
 
+/// Says something that the system refuses to take.
+fn write_in_vain(site: &mut Site) {
+    let net = site.world.net.clone();
+    net.fail(
+        Call::Write,
+        net.calls(Call::Write) + 1,
+        ErrorKind::BrokenPipe,
+    );
+    site.peer(|peer| peer.send_text("are you there").unwrap());
+    site.world.turn();
+}
+
+/// A paused connection whose peer has said something more, and a goodbye.
+fn paused_with_more(in_one_segment: bool) -> (Site, SimPeer) {
+    let mut site = Site::new(pausing);
+    let peer = site.world.open();
+    let bytes = masked(0x81, b"pause");
+    let more = [
+        masked(0x81, b"last"),
+        masked(0x88, &close_payload(3000, "bye")),
+    ]
+    .concat();
+    if in_one_segment {
+        peer.write(&[bytes, more].concat()).unwrap();
+    } else {
+        peer.write(&bytes).unwrap();
+        site.world.turn();
+        peer.write(&more).unwrap();
+    }
+    site.world.turn();
+    assert_eq!(site.world.log.take(), ["text \"pause\""]);
+    (site, peer)
+}
+
+#[test]
+fn a_write_that_fails_during_a_pause_does_not_lose_what_the_peer_said_before() {
+    for in_one_segment in [true, false] {
+        let (mut site, peer) = paused_with_more(in_one_segment);
+        write_in_vain(&mut site);
+        site.world.pass(Duration::from_secs(20));
+        assert_eq!(site.world.log.take(), [""; 0], "it waits");
+        site.peer(|peer| peer.resume_reading());
+        site.world.turn();
+        let lines = site.world.log.take();
+        assert_eq!(
+            lines[..2],
+            ["text \"last\"", "peer_close Some(\"3000 \\\"bye\\\"\")"]
+        );
+        let end = "closed Peer closed by the peer, code 3000 \"bye\", not clean, ";
+        assert!(lines[2].starts_with(end) && lines.len() == 3, "{lines:?}");
+        assert_eq!(site.world.context.connections(), 0);
+        drop(peer);
+    }
+}
+
+#[test]
+fn who_does_not_resume_hears_of_a_failed_write_at_the_deadline_of_output() {
+    for in_one_segment in [true, false] {
+        let (mut site, peer) = paused_with_more(in_one_segment);
+        write_in_vain(&mut site);
+        site.world.pass(Duration::from_secs(29));
+        assert_eq!(site.world.log.take(), [""; 0]);
+        site.world.pass(Duration::from_secs(2));
+        let lines = site.world.log.take();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let expected = "closed Peer transport error: broken pipe, code 1006, not clean, ";
+        assert!(lines[0].starts_with(expected), "{lines:?}");
+        assert_eq!(site.world.context.connections(), 0);
+        drop(peer);
+    }
+}
+
+#[test]
+fn a_write_that_fails_during_a_pause_with_nothing_left_to_hear_ends_at_once() {
+    let mut site = Site::new(pausing);
+    let peer = site.world.open();
+    peer.write(&masked(0x81, b"pause")).unwrap();
+    site.world.turn();
+    site.world.log.take();
+    write_in_vain(&mut site);
+    let lines = site.world.log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let expected = "closed Peer transport error: broken pipe, code 1006, not clean, ";
+    assert!(lines[0].starts_with(expected), "{lines:?}");
+    drop(peer);
+}
+
+#[test]
+fn what_a_lost_peer_has_left_is_delivered_message_by_message_in_one_time_for_all() {
+    let mut site = Site::new(|log| Recorder {
+        message: Some(Box::new(|wsi, _| {
+            wsi.pause_reading();
+            Ok(())
+        })),
+        ..Recorder::new(log)
+    });
+    let peer = site.world.open();
+    for n in 0..5u8 {
+        peer.write(&masked(0x82, &[n; 40])).unwrap();
+    }
+    site.world.turn();
+    write_in_vain(&mut site);
+    for _ in 0..3 {
+        site.world.pass(Duration::from_secs(9));
+        site.peer(|peer| peer.resume_reading());
+    }
+    site.world.pass(Duration::from_secs(4));
+    let lines = site.world.log.take();
+    assert_eq!(lines.len(), 5, "four messages and the end: {lines:?}");
+    assert!(lines[4].starts_with("closed Peer transport error: broken pipe"));
+    drop(peer);
+}
+
+#[test]
+fn a_reset_during_a_pause_is_told_at_once() {
+    let mut site = Site::new(pausing);
+    let peer = site.world.open();
+    peer.write(&masked(0x81, b"pause")).unwrap();
+    site.world.turn();
+    site.world.log.take();
+    peer.reset();
+    site.world.turn();
+    let lines = site.world.log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let expected = "closed Peer transport error: connection reset, code 1006, not clean";
+    assert_eq!(lines, [expected]);
+    assert_eq!(site.world.context.connections(), 0);
+}
+
+#[test]
+fn what_came_with_the_pause_is_delivered_after_a_reset_too() {
+    for resumes in [true, false] {
+        let (mut site, peer) = paused_with_more(true);
+        peer.reset();
+        site.world.pass(Duration::from_secs(29));
+        assert_eq!(site.world.log.take(), [""; 0]);
+        if resumes {
+            site.peer(|peer| peer.resume_reading());
+            site.world.turn();
+            let lines = site.world.log.take();
+            assert_eq!(lines[0], "text \"last\"", "{lines:?}");
+            let end = "closed Peer closed by the peer, code 3000 \"bye\"";
+            assert!(lines[2].starts_with(end), "{lines:?}");
+        } else {
+            site.world.pass(Duration::from_secs(2));
+            let lines = site.world.log.take();
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            assert!(lines[0].starts_with("closed Peer transport error: "));
+        }
+        assert_eq!(site.world.context.connections(), 0);
+    }
+}
+
 #[test]
 fn closing_while_paused_completes_the_handshake_and_delivers_nothing_more() {
     let mut site = Site::new(pausing);
@@ -571,7 +725,9 @@ fn cl_07_a_close_behind_blocked_output_gives_up_at_the_deadline_and_counts() {
 
 #[test]
 fn output_of_which_the_peer_takes_nothing_has_a_deadline() {
-    let mut site = Site::new(Recorder::new);
+    let mut limits = Limits::default();
+    limits.output_rate = 10;
+    let mut site = Site::with(limits, Recorder::new);
     site.world.net.set_capacity(1000);
     let peer = site.world.open();
     site.peer(|peer| {

@@ -196,6 +196,93 @@ fn a_reset_ends_a_server_connection_with_the_systems_error() {
     server.until(|server| server.context.connections() == 0);
 }
 
+/// Pauses reading at the first message of each connection.
+fn pausing() -> Host {
+    Host::with(ContextConfig::new(), |probe| {
+        let mut first = true;
+        probe.message = Some(Box::new(move |wsi, _| {
+            if std::mem::take(&mut first) {
+                wsi.pause_reading();
+            }
+            Ok(())
+        }));
+    })
+}
+
+#[test]
+fn a_reset_is_told_although_reading_is_paused() {
+    let mut server = pausing();
+    let mut peer = server.open();
+    peer.write(&masked(0x81, b"pause"));
+    server.until_logged("text", 1);
+    peer.reset();
+    server.until_logged("closed", 1);
+    assert_reset(&server);
+    server.until(|server| server.context.connections() == 0);
+}
+
+#[test]
+fn half_a_close_is_no_end_while_reading_is_paused() {
+    let mut server = pausing();
+    let mut peer = server.open();
+    peer.write(&masked(0x81, b"pause"));
+    server.until_logged("text", 1);
+    peer.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    for _ in 0..20 {
+        server.turn();
+    }
+    assert_eq!(server.log.count("closed"), 0);
+    let acted = server.context.with_protocol(server.probe, |probe, cx| {
+        let mut peer = cx.peer(probe.open[0]).unwrap();
+        peer.send_text("you can still read").unwrap();
+        peer.resume_reading();
+    });
+    acted.unwrap();
+    let said = plain(0x81, b"you can still read");
+    assert_eq!(server.read_to_end(&mut peer), said);
+    assert_eq!(server.log.count("closed Peer: the peer ended"), 1);
+}
+
+#[test]
+fn a_reset_is_told_although_a_verdict_is_open() {
+    let mut server = Host::with(ContextConfig::new(), |probe| probe.defers = true);
+    let mut peer = Peer::connect(server.addr());
+    peer.write(REQUEST);
+    server.until_logged("deferred", 1);
+    peer.reset();
+    server.until_logged("refused Connection reset", 1);
+    server.until(|server| server.context.connections() == 0);
+}
+
+/// Other systems throw away what was not read when a reset comes.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_was_said_before_a_reset_waits_until_reading_is_resumed() {
+    let mut server = pausing();
+    let mut peer = server.open();
+    peer.write(&masked(0x81, b"pause"));
+    server.until_logged("text", 1);
+    // Else it would not leave before the reset.
+    peer.stream.set_nodelay(true).unwrap();
+    peer.write(&masked(0x81, b"last"));
+    peer.write(&masked(0x88, b"\x0b\xb8bye"));
+    peer.reset();
+    for _ in 0..20 {
+        server.turn();
+    }
+    assert_eq!(server.log.lines()[1..], ["text pause"]);
+    let acted = server.context.with_protocol(server.probe, |probe, cx| {
+        cx.peer(probe.open[0]).unwrap().resume_reading();
+    });
+    acted.unwrap();
+    server.until_logged("closed", 1);
+    let lines = server.log.lines();
+    assert_eq!(lines[2], "text last");
+    let end = "closed Peer: closed by the peer, code 3000 \"bye\"";
+    assert!(lines[3].starts_with(end), "{lines:?}");
+    server.until(|server| server.context.connections() == 0);
+}
+
 fn assert_reset(host: &Host) {
     let lines = host.log.lines();
     let last = lines.last().unwrap();
@@ -549,18 +636,26 @@ fn rs_09_no_write_raises_sigpipe() {
 /// Writes to a connection whose peer has gone and does not read why.
 #[cfg(target_os = "linux")]
 fn broken_pipes(size: usize) -> usize {
+    let payload = Bytes::from(vec![0; size]);
+    let more = payload.clone();
     let mut server = Host::with(ContextConfig::new(), |probe| {
         probe.established = Some(Box::new(|wsi| {
             wsi.pause_reading();
             Ok(())
         }));
+        // The first write is answered by a reset, and the second one comes in the same turn, before
+        // an event tells of that.
+        probe.writable = Some(Box::new(move |wsi| {
+            wsi.send_bytes(more.clone())?;
+            Ok(())
+        }));
     });
     drop(server.open());
-    for _ in 0..2 {
-        let payload = Bytes::from(vec![0; size]);
-        broadcast(&mut server, Message::Binary(&payload));
-        server.turn();
-    }
+    broadcast(&mut server, Message::Binary(&payload));
+    let asked = server.context.with_protocol(server.probe, |_, cx| {
+        cx.for_each_peer(|mut peer| peer.request_writable());
+    });
+    asked.unwrap();
     server.until_logged("closed", 1);
     server
         .log

@@ -13,8 +13,14 @@ mod crowd;
 mod faults;
 #[path = "tls/fetch.rs"]
 mod fetch;
+#[path = "tls/http.rs"]
+mod http;
+#[path = "tls/key_log.rs"]
+mod key_log;
 #[path = "tls/lab.rs"]
 mod lab;
+#[path = "tls/limits.rs"]
+mod limits;
 #[path = "tls/matrix.rs"]
 mod matrix;
 #[path = "tls/names.rs"]
@@ -25,6 +31,8 @@ mod paused;
 mod port;
 #[path = "tls/rotation.rs"]
 mod rotation;
+#[path = "tls/silence.rs"]
+mod silence;
 #[path = "tls/sni.rs"]
 mod sni;
 #[path = "tls/traces.rs"]

@@ -4,10 +4,16 @@
 
 use libfuzzer_sys::fuzz_target;
 use wsloop::http::HeaderList;
+use wsloop::http::auth::BasicRealm;
 use wsloop::http::body::{BodyDecoder, BodyError, Framing};
+use wsloop::http::conditional::{ETag, Validators};
+use wsloop::http::date::{format_date, parse_date};
 use wsloop::http::head::{
     HeadError, HeadLimits, HeadScanner, MAX_HEADERS, RequestHead, ResponseHead,
 };
+use wsloop::http::origin::{OriginPolicy, Transport};
+use wsloop::http::path::SafePath;
+use wsloop::http::range::{self, RangeAnswer};
 use wsloop::ws::handshake::{accept_key, check_request, write_accept, write_refusal};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -58,6 +64,7 @@ fn check_head(bytes: &[u8], limits: &HeadLimits) {
     for (name, value) in head.headers() {
         assert!(HeaderList::new().push(name, value).is_ok());
     }
+    check_fields(&head);
     let mut out = Vec::new();
     match check_request(&head) {
         Ok(upgrade) => {
@@ -83,6 +90,42 @@ fn check_head(bytes: &[u8], limits: &HeadLimits) {
         .expect("our response is valid")
         .expect("our response is complete");
     assert!(ResponseHead::parse(&out[..length], &limits).is_ok());
+}
+
+/// What is read out of fields and paths keeps its promises, whatever was sent.
+fn check_fields(head: &RequestHead<'_>) {
+    match SafePath::parse(head.path()) {
+        Ok(path) => {
+            let plain = |name: &str| !name.contains(['/', '\\', ':', '\0']) && !name.is_empty();
+            assert!(
+                path.segments()
+                    .all(|name| plain(name) && name != "." && name != "..")
+            );
+        }
+        Err(error) => assert!(matches!(error.status(), 400 | 404)),
+    }
+    let complete = 1000;
+    let mut behind = 0;
+    let answer = range::answer(head.header_values("range"), complete);
+    let parts = match &answer {
+        RangeAnswer::One(part) => std::slice::from_ref(part),
+        RangeAnswer::Several(parts) => parts,
+        _ => &[],
+    };
+    for part in parts {
+        assert!(behind <= part.start && part.start < part.end && part.end <= complete);
+        behind = part.end;
+    }
+    for (_, value) in head.headers() {
+        if let Some(seconds) = parse_date(value) {
+            assert_eq!(parse_date(format_date(seconds).as_bytes()), Some(seconds));
+        }
+    }
+    let etag = ETag::of_bytes(b"a");
+    let _ = Validators::new(Some(&etag), Some(784_111_777)).judge(head.method(), head.fields());
+    let _ = OriginPolicy::same_host().check(head, Transport::Tls);
+    let realm = BasicRealm::new("a").expect("a realm");
+    assert!(realm.authenticate(head.fields()).is_err());
 }
 
 fn decode(

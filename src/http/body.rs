@@ -55,8 +55,8 @@ impl Framing {
         };
         let coding = match headers.only("transfer-encoding") {
             Only::Missing => return Ok(length.map(Self::Length)),
-            Only::One(value) => value,
-            Only::Several => return Err(BodyError::Coding),
+            Only::One(value) => Some(value),
+            Only::Several => None,
         };
         if version < HttpVersion::Http11 {
             return Err(BodyError::CodingOnHttp10);
@@ -64,10 +64,20 @@ impl Framing {
         if length.is_some() {
             return Err(BodyError::LengthAndCoding);
         }
-        if coding.eq_ignore_ascii_case(b"chunked") {
-            Ok(Some(Self::Chunked))
-        } else {
+        let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+        if coding.is_some_and(is_chunked) {
+            return Ok(Some(Self::Chunked));
+        }
+        // RFC 9112 section 6.3: where chunked is not the final coding of a request "the server MUST
+        // respond with the 400 (Bad Request) status code and then close the connection".
+        if headers
+            .elements("transfer-encoding")
+            .last()
+            .is_some_and(is_chunked)
+        {
             Err(BodyError::Coding)
+        } else {
+            Err(BodyError::NotChunked)
         }
     }
 }
@@ -177,7 +187,7 @@ pub enum BodyError {
     /// A chunk's size is not one to sixteen hexadecimal digits.
     #[error("a chunk size is not one to sixteen hexadecimal digits and a line end")]
     ChunkSize,
-    /// A transfer coding other than `chunked` alone.
+    /// Other transfer codings before `chunked`.
     #[error("the transfer coding is not \"chunked\" alone")]
     Coding,
     /// A transfer coding in an HTTP/1.0 message.
@@ -195,6 +205,9 @@ pub enum BodyError {
     /// Chunk size lines far larger than the data they frame.
     #[error("the chunk sizes and extensions are far larger than the data they frame")]
     Overhead,
+    /// The last transfer coding is not `chunked`, so that nothing tells where the body ends.
+    #[error("the last transfer coding is not \"chunked\"")]
+    NotChunked,
     /// More than one `Content-Length` line.
     #[error("the message has more than one Content-Length")]
     SeveralLengths,
@@ -219,6 +232,7 @@ impl BodyError {
             | Self::CutShort
             | Self::Length
             | Self::LengthAndCoding
+            | Self::NotChunked
             | Self::Overhead
             | Self::SeveralLengths
             | Self::Trailer => 400,
@@ -558,24 +572,24 @@ mod tests {
 
     #[test]
     fn ht_04_codings_other_than_chunked_alone_are_refused() {
-        for fields in [
-            "Transfer-Encoding: xchunked\r\n",
-            "Transfer-Encoding: chunked, chunked\r\n",
-            "Transfer-Encoding: chunked, gzip\r\n",
-            "Transfer-Encoding: gzip, chunked\r\n",
-            "Transfer-Encoding: identity\r\n",
-            "Transfer-Encoding: \"chunked\"\r\n",
-            "Transfer-Encoding: chunked;q=1\r\n",
-            "Transfer-Encoding: \u{e9}chunked\r\n",
-            "Transfer-Encoding:\r\n",
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        for (values, error, status) in [
+            ("xchunked", BodyError::NotChunked, 400),
+            ("chunked, chunked", BodyError::Coding, 501),
+            ("chunked, gzip", BodyError::NotChunked, 400),
+            ("gzip, chunked", BodyError::Coding, 501),
+            ("identity", BodyError::NotChunked, 400),
+            ("\"chunked\"", BodyError::NotChunked, 400),
+            ("chunked;q=1", BodyError::NotChunked, 400),
+            ("\u{e9}chunked", BodyError::NotChunked, 400),
+            ("", BodyError::NotChunked, 400),
+            (",chunked", BodyError::Coding, 501),
+            ("chunked|chunked", BodyError::Coding, 501),
+            ("chunked|identity", BodyError::NotChunked, 400),
         ] {
-            let error = of_request("1.1", fields).unwrap_err();
-            assert_eq!(
-                (error, error.status()),
-                (BodyError::Coding, 501),
-                "{fields:?}"
-            );
+            let lines = values.split('|');
+            let fields = lines.map(|value| format!("Transfer-Encoding: {value}\r\n"));
+            let found = of_request("1.1", &fields.collect::<String>()).unwrap_err();
+            assert_eq!((found, found.status()), (error, status), "{values:?}");
         }
         assert_eq!(
             of_request("1.1", "Transfer-Encoding:\tChunked \r\n"),

@@ -74,8 +74,8 @@ impl HeadScanner {
     pub fn scan(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HeadError> {
         let window = bytes.get(..limits.bytes).unwrap_or(bytes);
         loop {
-            if self.lines == 0 {
-                self.sniff(window)?;
+            if self.lines == 0 && !self.sniff(window)? {
+                break;
             }
             let unseen = window.get(self.looked..).unwrap_or_default();
             let Some(found) = memchr3(b'\r', b'\n', 0, unseen) else {
@@ -103,14 +103,14 @@ impl HeadScanner {
         Ok(None)
     }
 
-    /// Judges the first bytes of the start line.
-    fn sniff(&self, window: &[u8]) -> Result<(), HeadError> {
+    /// Judges the first bytes of the start line; whether there are enough of them.
+    fn sniff(&self, window: &[u8]) -> Result<bool, HeadError> {
         let start = window.get(self.line..).unwrap_or_default();
         let Some(&first) = start.first() else {
-            return Ok(());
+            return Ok(true);
         };
         match self.kind {
-            Kind::Request if first == b'\r' || first == b'\n' => Ok(()),
+            Kind::Request if first == b'\r' || first == b'\n' => Ok(true),
             Kind::Request if !is_token_byte(first) => {
                 // The signature of PROXY protocol version 2 begins with two empty lines and a NUL.
                 let is_proxy = first == 0 && self.line == 4;
@@ -124,9 +124,14 @@ impl HeadScanner {
             Kind::Request if start.starts_with(b"PROXY TCP") => {
                 Err(HeadError::NotHttp(Guess::ProxyProtocol))
             }
-            Kind::Request => Ok(()),
+            Kind::Request => Ok(true),
+            // RFC 9113 section 3.4: a server begins with a SETTINGS frame, whose length comes first.
+            Kind::Response if matches!(start, [0] | [0, 0] | [0, 0, _]) => Ok(false),
+            Kind::Response if matches!(start, [0, 0, _, 4, ..]) => {
+                Err(HeadError::NotHttp(Guess::Http2))
+            }
             Kind::Response => match start.iter().zip(b"HTTP/1.").position(|(a, b)| a != b) {
-                None => Ok(()),
+                None => Ok(true),
                 Some(0..5) => Err(HeadError::NotHttp(Guess::of(first))),
                 Some(_) => Err(HeadError::UnsupportedVersion),
             },
@@ -593,7 +598,7 @@ impl HeadError {
     }
 }
 
-/// What a peer that does not speak HTTP seems to speak, judged by its first byte.
+/// What a peer that does not speak HTTP seems to speak, judged by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Guess {
@@ -614,7 +619,6 @@ pub enum Guess {
 impl Guess {
     fn of(first: u8) -> Self {
         match first {
-            0x00 => Self::Http2,
             0x04 | 0x05 => Self::Socks,
             0x15 | 0x16 => Self::Tls,
             0x80 => Self::Ssl2,

@@ -12,10 +12,17 @@
     clippy::wildcard_enum_match_arm
 )]
 
+pub mod auth;
 pub mod body;
 pub mod client;
+pub mod conditional;
+pub mod date;
 pub mod event_stream;
 pub mod head;
+pub mod mime;
+pub mod origin;
+pub mod path;
+pub mod range;
 pub mod response;
 mod start_line;
 

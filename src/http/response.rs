@@ -1,5 +1,7 @@
 //! Writes responses: heads with the right framing, and bodies that keep to it (RFC 9112 section 6).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -161,8 +163,11 @@ pub(crate) struct ResponseHalf {
     is_head: bool,
     /// Whether the connection may serve another request afterwards.
     persists: bool,
-    /// Fields that are sent whoever answers.
-    extra: HeaderList,
+    /// What every response says here that does not say it itself.
+    always: Arc<HeaderList>,
+    /// The client waits for a 100 before it sends the body. As long as it has not got one, nobody
+    /// knows whether a body follows a final response.
+    awaits_continue: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,14 +189,25 @@ impl ResponseHalf {
             version: request.version(),
             is_head: request.method() == "HEAD",
             persists: wants_to_persist(request),
-            extra: HeaderList::new(),
+            always: Arc::default(),
+            awaits_continue: false,
         }
     }
 
-    /// Fields for the response, whoever gives it. Those that it has itself, and those that only the
-    /// library writes, are left out.
-    pub(crate) fn add_headers(&mut self, headers: &HeaderList) {
-        self.extra.extend(headers);
+    /// Adds these fields to responses that have none of their names.
+    pub(crate) fn always(mut self, headers: Arc<HeaderList>) -> Self {
+        self.always = headers;
+        self
+    }
+
+    /// Whether the client waits for a 100.
+    pub(crate) const fn awaits_continue(&self) -> bool {
+        self.awaits_continue
+    }
+
+    /// The client waits for a 100 before it sends the body, or not any more.
+    pub(crate) const fn set_awaits_continue(&mut self, awaits: bool) {
+        self.awaits_continue = awaits;
     }
 
     pub(crate) fn is_started(&self) -> bool {
@@ -207,7 +223,7 @@ impl ResponseHalf {
     }
 
     pub(crate) const fn persists(&self) -> bool {
-        self.persists
+        self.persists && !self.awaits_continue
     }
 
     /// The connection is closed after this response, which says so if it has not begun.
@@ -263,14 +279,12 @@ impl ResponseHalf {
         out.push(b' ');
         out.extend_from_slice(reason_phrase(status).as_bytes());
         out.extend_from_slice(b"\r\n");
-        if headers.get("date").is_none() && self.extra.get("date").is_none() {
+        if headers.get("date").is_none() {
             write_field(out, "Date", date.as_bytes());
         }
         write_headers(out, headers.iter());
-        let repeats = |name: &str| name.eq_ignore_ascii_case("set-cookie");
-        let fits =
-            |name: &str| !is_framing_field(name) && (repeats(name) || headers.get(name).is_none());
-        write_headers(out, self.extra.iter().filter(|(name, _)| fits(name)));
+        let always = self.always.iter();
+        write_headers(out, always.filter(|(name, _)| headers.get(name).is_none()));
         self.write_framing(out, status, length);
         out.extend_from_slice(b"\r\n");
         Ok(())
@@ -300,11 +314,19 @@ impl ResponseHalf {
             }
             BodyLength::Unknown => {}
         }
-        if !self.persists {
-            write_field(out, "Connection", b"close");
-        } else if !chunks {
-            write_field(out, "Connection", b"keep-alive");
+        // RFC 9110 section 15.5.22: a 426 has an Upgrade, and section 7.8: which Connection lists.
+        let is_offer = status == 426;
+        if is_offer {
+            write_field(out, "Upgrade", b"websocket");
         }
+        let connection: &[u8] = match (self.persists(), is_offer) {
+            (false, false) => b"close",
+            (false, true) => b"close, Upgrade",
+            (true, true) => b"Upgrade",
+            (true, false) if chunks => return,
+            (true, false) => b"keep-alive",
+        };
+        write_field(out, "Connection", connection);
     }
 
     /// Writes a piece of the body. An empty one writes nothing: it would end a chunked body.

@@ -1,5 +1,6 @@
 //! The one place that reads the clock.
 
+use std::fmt::Write;
 use std::time::{Instant, SystemTime};
 
 /// Where `now` comes from: the system's monotonic clock, or a simulated network's.
@@ -26,17 +27,20 @@ impl Clock {
         }
     }
 
-    /// The date and time of day as HTTP writes it (RFC 9110 section 5.6.7).
+    /// Writes the date and time of day as HTTP has it (RFC 9110 section 5.6.7) over what is in
+    /// `date`, without allocating when there is room.
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the one reader of the clock"
     )]
-    pub(crate) fn http_date(&self) -> String {
+    pub(crate) fn http_date(&self, date: &mut String) {
         let wall = match self {
             Self::Os => SystemTime::now(),
             #[cfg(feature = "sim")]
             Self::Sim(net) => SystemTime::UNIX_EPOCH + net.elapsed(),
         };
-        httpdate::fmt_http_date(wall)
+        date.clear();
+        let written = write!(date, "{}", httpdate::HttpDate::from(wall));
+        debug_assert!(written.is_ok(), "a string takes everything");
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::poller::ReadyFlags;
 use super::stream::{SHORT_READ_MEANS_DRAINED, Stream};
+use crate::dial::clone_error;
 use crate::pool::BufferPool;
 use crate::secure::Secure;
 use crate::ws::send::TxQueue;
@@ -18,6 +19,8 @@ pub(crate) struct Io {
     ready: ReadyFlags,
     /// How reading ended, once it has.
     pub(crate) read_end: Option<ReadEnd>,
+    /// See [`Io::loss`].
+    lost: Option<io::Error>,
     /// Set when writing failed: nothing more is written then.
     pub(crate) write_error: Option<io::Error>,
     /// What makes it TLS.
@@ -51,6 +54,7 @@ impl Io {
             peer,
             ready: ReadyFlags::READABLE | ReadyFlags::WRITABLE,
             read_end: None,
+            lost: None,
             write_error: None,
             secure: None,
         }
@@ -75,6 +79,24 @@ impl Io {
         }
     }
 
+    /// Whether the peer is gone, and not only done with sending: what lies here is all that comes.
+    /// This side ends its own half only when it wants nothing more.
+    pub(crate) fn is_broken(&self) -> bool {
+        let closed = ReadyFlags::READ_CLOSED | ReadyFlags::WRITE_CLOSED;
+        self.ready.contains(ReadyFlags::ERROR) || self.ready.contains(closed)
+    }
+
+    /// Why the peer is gone, once it is; `None` also if that was no error of this connection. The
+    /// system tells it once: afterwards it gives what the peer has sent, and the end is an error
+    /// all the same.
+    pub(crate) fn loss(&mut self) -> Option<&io::Error> {
+        if self.lost.is_none() && self.is_broken() {
+            let waits = self.stream.take_error().unwrap_or_else(Some);
+            self.lost = waits.or_else(|| self.write_error.as_ref().map(clone_error));
+        }
+        self.lost.as_ref()
+    }
+
     /// Has the next read ask the system although no event came.
     pub(crate) fn try_reading(&mut self) {
         self.ready |= ReadyFlags::READABLE;
@@ -93,7 +115,8 @@ impl Io {
         }
         match self.stream.read(buffer) {
             Ok(0) => {
-                self.read_end = Some(ReadEnd::Eof);
+                let lost = self.lost.take();
+                self.read_end = Some(lost.map_or(ReadEnd::Eof, ReadEnd::Failed));
                 0
             }
             Ok(n) => {
@@ -125,20 +148,21 @@ impl Io {
         system && !self.ready.intersects(ending)
     }
 
-    /// Writes what waits, as far as the system takes it.
-    pub(crate) fn flush(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> Flushed {
+    /// Writes what waits, as far as the system takes it; and how many bytes that were.
+    pub(crate) fn flush(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> (Flushed, usize) {
         if self.secure.is_some() {
             return self.flush_records(tx, pool);
         }
-        let mut progress = Flushed::Nothing;
+        let (mut progress, mut taken) = (Flushed::Nothing, 0);
         while !tx.is_empty() {
             if self.write_error.is_some() || !self.ready.contains(ReadyFlags::WRITABLE) {
-                return progress;
+                return (progress, taken);
             }
             match self.write(tx) {
                 Ok(n) => {
                     tx.advance(n, pool);
                     progress = Flushed::Some;
+                    taken += n;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.ready -= ReadyFlags::WRITABLE;
@@ -150,11 +174,11 @@ impl Io {
                 }
             }
         }
-        Flushed::All
+        (Flushed::All, taken)
     }
 
     /// The same through TLS.
-    fn flush_records(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> Flushed {
+    fn flush_records(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> (Flushed, usize) {
         let drains = self.short_read_drains();
         let Self {
             stream,
@@ -164,11 +188,12 @@ impl Io {
             ..
         } = self;
         let Some(secure) = secure else {
-            return Flushed::Nothing;
+            return (Flushed::Nothing, 0);
         };
         if write_error.is_some() {
-            return Flushed::Nothing;
+            return (Flushed::Nothing, 0);
         }
+        let mut taken = 0;
         let flushed = secure.flush(tx, pool, |records| {
             if !ready.contains(ReadyFlags::WRITABLE) {
                 return Err(io::ErrorKind::WouldBlock.into());
@@ -183,13 +208,20 @@ impl Io {
                 }
                 Err(_) => {}
             }
+            taken += written.as_ref().map_or(0, |n| *n);
             written
         });
-        flushed.unwrap_or_else(|error| {
+        let flushed = flushed.unwrap_or_else(|error| {
             *ready |= ReadyFlags::READABLE | ReadyFlags::ERROR;
             *write_error = Some(error);
             Flushed::Nothing
-        })
+        });
+        (flushed, taken)
+    }
+
+    /// How many bytes have been queued for it and not been handed to the system, about.
+    pub(crate) fn waiting(&self, tx: &TxQueue) -> usize {
+        tx.len() + self.secure.as_ref().map_or(0, |secure| secure.waiting())
     }
 
     /// Whether everything that was queued for it has been handed to the system.

@@ -20,7 +20,7 @@ use super::trace::{TlsStep, note};
 use super::verify::{
     AdmitHook, FailureHook, Refused, ServerCheck, ServerVerifier, Verdict, VerifyFailure,
 };
-use super::{TlsEnv, check_alpn, library, versions_from};
+use super::{Terms, TlsEnv, check_alpn, library};
 
 /// TLS of a vhost as a client.
 ///
@@ -52,7 +52,7 @@ struct Own {
     sni: Sni,
     verify_name: Option<String>,
     alpn: Vec<Vec<u8>>,
-    min_version: TlsVersion,
+    terms: Terms,
     sessions: usize,
     on_failure: Option<FailureHook>,
     admit: Option<AdmitHook>,
@@ -78,7 +78,7 @@ impl ClientTls {
                 sni: Sni::Default,
                 verify_name: None,
                 alpn: vec![b"http/1.1".to_vec()],
-                min_version: TlsVersion::TLS_1_2,
+                terms: Terms::default(),
                 sessions: SESSIONS,
                 on_failure: None,
                 admit: None,
@@ -88,9 +88,10 @@ impl ClientTls {
     }
 
     /// Everything as this configuration of rustls has it, which follows the versions of rustls and
-    /// not those of this crate. The other settings are without effect on it, the handshake trace
-    /// lacks what it does about certificates, and a connection cannot verify another name than it
-    /// sends.
+    /// not those of this crate. The other settings, and the key log of the context, are without
+    /// effect on it, the handshake trace lacks what it does about certificates, and a connection
+    /// cannot verify another name than it sends. What it verifies is not known:
+    /// [`PeerIdentity::is_verified`] is false.
     pub const fn from_rustls(config: Arc<ClientConfig>) -> Self {
         Self {
             rules: Rules::Expert(config),
@@ -129,7 +130,22 @@ impl ClientTls {
     /// The lowest version to agree to: [`TlsVersion::TLS_1_2`], the default, or
     /// [`TlsVersion::TLS_1_3`].
     pub fn min_version(self, version: TlsVersion) -> Self {
-        self.set(|own| own.min_version = version)
+        self.set(|own| own.terms.min = version)
+    }
+
+    /// The highest version to agree to: [`TlsVersion::TLS_1_2`], or [`TlsVersion::TLS_1_3`], the
+    /// default. For peers or boxes between that cannot do with 1.3.
+    pub fn max_version(self, version: TlsVersion) -> Self {
+        self.set(|own| own.terms.max = version)
+    }
+
+    /// Offers the key exchange X25519MLKEM768, which is thought to withstand quantum computers,
+    /// first, for a ClientHello that is 1.2 KB longer. Without, it is offered last, if the crypto
+    /// provider has it: aws-lc-rs does, ring does not, and then this is without effect. TLS 1.3
+    /// only. Servers of this crate take the first of their client's that they know, so the choice
+    /// is the client's. Default `false`.
+    pub fn prefer_post_quantum(self, prefer: bool) -> Self {
+        self.set(|own| own.terms.post_quantum = prefer)
     }
 
     /// How many sessions to remember for resumption, 0 for none. Default 256. With any of the
@@ -219,13 +235,13 @@ impl Own {
             verify: self.verify_name.as_deref().map(server_name).transpose()?,
         };
         let verifier = self.verifier(env)?;
-        let provider = Arc::clone(&env.provider);
+        let provider = self.terms.provider(env);
         let identity = self.identity.as_ref();
         let resolver = ClientResolver {
             certified: identity.map(|identity| Arc::clone(identity.certified())),
         };
         let mut named = ClientConfig::builder_with_details(provider, Arc::clone(&env.clock))
-            .with_protocol_versions(&versions_from(self.min_version)?)
+            .with_protocol_versions(&self.terms.versions()?)
             .map_err(library)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier.clone()))
@@ -238,7 +254,7 @@ impl Own {
         };
         named.resumption = resumption(sessions);
         if let Some(log) = &env.key_log {
-            named.key_log = Arc::clone(log);
+            named.key_log = Arc::new(log.clone());
         }
         Ok(ClientConfigs::new(named, names, sessions, Some(verifier)))
     }
@@ -309,6 +325,8 @@ pub(crate) struct ClientHandshake {
     /// For rustls: what it sends as SNI, if the configuration has it send one, and what it keeps
     /// sessions by.
     pub(crate) name: ServerName<'static>,
+    /// Whether servers are verified by rules that are known here.
+    pub(crate) verifies: bool,
 }
 
 /// The checked settings of a vhost, ready for handshakes.
@@ -417,7 +435,11 @@ impl ClientConfigs {
             Some(sni) if sni == verify => (Arc::clone(&self.named), sni),
             Some(sni) => (self.split(&sni, &verify)?, sni),
         };
-        Ok(ClientHandshake { config, name })
+        Ok(ClientHandshake {
+            config,
+            name,
+            verifies: self.verifier.is_some(),
+        })
     }
 
     /// Pairs of names that have a configuration of their own.

@@ -88,6 +88,14 @@ pub enum TlsConfigError {
     /// A version of TLS that is not implemented.
     #[error("{0} is not implemented; TLS 1.2 and TLS 1.3 are")]
     Version(TlsVersion),
+    /// The highest version is below the lowest.
+    #[error("the highest version, {max}, is below the lowest, {min}; set one of them to the other")]
+    VersionRange {
+        /// The lowest version.
+        min: TlsVersion,
+        /// The highest version.
+        max: TlsVersion,
+    },
 }
 
 impl TlsConfigError {
@@ -104,7 +112,8 @@ impl TlsConfigError {
             | Self::NoRoots(_)
             | Self::SniIsAddress { .. }
             | Self::VerifyNameOfRustls
-            | Self::Version(_) => None,
+            | Self::Version(_)
+            | Self::VersionRange { .. } => None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Why a TLS connection failed, in terms of what a user can act on.
 
 use std::fmt;
+use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
@@ -10,6 +11,7 @@ use thiserror::Error;
 use super::alert::Alert;
 use super::hello::{ForeignProtocol, HelloError};
 use super::unbuffered::SentAlert;
+use crate::error::Deadline;
 
 /// Why a handshake, or an established TLS connection, failed.
 ///
@@ -52,6 +54,14 @@ pub enum TlsFailure {
         /// The alert that was sent, where that is known.
         alert: Option<Alert>,
     },
+    /// The connection failed before the handshake was complete: most often it was reset.
+    #[error("the connection was lost {stage}: {kind}")]
+    Lost {
+        /// How far the handshake had come.
+        stage: TlsStage,
+        /// The system's reason.
+        kind: io::ErrorKind,
+    },
     /// No application protocol (ALPN) in common.
     #[error("the peers have no application protocol (ALPN) in common")]
     NoApplicationProtocol,
@@ -86,6 +96,15 @@ pub enum TlsFailure {
         /// The limit that it is over, in bytes.
         limit: usize,
     },
+    /// The handshake was not complete in time.
+    #[error("{deadline}; the peer stopped {stage}")]
+    Timeout {
+        /// The deadline that passed: that of the handshake, of the whole attempt, or, where not one
+        /// byte came, that of the first request.
+        deadline: Deadline,
+        /// How far the handshake had come.
+        stage: TlsStage,
+    },
     /// The connection ended without the peer's `close_notify`: what came before may be incomplete
     /// (RFC 8446 section 6.1).
     #[error("the connection ended without close_notify; the last data may be missing")]
@@ -117,8 +136,10 @@ impl TlsFailure {
             Self::UnrecognizedName { .. } => Some(Alert::UNRECOGNIZED_NAME),
             Self::CertificateRequestCancelled
             | Self::Closed(_)
+            | Self::Lost { .. }
             | Self::PeerAlert(_)
             | Self::StashOverflow { .. }
+            | Self::Timeout { .. }
             | Self::Truncated => None,
         }
     }
@@ -774,7 +795,8 @@ mod tests {
             ),
             (
                 TlsFailure::NotTls(ForeignProtocol::PlainHttp),
-                "the peer does not speak TLS, but HTTP without TLS (ws:// or http://)",
+                "the peer does not speak TLS, but HTTP without TLS; use wss:// or https:// with a port \
+                 that speaks TLS, and ws:// or http:// with one that does not",
             ),
             (
                 TlsFailure::Closed(TlsStage::ServerHello),

@@ -162,11 +162,15 @@ pub enum ForeignProtocol {
     Alert(Alert),
     /// HTTP/2 without TLS.
     Http2,
+    /// Version 1 of the PROXY protocol, which load balancers put in front of a connection.
+    Proxy,
     /// HTTP/1 without TLS: `ws://` or `http://` where `wss://` or `https://` belongs.
     PlainHttp,
     /// SSL 2.0, or the hello that could ask for SSL 2.0 and TLS at once.
     SslV2,
-    /// Text, such as SSH or SMTP send.
+    /// SSH.
+    Ssh,
+    /// Other text, such as SMTP sends.
     Text,
     /// TLS, but not from its beginning: a record of this type where a handshake belongs.
     TlsRecord(u8),
@@ -178,12 +182,25 @@ impl fmt::Display for ForeignProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Alert(alert) => write!(f, "the TLS alert {alert}"),
-            Self::Http2 => f.write_str("HTTP/2 without TLS"),
-            Self::PlainHttp => f.write_str("HTTP without TLS (ws:// or http://)"),
-            Self::SslV2 => f.write_str("SSL 2.0"),
-            Self::Text => f.write_str("some protocol in plain text"),
-            Self::TlsRecord(kind) => write!(f, "TLS, but beginning with a record of type {kind}"),
-            Self::Unknown => f.write_str("nothing known"),
+            Self::Http2 => f.write_str("HTTP/2 without TLS; use wss:// or https:// on this port"),
+            Self::PlainHttp => f.write_str(
+                "HTTP without TLS; use wss:// or https:// with a port that speaks TLS, and ws:// or \
+                 http:// with one that does not",
+            ),
+            Self::Proxy => {
+                f.write_str("the PROXY protocol; turn it off in the load balancer in front")
+            }
+            Self::Ssh => f.write_str("SSH; is it the right port?"),
+            Self::SslV2 => f.write_str("SSL 2.0; the oldest version that is spoken here is TLS 1.2"),
+            Self::Text => {
+                f.write_str("some protocol in plain text, as SMTP is; is it the right port?")
+            }
+            Self::TlsRecord(kind) => write!(
+                f,
+                "TLS from its middle: it begins with a record of type {kind}; was the begin of the \
+                 connection lost?"
+            ),
+            Self::Unknown => f.write_str("nothing known; is it the right port?"),
         }
     }
 }
@@ -256,7 +273,9 @@ fn first_word(wire: &[u8]) -> Option<ForeignProtocol> {
     let (word, rest) = wire.split_at(word.min(MAX_WORD_LEN));
     let guess = match rest.first() {
         None => return None,
+        _ if word.starts_with(b"SSH-") => ForeignProtocol::Ssh,
         Some(b' ') if word == b"PRI" => ForeignProtocol::Http2,
+        Some(b' ') if word == b"PROXY" => ForeignProtocol::Proxy,
         Some(b' ') if word.starts_with(b"HTTP/") || is_method(word) => ForeignProtocol::PlainHttp,
         Some(b' '..=b'~' | b'\r' | b'\n' | b'\t') => ForeignProtocol::Text,
         Some(_) => ForeignProtocol::Unknown,
@@ -264,10 +283,15 @@ fn first_word(wire: &[u8]) -> Option<ForeignProtocol> {
     Some(guess)
 }
 
+/// Whether it is a method of RFC 9110 section 9 or RFC 5789: other protocols in plain text begin
+/// with words in upper case, too.
 fn is_method(word: &[u8]) -> bool {
-    let in_method = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'-';
-    !word.is_empty() && word.iter().all(in_method)
+    METHODS.iter().any(|method| method.as_bytes() == word)
 }
+
+const METHODS: [&str; 9] = [
+    "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE",
+];
 
 /// Why the first bytes of a client are no ClientHello for us.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]

@@ -31,6 +31,9 @@ impl TlsInfo {
         if session.is_handshaking() {
             return None;
         }
+        if let Some(info) = session.refused_info() {
+            return Some(info.clone());
+        }
         Some(Self {
             version: session.version()?,
             suite: session.suite()?,
@@ -48,11 +51,15 @@ impl TlsFailure {
     pub const fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Closed(_) | Self::Truncated | Self::PeerAlert(Alert::INTERNAL_ERROR)
+            Self::Closed(_)
+                | Self::Lost { .. }
+                | Self::PeerAlert(Alert::INTERNAL_ERROR)
+                | Self::Timeout { .. }
+                | Self::Truncated
         )
     }
 
-    /// Why a resumed session is not accepted. No alert says so any more: the handshake is over.
+    /// Why a resumed session is not accepted. rustls has sent no alert: the handshake is over.
     pub(crate) fn of_resumption(error: rustls::Error) -> Self {
         Self::from_rustls(error, SentAlert::Nothing)
     }

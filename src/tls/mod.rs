@@ -11,6 +11,8 @@ pub mod fuzzing;
 pub(crate) mod hello;
 mod identity;
 mod info;
+mod key_log;
+mod last_alert;
 mod peer;
 mod pem;
 mod roots;
@@ -32,7 +34,7 @@ pub(crate) mod verify;
 
 use std::sync::Arc;
 
-use rustls::KeyLog;
+use rustls::NamedGroup;
 use rustls::SupportedCipherSuite;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::hash::HashAlgorithm;
@@ -48,6 +50,8 @@ pub use failure::{CertificateProblem, TlsFailure, TlsParameter, TlsStage};
 pub use hello::{ClientHello, ForeignProtocol, HelloError, ServerNameIndication, TlsVersion};
 pub use identity::{Identity, IdentityFiles, IdentityOptions, IdentityWarning};
 pub use info::TlsInfo;
+pub(crate) use key_log::SharedKeyLog;
+pub use key_log::{KeyLog, KeyLogFile};
 pub use peer::PeerIdentity;
 pub use roots::{RevocationLists, Roots};
 pub use rotate::Expiring;
@@ -63,7 +67,7 @@ pub(crate) struct TlsEnv {
     /// The wall clock that certificates and tickets are judged by.
     pub(crate) clock: Arc<dyn TimeProvider>,
     /// Where secrets are written to, if the application wants them written.
-    pub(crate) key_log: Option<Arc<dyn KeyLog>>,
+    pub(crate) key_log: Option<SharedKeyLog>,
 }
 
 impl TlsEnv {
@@ -120,14 +124,56 @@ fn sha256(bytes: &[u8]) -> Option<[u8; 32]> {
     hash.hash(bytes).as_ref().try_into().ok()
 }
 
-/// The versions from that one up, for rustls.
-fn versions_from(
-    lowest: TlsVersion,
-) -> Result<Vec<&'static SupportedProtocolVersion>, TlsConfigError> {
-    match lowest {
-        TlsVersion::TLS_1_2 => Ok(vec![&version::TLS13, &version::TLS12]),
-        TlsVersion::TLS_1_3 => Ok(vec![&version::TLS13]),
-        other => Err(TlsConfigError::Version(other)),
+/// What the peers agree on in a handshake, as far as it is a choice.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    min: TlsVersion,
+    max: TlsVersion,
+    post_quantum: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            min: TlsVersion::TLS_1_2,
+            max: TlsVersion::TLS_1_3,
+            post_quantum: false,
+        }
+    }
+}
+
+impl Terms {
+    /// The versions, for rustls.
+    fn versions(self) -> Result<Vec<&'static SupportedProtocolVersion>, TlsConfigError> {
+        let Self { min, max, .. } = self;
+        let known = [
+            (TlsVersion::TLS_1_3, &version::TLS13),
+            (TlsVersion::TLS_1_2, &version::TLS12),
+        ];
+        let is_unknown = |end: &TlsVersion| known.iter().all(|(version, _)| version != end);
+        if let Some(end) = [min, max].into_iter().find(is_unknown) {
+            return Err(TlsConfigError::Version(end));
+        }
+        let within = known.into_iter().filter(|(v, _)| (min..=max).contains(v));
+        let versions: Vec<_> = within.map(|(_, version)| version).collect();
+        match versions.is_empty() {
+            true => Err(TlsConfigError::VersionRange { min, max }),
+            false => Ok(versions),
+        }
+    }
+
+    /// The provider, with the groups for key exchange in the order that is wanted.
+    fn provider(self, env: &TlsEnv) -> Arc<CryptoProvider> {
+        if !self.post_quantum {
+            return Arc::clone(&env.provider);
+        }
+        let mut provider = CryptoProvider::clone(&env.provider);
+        // Stable: the others stay in the order that the provider has.
+        let is_classic = |name: NamedGroup| name != NamedGroup::X25519MLKEM768;
+        provider
+            .kx_groups
+            .sort_by_key(|group| is_classic(group.name()));
+        Arc::new(provider)
     }
 }
 

@@ -10,9 +10,13 @@ use super::sha256;
 
 /// The certificates that the other side of a connection presented, and whether they were verified.
 ///
-/// That the peer has the private key of the first certificate is certain in either case. What the
-/// certificate says is worth no more than who verified it: without
-/// [`is_verified`](Self::is_verified), anybody may have written it.
+/// That the peer has the private key of the first certificate is certain in either case, but for
+/// verifiers of the application's that do not look ([`ServerTls::from_rustls`] and
+/// [`ClientTls::from_rustls`]). What the certificate says is worth no more than who verified it:
+/// without [`is_verified`](Self::is_verified), anybody may have written it.
+///
+/// [`ServerTls::from_rustls`]: super::ServerTls::from_rustls
+/// [`ClientTls::from_rustls`]: super::ClientTls::from_rustls
 #[derive(Clone, PartialEq, Eq)]
 pub struct PeerIdentity {
     chain: Vec<Vec<u8>>,
@@ -46,7 +50,10 @@ impl PeerIdentity {
     }
 
     /// Whether the chain was verified up to a root that is trusted here, at the time of the
-    /// handshake. False where a `danger_` option accepted it without that.
+    /// handshake. False where a `danger_` option accepted it without that, and where a configuration
+    /// of rustls accepted it ([`ServerTls::from_rustls`](super::ServerTls::from_rustls),
+    /// [`ClientTls::from_rustls`](super::ClientTls::from_rustls)): what that has verified is known
+    /// to whoever made it, and not here.
     pub const fn is_verified(&self) -> bool {
         self.verified
     }

@@ -16,7 +16,7 @@ use super::identity::Identity;
 use super::peer::PeerIdentity;
 use super::roots::{RevocationLists, Roots};
 use super::verify::{AdmitHook, ClientVerifier, Refused};
-use super::{TlsEnv, check_alpn, library, versions_from};
+use super::{Terms, TlsEnv, check_alpn, library};
 
 /// TLS of a vhost as a server.
 ///
@@ -46,7 +46,7 @@ struct Own {
     identity: Identity,
     client_auth: ClientAuth,
     alpn: Vec<Vec<u8>>,
-    min_version: TlsVersion,
+    terms: Terms,
     resumption: Resumption,
 }
 
@@ -59,16 +59,18 @@ impl ServerTls {
                 identity,
                 client_auth: ClientAuth::None,
                 alpn: vec![b"http/1.1".to_vec()],
-                min_version: TlsVersion::TLS_1_2,
+                terms: Terms::default(),
                 resumption: Resumption::Tickets,
             }),
         }
     }
 
     /// Everything as this configuration of rustls has it, which follows the versions of rustls and
-    /// not those of this crate. The other settings are without effect on it, certificates are
-    /// neither watched nor exchanged, whether it requires client certificates is not known, and the
-    /// handshake trace lacks what it does about certificates.
+    /// not those of this crate. The other settings, and the key log of the context, are without
+    /// effect on it, certificates are neither watched nor exchanged, and the handshake trace lacks
+    /// what it does about certificates. Neither whether it requires client certificates nor what it
+    /// thinks of them is known: [`PeerIdentity::is_verified`] is false, and who comes with a ticket
+    /// is not looked at again.
     pub const fn from_rustls(config: Arc<ServerConfig>) -> Self {
         Self {
             rules: Rules::Expert(config),
@@ -92,7 +94,13 @@ impl ServerTls {
     /// The lowest version to agree to: [`TlsVersion::TLS_1_2`], the default, or
     /// [`TlsVersion::TLS_1_3`].
     pub fn min_version(self, version: TlsVersion) -> Self {
-        self.set(|own| own.min_version = version)
+        self.set(|own| own.terms.min = version)
+    }
+
+    /// The highest version to agree to: [`TlsVersion::TLS_1_2`], or [`TlsVersion::TLS_1_3`], the
+    /// default. For peers or boxes between that cannot do with 1.3.
+    pub fn max_version(self, version: TlsVersion) -> Self {
+        self.set(|own| own.terms.max = version)
     }
 
     /// How clients may resume sessions. Default [`Resumption::Tickets`].
@@ -183,7 +191,7 @@ impl Own {
     ) -> Result<Arc<ServerConfig>, TlsConfigError> {
         let provider = Arc::clone(&env.provider);
         let builder = ServerConfig::builder_with_details(provider, Arc::clone(&env.clock))
-            .with_protocol_versions(&versions_from(self.min_version)?)
+            .with_protocol_versions(&self.terms.versions()?)
             .map_err(library)?;
         let builder = match verifier {
             Some(verifier) => {
@@ -191,13 +199,16 @@ impl Own {
             }
             None => builder.with_no_client_auth(),
         };
+        let may_refuse = verifier.is_some();
         let certified = Arc::clone(self.identity.certified());
         let resolver = Arc::new(SingleCertAndKey::from(certified));
         let mut config = builder.with_cert_resolver(resolver);
         config.alpn_protocols.clone_from(&self.alpn);
+        // For the alert to a client whose session may not be resumed any more.
+        config.enable_secret_extraction = may_refuse;
         self.resumption.apply(&mut config)?;
         if let Some(log) = &env.key_log {
-            config.key_log = Arc::clone(log);
+            config.key_log = Arc::new(log.clone());
         }
         Ok(Arc::new(config))
     }
@@ -281,8 +292,8 @@ impl ClientTrust {
     }
 
     /// Asks the application about every client whose certificate is good. It can refuse, and
-    /// cannot accept what is not good. A panic refuses. It runs in the middle of the handshake,
-    /// once per full handshake, on the thread of the loop.
+    /// cannot accept what is not good. A panic refuses. It runs once per handshake, in the middle of
+    /// a full one and at the end of one that resumes a session, on the thread of the loop.
     pub fn after_verification(
         mut self,
         check: impl Fn(&PeerIdentity) -> Result<(), Refused> + Send + Sync + 'static,
@@ -316,8 +327,9 @@ impl ClientTrust {
 /// How a server lets clients resume sessions, which saves both sides the certificates and a
 /// signature.
 ///
-/// What verification once decided about a client's certificate holds for as long as its session is
-/// resumed. Keys and caches belong to one vhost and its settings at the time: when its identity or
+/// The certificate of a client that resumes its session is verified again, with the time and the
+/// application's opinion of now: who is not let pass any more gets the alert that a full handshake
+/// would have ended with. Keys and caches belong to one vhost and its settings at the time: when its identity or
 /// trust is replaced, nobody resumes from before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -420,6 +432,11 @@ impl ServerConfigs {
     /// Whether a client without a certificate is always refused.
     pub(crate) fn requires_client_cert(&self) -> bool {
         self.demand == Demand::Required
+    }
+
+    /// Whether the certificates of clients are verified by rules that are known here.
+    pub(crate) const fn verifies(&self) -> bool {
+        self.verifier.is_some()
     }
 
     /// Verifies the chain of a resumed session again, as if it had been presented now: time has

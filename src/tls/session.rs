@@ -10,6 +10,7 @@
 //! sealing, and opening records of 125 bytes, differ by less than a tenth in either direction.
 
 use std::fmt;
+use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,9 +23,12 @@ use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
 use super::alert::Alert;
 use super::failure::{TlsFailure, TlsStage};
 use super::hello::{self, ClientHello, HelloScan, Sniffed, TlsVersion};
+use super::info::TlsInfo;
+use super::last_alert;
 use super::tap::{ALERT, MAX_FRAGMENT_LEN, RECORD_HEADER_LEN, Tap};
 use super::trace::{self, HelloSummary, Recorder, Scope, TlsHandshake, TlsStep, TlsTrace};
 use super::unbuffered::{self, Buffers, SealError, SentAlert, Turn, Unbuffered};
+use crate::error::Deadline;
 
 /// One TLS connection, client or server.
 ///
@@ -51,6 +55,8 @@ enum Link {
     Hello(HelloScan),
     Client(Box<UnbufferedClientConnection>),
     Server(Box<UnbufferedServerConnection>),
+    /// A server that has refused its client after the handshake, and what that had agreed on.
+    Refused(Option<Box<TlsInfo>>),
 }
 
 /// The state of a handshake that rustls does not show.
@@ -191,7 +197,7 @@ impl Session {
         let result = match &mut self.link {
             Link::Client(client) => unbuffered::seal(&mut **client, stash, plaintext, out),
             Link::Server(server) => unbuffered::seal(&mut **server, stash, plaintext, out),
-            Link::Hello(_) => Err(SealError::NotEstablished),
+            Link::Hello(_) | Link::Refused(_) => Err(SealError::NotEstablished),
         };
         self.closed_by_us |= result.is_err();
         result
@@ -210,18 +216,81 @@ impl Session {
         match &mut self.link {
             Link::Client(client) => unbuffered::close(&mut **client, stash, out),
             Link::Server(server) => unbuffered::close(&mut **server, stash, out),
-            Link::Hello(_) => {}
+            Link::Hello(_) | Link::Refused(_) => {}
         }
         self.stash = Vec::new();
     }
 
-    /// The transport has ended: the peer's end of stream came, or a reset.
+    /// A server refuses its client although the handshake is complete and in order: the alert that
+    /// says why is appended to `out`. What still comes is ignored.
+    pub(crate) fn refuse(&mut self, failure: &TlsFailure, out: &mut Vec<u8>, now: Instant) {
+        if !self.can_send() {
+            return;
+        }
+        let info = TlsInfo::of(self).map(Box::new);
+        let sent = match (
+            mem::replace(&mut self.link, Link::Refused(info)),
+            failure.alert(),
+        ) {
+            (Link::Server(server), Some(alert)) => last_alert::write(*server, alert, out),
+            _ => SentAlert::Nothing,
+        };
+        self.traced(now, |_| note_failure(failure, sent));
+        self.stash = Vec::new();
+        self.failure = Some(Box::new(failure.clone()));
+    }
+
+    /// What the handshake agreed on, after [`refuse`](Self::refuse).
+    pub(crate) const fn refused_info(&self) -> Option<&TlsInfo> {
+        match &self.link {
+            Link::Refused(Some(info)) => Some(info),
+            _ => None,
+        }
+    }
+
+    /// The peer's end of stream has come.
     ///
     /// # Errors
     ///
     /// What the end means, unless it is an orderly one: `close_notify` had come, or we had closed.
     /// After a failure, that failure.
     pub(crate) fn eof(&mut self, now: Instant) -> Result<(), TlsFailure> {
+        let truncated = Err(TlsFailure::Truncated);
+        self.transport_ended(now, truncated, TlsFailure::Closed)
+    }
+
+    /// The transport has failed: a reset, say.
+    ///
+    /// # Errors
+    ///
+    /// What that means to a handshake; once it is complete, the transport's own error says all.
+    pub(crate) fn lost(&mut self, now: Instant, kind: io::ErrorKind) -> Result<(), TlsFailure> {
+        self.transport_ended(now, Ok(()), |stage| TlsFailure::Lost { stage, kind })
+    }
+
+    /// The handshake has taken too long: makes that its failure.
+    pub(crate) fn time_out(&mut self, now: Instant, deadline: Deadline) -> TlsFailure {
+        let stage = match &self.handshake {
+            Some(handshake) => self.stage(handshake),
+            None => TlsStage::ServerFinished,
+        };
+        self.give_up(now, TlsFailure::Timeout { deadline, stage })
+    }
+
+    /// Makes final what somebody else has found out about the peer. Nothing is said to it.
+    pub(crate) fn give_up(&mut self, now: Instant, failure: TlsFailure) -> TlsFailure {
+        if let Some(failure) = &self.failure {
+            return TlsFailure::clone(failure);
+        }
+        self.traced(now, |session| session.fail(failure.into(), &mut Vec::new()))
+    }
+
+    fn transport_ended(
+        &mut self,
+        now: Instant,
+        established: Result<(), TlsFailure>,
+        handshaking: impl FnOnce(TlsStage) -> TlsFailure,
+    ) -> Result<(), TlsFailure> {
         if let Some(failure) = &self.failure {
             return Err(TlsFailure::clone(failure));
         }
@@ -229,13 +298,16 @@ impl Session {
             return Ok(());
         }
         let failure = match &self.handshake {
-            None => TlsFailure::Truncated,
+            None => match established {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            },
             Some(handshake) if handshake.is_unanswered(&self.incoming) => {
                 TlsFailure::CertificateRequestCancelled
             }
-            Some(handshake) => TlsFailure::Closed(self.stage(handshake)),
+            Some(handshake) => handshaking(self.stage(handshake)),
         };
-        Err(self.traced(now, |session| session.fail(failure.into(), &mut Vec::new())))
+        Err(self.give_up(now, failure))
     }
 
     /// Whether [`seal`](Self::seal) works: the handshake is complete, and neither a failure nor
@@ -313,7 +385,7 @@ impl Session {
     pub(crate) fn memory(&self) -> usize {
         let certificates = self.peer_certificates().iter().map(|der| der.len());
         let rustls = match self.link {
-            Link::Hello(_) => 0,
+            Link::Hello(_) | Link::Refused(_) => 0,
             Link::Client(_) => CLIENT_MEMORY,
             Link::Server(_) => SERVER_MEMORY,
         };
@@ -342,7 +414,7 @@ impl Session {
 
     fn common(&self) -> Option<&CommonState> {
         match &self.link {
-            Link::Hello(_) => None,
+            Link::Hello(_) | Link::Refused(_) => None,
             Link::Client(client) => Some(client.common()),
             Link::Server(server) => Some(server.common()),
         }
@@ -352,7 +424,7 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = match self.link {
-            Link::Hello(_) | Link::Server(_) => "server",
+            Link::Hello(_) | Link::Refused(_) | Link::Server(_) => "server",
             Link::Client(_) => "client",
         };
         f.debug_struct("Session")
@@ -521,7 +593,7 @@ impl Session {
         let turn = match &mut self.link {
             Link::Client(client) => unbuffered::run(&mut **client, bytes, early, buffers),
             Link::Server(server) => unbuffered::run(&mut **server, bytes, early, buffers),
-            Link::Hello(_) => Turn::default(),
+            Link::Hello(_) | Link::Refused(_) => Turn::default(),
         };
         let sent = buffers.out.get(begin..).unwrap_or_default();
         self.observe(sent, buffers.plain);
@@ -565,8 +637,8 @@ impl Session {
         let chain = common.peer_certificates().map(<[_]>::len);
         if let (Some(count), Some(TlsHandshake::Full | TlsHandshake::FullWithRetry)) = (chain, kind)
         {
+            // Who has verified them says so, if that is one of ours.
             trace::note(TlsStep::CertificateReceived { count });
-            trace::note(TlsStep::Verified);
         }
         if common.is_handshaking() {
             self.handshake = Some(handshake);
@@ -615,7 +687,7 @@ impl Session {
             Link::Hello(_) if self.stash.is_empty() => TlsStage::BeforeHello,
             Link::Hello(_) => TlsStage::ClientHello,
             Link::Server(_) if handshake.flight_at.is_none() => TlsStage::SecondClientHello,
-            Link::Server(_) => TlsStage::ClientFlight,
+            Link::Server(_) | Link::Refused(_) => TlsStage::ClientFlight,
             Link::Client(client) => match client.protocol_version() {
                 None => TlsStage::ServerHello,
                 Some(ProtocolVersion::TLSv1_2) if handshake.outgoing.seen().change_cipher_spec => {

@@ -12,6 +12,12 @@ pub enum ProtocolError {
     /// A continuation frame came while no message was open (section 5.4).
     #[error("continuation frame without a message to continue")]
     ContinuationWithoutStart,
+    /// RSV1, which marks a compressed message, was set on a continuation (RFC 7692 section 6.1).
+    #[error("RSV1 is set on a continuation; it belongs on the first frame of a message")]
+    CompressedContinuation,
+    /// RSV1, which marks a compressed message, was set on a control frame (RFC 7692 section 6.1).
+    #[error("RSV1 is set on a control frame")]
+    CompressedControl,
     /// A Close, Ping or Pong frame without FIN (section 5.5).
     #[error("fragmented control frame")]
     ControlFragmented,
@@ -21,6 +27,26 @@ pub enum ProtocolError {
     /// A text or binary frame came before the open message was finished (section 5.4).
     #[error("new data frame inside a fragmented message")]
     DataInsideMessage,
+    /// A compressed message is not DEFLATE, or refers to what was before it although that was
+    /// ruled out (RFC 7692 section 7.2.2).
+    #[error("compressed message with invalid DEFLATE data")]
+    DeflateData,
+    /// There was no memory to inflate with.
+    #[error("no memory to inflate a message")]
+    DeflateMemory,
+    /// A compressed message inflated to more than
+    /// `DeflateConfig::ratio_limit` allows.
+    #[error("message inflates to over {limit} times its size; raise ratio_limit to accept it")]
+    DeflateRatio {
+        /// The limit: how many times the compressed size.
+        limit: u32,
+    },
+    /// Something followed the final block of a compressed message.
+    #[error("compressed message goes on behind its final block")]
+    DeflateTrailing,
+    /// A compressed message ended inside a block.
+    #[error("compressed message ends inside a DEFLATE block")]
+    DeflateUnfinished,
     /// A frame announced more than [`RecvLimits::frame_bytes`](super::RecvLimits::frame_bytes).
     #[error("frame of {len} bytes is over the limit of {limit}; raise frame_bytes to accept it")]
     FrameTooLarge {
@@ -77,7 +103,9 @@ impl ProtocolError {
     /// The code of the Close frame that tells the peer (section 7.4.1).
     pub const fn close_code(&self) -> CloseCode {
         match self {
-            Self::ContinuationWithoutStart
+            Self::CompressedContinuation
+            | Self::CompressedControl
+            | Self::ContinuationWithoutStart
             | Self::ControlFragmented
             | Self::ControlTooLong
             | Self::DataInsideMessage
@@ -89,9 +117,15 @@ impl ProtocolError {
             | Self::ReservedBit(_)
             | Self::ReservedOpcode(_)
             | Self::UnmaskedByClient => CloseCode::PROTOCOL_ERROR,
-            Self::InvalidUtf8 => CloseCode::INVALID_PAYLOAD,
+            Self::DeflateData
+            | Self::DeflateTrailing
+            | Self::DeflateUnfinished
+            | Self::InvalidUtf8 => CloseCode::INVALID_PAYLOAD,
+            Self::DeflateMemory => CloseCode::INTERNAL_ERROR,
             Self::FrameTooLarge { .. } | Self::MessageTooLarge { .. } => CloseCode::MESSAGE_TOO_BIG,
-            Self::TooManyFragments { .. } => CloseCode::POLICY_VIOLATION,
+            Self::DeflateRatio { .. } | Self::TooManyFragments { .. } => {
+                CloseCode::POLICY_VIOLATION
+            }
         }
     }
 }

@@ -16,9 +16,13 @@ pub use self::client::{
     ClientRequest, Refusal, RefusalCollector, ResponseError, ResponseScanner, check_response,
     reserved_in_request,
 };
+#[cfg(feature = "deflate")]
+pub use self::client::{Welcome, check_response_with};
 use crate::http::body::Framing;
 use crate::http::head::{HttpVersion, Only, RequestHead};
-use crate::http::{HeaderList, is_token, write_field, write_headers, write_response};
+use crate::http::{
+    HeaderList, is_field_value, is_token, write_field, write_headers, write_response,
+};
 
 /// Checks a request for a WebSocket upgrade (RFC 6455 section 4.2.1). Extensions that it offers are
 /// left aside, which declines them.
@@ -170,6 +174,18 @@ pub fn write_accept(
     subprotocol: Option<&str>,
     extra: &HeaderList,
 ) {
+    write_accept_with(out, accept, subprotocol, None, extra);
+}
+
+/// As [`write_accept`], with a value of `Sec-WebSocket-Extensions`: what
+/// `ws::deflate::answer_offers` answers.
+pub fn write_accept_with(
+    out: &mut Vec<u8>,
+    accept: &[u8; 28],
+    subprotocol: Option<&str>,
+    extensions: Option<&str>,
+    extra: &HeaderList,
+) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\n\
           Upgrade: websocket\r\n\
@@ -180,6 +196,9 @@ pub fn write_accept(
     out.extend_from_slice(b"\r\n");
     if let Some(name) = subprotocol.filter(|name| is_token(name.as_bytes())) {
         write_field(out, "Sec-WebSocket-Protocol", name.as_bytes());
+    }
+    if let Some(value) = extensions.filter(|value| is_field_value(value.as_bytes())) {
+        write_field(out, "Sec-WebSocket-Extensions", value.as_bytes());
     }
     write_headers(
         out,

@@ -5,10 +5,10 @@
 //! turns received bytes into [`Item`]s; any split of the same bytes gives the same items.
 //!
 //! ```
-//! use wsloop::ws::{BufferPool, Delivery, Item, Message, Recv, RecvLimits, Side};
+//! use wsloop::ws::{Delivery, Item, Message, Recv, RecvLimits, RecvPool, Side};
 //!
 //! let mut recv = Recv::default();
-//! let mut pool = BufferPool::default();
+//! let mut pool = RecvPool::default();
 //! let limits = RecvLimits::default();
 //! // RFC 6455 section 5.7: "Hello" in a single masked text frame.
 //! let mut input = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
@@ -25,6 +25,8 @@
 )]
 
 pub mod close;
+#[cfg(feature = "deflate")]
+pub mod deflate;
 pub mod error;
 pub mod frame;
 pub mod handshake;
@@ -36,7 +38,7 @@ pub mod utf8;
 pub use self::close::{Close, CloseCode, CloseFrame};
 pub use self::error::ProtocolError;
 pub use self::frame::{FrameHeader, MAX_HEADER_LEN, Opcode};
-pub use self::recv::{Delivery, Feed, Item, Recv, RecvLimits};
+pub use self::recv::{Delivery, Feed, Item, Recv, RecvLimits, RecvPool};
 pub use self::utf8::Utf8;
 pub use crate::pool::BufferPool;
 
@@ -118,7 +120,8 @@ pub struct Chunk<'a> {
     /// Whether this chunk ends its message.
     pub last: bool,
     /// Bytes of the current frame that have not arrived yet. If the frame is not the last of its
-    /// message, more follow that nobody has announced.
+    /// message, more follow that nobody has announced. Of a compressed message they are the
+    /// compressed bytes that have not been inflated yet.
     pub frame_remaining: u64,
 }
 

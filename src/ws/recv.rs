@@ -1,61 +1,27 @@
 //! The receiving state machine: bytes in, messages and control frames out.
 
 mod assembly;
+#[cfg(feature = "deflate")]
+mod inflated;
+#[cfg(not(feature = "deflate"))]
+#[path = "recv/inflated_none.rs"]
+mod inflated;
+mod limits;
 
 use std::fmt;
 use std::mem;
 
 use self::assembly::Assembly;
+#[cfg(not(feature = "deflate"))]
+use self::inflated::compressed_bound;
+pub use self::limits::{RecvLimits, RecvPool};
 use super::close::{CloseFrame, MAX_PAYLOAD_LEN};
 use super::error::ProtocolError;
 use super::frame::{FrameHeader, Opcode};
 use super::utf8::{self, Utf8};
 use super::{Chunk, Message, MessageKind, Side, mask};
-use crate::pool::BufferPool;
-
-/// What a peer may make us receive. A header that announces more is refused before any of its
-/// payload is read; exactly the limit is accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RecvLimits {
-    /// Longest payload of one frame, in bytes. Default 1 MiB.
-    pub frame_bytes: u64,
-    /// Longest message, in bytes, over all its frames. Default 1 MiB. It holds for
-    /// [`Delivery::Chunks`] too: raise it there, since chunks are not kept.
-    pub message_bytes: usize,
-    /// Most frames of one fragmented message. Default 1024.
-    pub fragments: u32,
-}
-
-impl RecvLimits {
-    /// Sets [`frame_bytes`](Self::frame_bytes).
-    pub const fn with_frame_bytes(mut self, frame_bytes: u64) -> Self {
-        self.frame_bytes = frame_bytes;
-        self
-    }
-
-    /// Sets [`message_bytes`](Self::message_bytes).
-    pub const fn with_message_bytes(mut self, message_bytes: usize) -> Self {
-        self.message_bytes = message_bytes;
-        self
-    }
-
-    /// Sets [`fragments`](Self::fragments).
-    pub const fn with_fragments(mut self, fragments: u32) -> Self {
-        self.fragments = fragments;
-        self
-    }
-}
-
-impl Default for RecvLimits {
-    fn default() -> Self {
-        Self {
-            frame_bytes: 1 << 20,
-            message_bytes: 1 << 20,
-            fragments: 1024,
-        }
-    }
-}
+#[cfg(feature = "deflate")]
+use crate::ws::deflate::inflate::{Inflating, compressed_bound};
 
 /// How data messages are given out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,6 +61,9 @@ pub struct Recv {
     announced: u64,
     /// What few connections need, made when first needed.
     more: Option<Box<More>>,
+    /// Only where permessage-deflate was agreed on.
+    #[cfg(feature = "deflate")]
+    inflating: Option<Box<Inflating>>,
     /// The current frame's mask key, as it applies to the next payload byte.
     key: [u8; 4],
     /// Frames of the open message, if it is fragmented.
@@ -153,15 +122,16 @@ impl Recv {
     /// payloads in `input` are unmasked in place.
     ///
     /// `side`, `delivery` and `limits` must be the same for the whole connection, or at least
-    /// between the start and the end of a message. `pool` lends assembly buffers; it is borrowed
-    /// for as long as the feed lives, so a loop that takes send buffers meanwhile has two pools.
+    /// between the start and the end of a message. `pool` lends assembly buffers and inflaters; it
+    /// is borrowed for as long as the feed lives, so a loop that takes send buffers meanwhile has
+    /// two pools.
     #[inline]
     pub fn feed<'a>(
         &'a mut self,
         side: Side,
         delivery: Delivery,
         limits: &'a RecvLimits,
-        pool: &'a mut BufferPool,
+        pool: &'a mut RecvPool,
         input: &'a mut [u8],
     ) -> Feed<'a> {
         let fast_len = limits.frame_bytes.min(limits.message_bytes as u64).min(125);
@@ -174,6 +144,8 @@ impl Recv {
             delivery,
             limits,
             pool,
+            #[cfg(feature = "deflate")]
+            filled: 0,
         }
     }
 
@@ -185,6 +157,10 @@ impl Recv {
         // What is lent outside a message is the assembled message: `release` takes it.
         if self.phase != Phase::Lent || self.open.is_some() {
             self.take_assembly();
+        }
+        #[cfg(feature = "deflate")]
+        if let Some(inflating) = &mut self.inflating {
+            inflating.give_up();
         }
         self.phase = match self.phase {
             Phase::Data(_) => Phase::Discard,
@@ -204,9 +180,10 @@ impl Recv {
 
     /// Heap memory this connection holds, in bytes.
     pub fn memory(&self) -> usize {
-        self.more.as_ref().map_or(0, |more| {
+        let more = self.more.as_ref().map_or(0, |more| {
             size_of::<More>() + more.assembly.capacity() + more.control.capacity()
-        })
+        });
+        more + self.inflating_memory()
     }
 
     /// The phase between two frames.
@@ -222,6 +199,10 @@ impl Recv {
     fn fail(&mut self, error: ProtocolError) -> ProtocolError {
         self.phase = Phase::Closed;
         self.open = None;
+        #[cfg(feature = "deflate")]
+        if let Some(inflating) = &mut self.inflating {
+            inflating.give_up();
+        }
         self.more = Some(Box::new(More {
             error: Some(error),
             ..More::default()
@@ -271,14 +252,23 @@ impl Recv {
         limits: &RecvLimits,
     ) -> Result<(), ProtocolError> {
         let limit = limits.frame_bytes;
-        if header.len > limit {
+        let longest = limits.message_bytes as u64;
+        // The limit of a message holds for what it inflates to.
+        let (most, longest) = if !self.is_inflating() {
+            (limit, longest)
+        } else if limit < longest {
+            (limit, compressed_bound(longest))
+        } else {
+            (compressed_bound(limit), compressed_bound(longest))
+        };
+        if header.len > most {
             return Err(ProtocolError::FrameTooLarge {
                 len: header.len,
                 limit,
             });
         }
         self.announced = self.announced.saturating_add(header.len);
-        if self.announced > limits.message_bytes as u64 {
+        if self.announced > longest {
             return Err(ProtocolError::MessageTooLarge {
                 limit: limits.message_bytes,
             });
@@ -332,7 +322,10 @@ pub struct Feed<'a> {
     side: Side,
     delivery: Delivery,
     limits: &'a RecvLimits,
-    pool: &'a mut BufferPool,
+    pool: &'a mut RecvPool,
+    /// How much of the open message lies in the inflaters' buffer.
+    #[cfg(feature = "deflate")]
+    filled: usize,
 }
 
 impl Feed<'_> {
@@ -378,6 +371,8 @@ impl Feed<'_> {
 
     /// See [`Recv::discard_data`].
     pub fn discard_data(&mut self) {
+        #[cfg(feature = "deflate")]
+        self.return_inflater();
         self.recv.discard_data();
     }
 
@@ -463,11 +458,10 @@ impl Feed<'_> {
         let Some((header, header_len)) = FrameHeader::decode(rest)? else {
             return Ok(Some(Step::Starve));
         };
-        self.at += header_len;
-        // No extension that uses RSV1 is negotiated; one that does will say so in `Recv`.
-        if header.rsv1 {
-            return Err(ProtocolError::ReservedBit(1));
+        if header.rsv1 && !self.begin_compressed(&header)? {
+            return Ok(Some(Step::Starve));
         }
+        self.at += header_len;
         // Section 5.1: "a client MUST mask all frames that it sends to the server"; "A server
         // MUST NOT mask any frames that it sends to the client."
         match (self.side, header.mask) {
@@ -515,7 +509,7 @@ impl Feed<'_> {
             })?;
             self.recv.phase = Phase::Closed;
             self.recv.open = None;
-            self.pool.put(self.recv.take_assembly());
+            self.pool.buffers.put(self.recv.take_assembly());
         } else if kept {
             self.recv.phase = Phase::Lent;
         } else {
@@ -530,6 +524,10 @@ impl Feed<'_> {
 
     /// Takes what is here of a data frame's payload.
     fn data(&mut self, kind: MessageKind) -> Result<Option<Step>, ProtocolError> {
+        #[cfg(feature = "deflate")]
+        if self.recv.is_inflating() {
+            return self.inflate(kind);
+        }
         let (start, end) = self.take_payload();
         let frame_ends = self.recv.remaining == 0;
         let last = frame_ends && self.recv.fin;
@@ -627,7 +625,7 @@ impl Feed<'_> {
         };
         let more = self.recv.more.get_or_insert_default();
         if first {
-            more.assembly = Assembly::new(kind, self.pool.take());
+            more.assembly = Assembly::new(kind, self.pool.buffers.take());
         }
         more.assembly.append(piece, bound, &mut self.recv.utf8)
     }
@@ -655,6 +653,10 @@ impl Feed<'_> {
                 give_control(control, self.input.get(start..end).unwrap_or_default())?
             }
             Step::KeptControl(control) => give_control(control, self.recv.kept_control())?,
+            #[cfg(feature = "deflate")]
+            Step::Inflated(kind, first, last) => {
+                return self.give_inflated(kind, first, last).map(Some);
+            }
             Step::Starve => return Ok(None),
             Step::Whole(kind, start, end) => self.give_whole(kind, start, end)?,
         };
@@ -693,7 +695,7 @@ impl Feed<'_> {
     #[cold]
     fn release(&mut self) {
         if self.recv.kept_control().is_empty() {
-            self.pool.put(self.recv.take_assembly());
+            self.pool.buffers.put(self.recv.take_assembly());
         } else if let Some(more) = self.recv.more.as_mut() {
             more.control = Vec::new();
         }
@@ -729,6 +731,9 @@ enum Step {
     /// Kind, start, end, first, last.
     Chunk(MessageKind, usize, usize, bool, bool),
     Control(Control, usize, usize),
+    /// Kind, first, last; in the inflaters' buffer.
+    #[cfg(feature = "deflate")]
+    Inflated(MessageKind, bool, bool),
     /// In `More::control`.
     KeptControl(Control),
     /// There is none until more bytes arrive.

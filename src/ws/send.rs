@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::pool::BufferPool;
 use crate::ws::frame::{FrameHeader, Opcode};
-use crate::ws::mask;
+use crate::ws::{MessageKind, mask};
 
 /// Bytes that wait for the socket, in order.
 ///
@@ -208,11 +208,12 @@ pub(crate) fn append_frame(
     tail: &mut Vec<u8>,
     fin: Fin,
     opcode: Opcode,
+    coding: Coding,
     mask: Option<[u8; 4]>,
     payload: &[u8],
 ) {
     let mut header = [0; FrameHeader::MAX_LEN];
-    let len = encode_header(&mut header, fin, opcode, mask, payload.len());
+    let len = encode_header(&mut header, fin, opcode, coding, mask, payload.len());
     tail.extend_from_slice(header.get(..len).unwrap_or_default());
     match mask {
         Some(key) => mask::copy(key, payload, tail),
@@ -225,17 +226,34 @@ pub(crate) fn encode_header(
     out: &mut [u8; FrameHeader::MAX_LEN],
     fin: Fin,
     opcode: Opcode,
+    coding: Coding,
     mask: Option<[u8; 4]>,
     len: usize,
 ) -> usize {
     FrameHeader {
         fin: matches!(fin, Fin::Last),
-        rsv1: false,
+        rsv1: coding != Coding::Plain,
         opcode,
         mask,
         len: len as u64,
     }
     .encode(out)
+}
+
+/// The opcode of a message's first frame.
+pub(crate) const fn opcode(kind: MessageKind) -> Opcode {
+    match kind {
+        MessageKind::Binary => Opcode::Binary,
+        MessageKind::Text => Opcode::Text,
+    }
+}
+
+/// Whether a payload is compressed: the RSV1 bit of RFC 7692 section 6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coding {
+    #[cfg(feature = "deflate")]
+    Compressed,
+    Plain,
 }
 
 /// Whether a fragment ends its message: the FIN bit of RFC 6455 section 5.2.
@@ -318,7 +336,14 @@ mod tests {
     fn fr_18_lengths_are_encoded_in_the_fewest_bytes() {
         for (len, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
             let mut frame = Vec::new();
-            append_frame(&mut frame, Fin::Last, Opcode::Binary, None, &vec![1; len]);
+            append_frame(
+                &mut frame,
+                Fin::Last,
+                Opcode::Binary,
+                Coding::Plain,
+                None,
+                &vec![1; len],
+            );
             assert_eq!(frame.len(), header + len, "payload of {len}");
             let (decoded, used) = FrameHeader::decode(&frame).unwrap().unwrap();
             assert_eq!((decoded.len, used), (len as u64, header));

@@ -7,6 +7,21 @@ top=$(cd "$here/../.." && pwd)
 suite=${AUTOBAHN_SUITE:-$top/../shared/tools/autobahn}
 out=${AUTOBAHN_OUT:-$top/target/autobahn}
 cases=${AUTOBAHN_CASES:-'*,-12.*,-13.*'}
+seconds=${AUTOBAHN_TIMEOUT:-150}
+# Words of this script's, and the cases of permessage-deflate (RFC 7692), which have a run of their own.
+over_tls='' deflate=()
+for word in "$@"; do
+    case $word in
+        --tls) over_tls=1 ;;
+        --deflate)
+            deflate=(--deflate takeover)
+            cases=${AUTOBAHN_CASES:-'12.*,13.*'}
+            seconds=${AUTOBAHN_TIMEOUT:-1500}
+            ;;
+    esac
+done
+# run_name SIDE: what this run's files are called.
+run_name() { echo "$1${over_tls:+-tls}${deflate:+-deflate}"; }
 
 if [ ! -x "$suite/install.sh" ]; then
     echo "autobahn: no suite at $suite; say where with AUTOBAHN_SUITE" >&2

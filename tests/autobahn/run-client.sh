@@ -2,7 +2,10 @@
 # Judges our client: the fuzzing server gets one echo_client per case, then the result is compared with
 # expected-client.json.
 #
-#   run-client.sh [--tls]     over wss with --tls, through relay.py
+#   run-client.sh [--tls] [--deflate]
+#
+# Over wss with --tls, through relay.py; with --deflate the cases of permessage-deflate, against
+# expected-client-deflate.json.
 #
 #   ECHO_CLIENT      command line of the client, which gets a URL, echoes until the connection ends, and
 #                    exits with 0 after a clean close (default: the release example); with --tls also --ca PEM
@@ -12,8 +15,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 read -ra echo_client <<<"${ECHO_CLIENT:-$top/target/release/examples/echo_client}"
 need_program "${echo_client[@]}"
-run=client
-[[ " $* " != *" --tls "* ]] || run=client-tls
+run=$(run_name client)
 pki=$out/$run-pki
 
 start_relay() {
@@ -28,7 +30,8 @@ start_relay() {
 # Many cases end unclean on purpose, so only death by a signal or by the budget is the client's fault.
 drive() {
     local count status case url=$AUTOBAHN_URL bad=0
-    if [ "$run" = client-tls ]; then
+    echo_client+=("${deflate[@]}")
+    if [ -n "$over_tls" ]; then
         start_relay "${AUTOBAHN_URL##*:}"
         url=wss://localhost:$relay_port
         echo_client+=(--ca "$pki/ca.pem")
@@ -55,10 +58,10 @@ rm -rf "${out:?}/$run"
 mkdir -p "$out/$run"
 : >"$out/$run.log"
 status=0
-AUTOBAHN_TIMEOUT=${AUTOBAHN_TIMEOUT:-150} \
+AUTOBAHN_TIMEOUT=$seconds \
     "$suite/run-client-suite.sh" "$(free_port)" "$out/$run" "$cases" -- bash "$here/run-client.sh" --drive "$@" \
     2> >(tee "$out/$run-suite.log" >&2) || status=$?
 # Status 1 is the judge's verdict on a case, or ours on the client; the expectation decides about the first.
 if grep -q '^suite: the client ended' "$out/$run-suite.log"; then exit 1; fi
 if [ "$status" -gt 1 ]; then exit "$status"; fi
-compare "$run" client
+compare "$run" "client${deflate:+-deflate}"

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Judges our server: starts the echo_server example, runs the fuzzing client, compares with expected-server.json.
 #
-#   run-server.sh [--tls]     over wss with --tls, and with the dual_ws_wss_server example
+#   run-server.sh [--tls] [--deflate]
+#
+# Over wss with --tls, and with the dual_ws_wss_server example; with --deflate the cases of permessage-deflate,
+# against expected-server-deflate.json.
 #
 #   ECHO_SERVER      command line of the server, which gets HOST:PORT (default: the release example)
 #   DUAL_SERVER      the same for --tls, with --cert PEM --key PEM behind
@@ -10,10 +13,10 @@
 # shellcheck source=tests/autobahn/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-run=server scheme=ws options=()
+run=$(run_name server) scheme=ws options=("${deflate[@]}")
 read -ra server_words <<<"${ECHO_SERVER:-$top/target/release/examples/echo_server}"
-if [ "${1:-}" = --tls ]; then
-    run=server-tls scheme=wss options=(--cert "$out/$run-pki/server.pem" --key "$out/$run-pki/server.key")
+if [ -n "$over_tls" ]; then
+    scheme=wss options+=(--cert "$out/$run-pki/server.pem" --key "$out/$run-pki/server.key")
     read -ra server_words <<<"${DUAL_SERVER:-$top/target/release/examples/dual_ws_wss_server}"
     make_pki "$out/$run-pki"
 fi
@@ -27,11 +30,11 @@ trap 'kill "$server" 2>/dev/null || true' EXIT
 trap 'exit 143' TERM INT
 
 await_port "$port" "$server" "$out/$run.log"
-AUTOBAHN_AGENT=wsloop AUTOBAHN_TIMEOUT=${AUTOBAHN_TIMEOUT:-150} \
+AUTOBAHN_AGENT=wsloop AUTOBAHN_TIMEOUT=$seconds \
     "$suite/run-server-suite.sh" "$scheme://127.0.0.1:$port" "$out/$run" "$cases" || true
 if ! kill -0 "$server" 2>/dev/null; then
     echo "autobahn: the server did not survive the run:" >&2
     tail -n 5 "$out/$run.log" >&2
     exit 1
 fi
-compare "$run" server
+compare "$run" "server${deflate:+-deflate}"

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wsloop::{ProtocolHandle, RetryPolicy, VhostConfig, VhostId, WsiId};
+use wsloop::{ProtocolHandle, RetryPolicy, Timeouts, VhostConfig, VhostId, WsiId};
 
 use crate::support::{Recorder, World, plain};
 use crate::{Caller, Site, Told, there};
@@ -332,4 +332,58 @@ fn re_04_a_server_that_drops_everybody_at_once_is_not_hammered() {
     }
     let at = dialled(&mut site, secs(60));
     assert!(at.len() <= 50 * 4, "{} attempts", at.len());
+}
+
+/// A client whose request nobody takes: the output has its deadline before the response has.
+fn unread(site: &mut Site) -> (VhostId, ProtocolHandle<Caller>) {
+    let mut timeouts = Timeouts::default();
+    timeouts.write = secs(3);
+    let mut config = VhostConfig::new("client").timeouts(timeouts);
+    let handle = config.add_protocol("c", site.caller.clone());
+    site.world.net.set_capacity(10);
+    (site.world.context.create_vhost(config).unwrap(), handle)
+}
+
+#[test]
+fn a_request_that_the_server_does_not_take_is_a_timeout_and_tried_again() {
+    let mut site = Site::new();
+    let (vhost, _) = unread(&mut site);
+    let context = &mut site.world.context;
+    context.client_connect(vhost, there()).unwrap();
+    site.world.turn();
+    let peer = site.there.accept().unwrap();
+    site.world.pass(secs(4));
+    let error = site.caller.error();
+    assert!(error.timeout && error.retryable, "{error:?}");
+    assert_eq!(error.stage, "response");
+    assert!(error.failure.contains("writing"), "{error:?}");
+    drop(peer);
+
+    let context = &mut site.world.context;
+    let info = there().reconnect(policy());
+    context.client_connect(vhost, info).unwrap();
+    site.world.turn();
+    let first = site.there.accept().unwrap();
+    site.world.pass(Duration::from_millis(3500));
+    site.world.net.set_capacity(64 * 1024);
+    site.world.pass(secs(1));
+    let (second, request) = site.accept();
+    site.welcome(&second, &request);
+    drop(first);
+}
+
+#[test]
+fn an_attempt_that_is_aborted_in_the_turn_of_its_deadline_is_not_tried_again() {
+    let mut site = Site::new();
+    let (vhost, handle) = reachable(&mut site);
+    let info = there().reconnect(policy());
+    let id = site.world.context.client_connect(vhost, info).unwrap();
+    site.world.turn();
+    let peer = site.there.accept().unwrap();
+    abort(&mut site.world, handle, id);
+    site.world.net.advance(secs(16));
+    site.world.turn();
+    assert!(!site.caller.error().retryable);
+    assert_eq!(dialled(&mut site, secs(20)), [0; 0]);
+    drop(peer);
 }

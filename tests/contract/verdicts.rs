@@ -125,8 +125,9 @@ fn a_refusals_headers_cannot_frame_its_response() {
     world.turn();
     assert_eq!(
         text(peer.read()),
-        "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nX-Why: no\r\n\
-         Content-Length: 7\r\nConnection: close\r\n\r\ngo away"
+        "HTTP/1.1 426 Upgrade Required\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+         Upgrade: websocket\r\nX-Why: no\r\nContent-Length: 7\r\nConnection: close\r\n\r\n\
+         go away"
     );
 }
 
@@ -453,6 +454,33 @@ fn a_connection_lost_while_waiting_ends_in_one_event_whatever_the_verdict() {
             assert_eq!(closed + refused, 1, "{case}");
             assert_eq!(site.world.context.connections(), 0, "{case}");
         }
+    }
+}
+
+#[test]
+fn a_reset_while_a_verdict_is_open_is_told_at_once_and_half_a_close_is_none() {
+    for with_more in [false, true] {
+        let (mut site, ids) = deferring(Accept::later);
+        let peer = site.world.dial();
+        peer.write(&request("/")).unwrap();
+        site.world.turn();
+        let half = site.world.dial();
+        half.write(&request("/")).unwrap();
+        half.shutdown_write();
+        if with_more {
+            peer.write(&masked(0x81, b"more")).unwrap();
+        }
+        site.world.turn();
+        site.world.log.take();
+        peer.reset();
+        site.world.turn();
+        assert_eq!(site.world.log.take(), ["refused connection reset"]);
+        assert_eq!(site.world.context.connections(), 1);
+        let id = ids.take()[0];
+        let late = site.act(|cx| cx.decide(id, Ok(Accept::new())));
+        assert!(late.is_err());
+        site.world.pass(Duration::from_secs(16));
+        assert!(half.read().starts_with(b"HTTP/1.1 503 "));
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use wsloop::{
-    ClientConnectInfo, ConnectFailure, ContextConfig, ContextObserver, Cx, VhostConfig, VhostError,
-    VhostId,
+    ClientConnectInfo, ConnectFailure, ContextConfig, ContextObserver, Cx, Limits, VhostConfig,
+    VhostError, VhostId,
 };
 
 use crate::Slot;
@@ -374,4 +374,49 @@ fn a_vhost_that_is_tried_again_in_its_error_callback_does_not_hold_the_turn() {
     assert_eq!(tries.take().len(), 1, "one try a turn");
     context.service(Some(Duration::ZERO)).unwrap();
     assert_eq!(tries.take().len(), 1, "and it goes on");
+}
+
+/// The limits of the listener's default vhost hold until `Host` is known, those of the vhost that
+/// it names from then on.
+#[test]
+fn the_head_limits_of_the_named_vhost_are_enforced() {
+    let mut world = World::with(|log| greeting(log, "a.test").listen(addr()));
+    let log = world.log.clone();
+    let tight = |change: fn(&mut Limits)| {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        limits
+    };
+    for (name, limits) in [
+        ("bytes.test", tight(|limits| limits.head.bytes = 200)),
+        ("headers.test", tight(|limits| limits.head.headers = 5)),
+        ("target.test", tight(|limits| limits.head.target = 10)),
+    ] {
+        let config = greeting(&log, name).listen(addr()).limits(limits);
+        world.context.create_vhost(config).unwrap();
+    }
+    let long = format!("/{}", "x".repeat(100));
+    for (target, more, host, status) in [
+        (&*long, 0, "a.test", "101"),
+        ("/", 0, "bytes.test", "101"),
+        (&*long, 0, "bytes.test", "431"),
+        ("/", 0, "headers.test", "101"),
+        ("/", 1, "headers.test", "431"),
+        ("/", 1, "target.test", "101"),
+        (&*long, 0, "target.test", "414"),
+    ] {
+        world.log.take();
+        let peer = world.dial();
+        let more = "X-More: y\r\n".repeat(more);
+        let request = crate::support::request_with(target, &more);
+        let request = String::from_utf8(request).unwrap();
+        let request = request.replace("Host: a.test", &format!("Host: {host}"));
+        peer.write(request.as_bytes()).unwrap();
+        world.turn();
+        let answer = String::from_utf8_lossy(&peer.read()).into_owned();
+        let case = format!("{target} {host}: {answer}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{case}");
+        let told = world.log.count("filter");
+        assert_eq!(told, usize::from(status == "101"), "{case}");
+    }
 }

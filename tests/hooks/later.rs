@@ -203,15 +203,16 @@ fn a_lost_connection_is_noticed_at_the_answer() {
 }
 
 #[test]
-fn a_lost_connection_is_noticed_at_the_deadline() {
+fn a_reset_is_noticed_at_once_and_the_hook_may_stop() {
     let ids = Ids::default();
     let mut site = Site::later(&ids, |hook| hook);
     let (peer, _) = site.send(&request("/"));
     peer.reset();
-    site.world.pass(SECOND * 6);
+    site.world.turn();
     assert_eq!(site.world.context.connections(), 0);
     assert!(!site.answer(ids.one(), Ok(HookAnswer::allow())));
-    assert_eq!(site.lines()[1], "slow abandoned");
+    let expected = ["slow asked /", "slow abandoned", "refused connection reset"];
+    assert_eq!(site.lines(), expected);
 }
 
 #[test]

@@ -110,7 +110,8 @@ fn a_denial_is_the_hooks_response_and_the_protocol_never_hears_of_it() {
     let (peer, answer) = site.send(&request("/"));
     assert_eq!(
         answer,
-        "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Length: 11\r\n\
+        "HTTP/1.1 401 Unauthorized\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+         WWW-Authenticate: Bearer\r\nContent-Length: 11\r\n\
          Connection: close\r\n\r\nwho are you"
     );
     assert!(peer.ended());

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use wsloop::{Side, TimerTag, VhostConfig};
+use wsloop::{Limits, Side, TimerTag, VhostConfig};
 
 use super::common::{SIDES, Session, final_event, frames_of, join};
-use crate::support::{Recorder, World, addr, masked, request};
+use crate::support::{Log, Recorder, World, addr, masked, request};
 
 #[test]
 fn tm_01_a_head_that_trickles_in_ends_at_its_total_deadline() {
@@ -119,6 +119,120 @@ fn tm_04_output_of_which_nothing_is_taken_has_a_deadline() {
         let expected = "closed Local writing without progress took longer than 30s, code 1006, \
                         not clean, ";
         assert!(told.starts_with(expected), "{side:?} {told}");
+    }
+}
+
+/// A message of that length is on its way to a peer who takes `piece` bytes every `pause`; how many
+/// came in `time`.
+fn sip(session: &mut Session, piece: usize, pause: Duration, time: Duration) -> usize {
+    let begin = session.world.net.elapsed();
+    let mut came = 0;
+    while session.world.net.elapsed() - begin < time && session.world.log.count("closed") == 0 {
+        session.world.pass(pause);
+        came += session.peer.read_up_to(piece).len();
+        // It lives.
+        let _ = session.peer.write(&session.frame(0x8a, b""));
+        session.world.turn();
+    }
+    came
+}
+
+/// Answers every message with one of that length.
+fn sending(log: &Log, len: usize) -> Recorder {
+    Recorder {
+        message: Some(Box::new(move |wsi, _| {
+            wsi.send_binary(&vec![7; len])?;
+            Ok(())
+        })),
+        ..Recorder::new(log)
+    }
+}
+
+const TOO_SLOW: &str = "closed Local the lag behind the lowest rate of output took longer than 30s, code 1006, \
+     not clean, ";
+
+#[test]
+fn tm_04_who_takes_a_byte_now_and_then_does_not_keep_the_queue() {
+    for side in SIDES {
+        let mut session = Session::open(side, |log| sending(log, 1_000_000));
+        session.world.net.set_capacity(1000);
+        session.send(0x81, b"go");
+        let hour = Duration::from_secs(3600);
+        let came = sip(&mut session, 1, Duration::from_secs(20), hour);
+        let told = session.final_event();
+        assert!(told.starts_with(TOO_SLOW), "{side:?} {told}");
+        assert!((1..=3).contains(&came), "{side:?}: {came} times 20 s");
+    }
+}
+
+#[test]
+fn tm_04_who_is_merely_slow_gets_everything() {
+    for side in SIDES {
+        for (piece, pause) in [(8192, 1000), (400, 1000), (7500, 25_000)] {
+            let len = 120 * piece;
+            let mut session = Session::open(side, move |log| sending(log, len));
+            session.world.net.set_capacity(8192);
+            session.send(0x81, b"go");
+            let pause = Duration::from_millis(pause);
+            let came = sip(&mut session, piece, pause, 300 * pause);
+            assert!(came >= len, "{side:?} {piece}: {came} of {len}");
+            assert_eq!(session.world.log.count("closed"), 0, "{side:?} {piece}");
+        }
+    }
+}
+
+/// What was taken fast is no credit for ever, where the queue is never empty.
+#[test]
+fn tm_04_who_was_fast_once_is_not_waited_for_any_longer() {
+    for side in SIDES {
+        let mut limits = Limits::default();
+        limits.output_low_water = 1000;
+        let mut session = Session::tuned(
+            side,
+            |config| config.limits(limits),
+            |log| Recorder {
+                message: Some(Box::new(|wsi, _| {
+                    wsi.request_writable();
+                    Ok(())
+                })),
+                writable: Some(Box::new(|wsi| {
+                    wsi.send_binary(&[7; 10_000])?;
+                    wsi.request_writable();
+                    Ok(())
+                })),
+                ..Recorder::new(log)
+            },
+        );
+        session.world.net.set_capacity(1000);
+        session.send(0x81, b"go");
+        let mut fast = 0;
+        while fast < 500_000 {
+            fast += session.peer.read().len();
+            session.world.turn();
+        }
+        let hour = Duration::from_secs(3600);
+        let came = sip(&mut session, 1, Duration::from_secs(20), hour);
+        let told = session.final_event();
+        assert!(told.starts_with(TOO_SLOW), "{side:?} {told}");
+        assert!((1..=5).contains(&came), "{side:?}: {came} times 20 s");
+    }
+}
+
+#[test]
+fn tm_04_a_lowest_rate_of_zero_is_none() {
+    for side in SIDES {
+        let mut limits = Limits::default();
+        limits.output_rate = 0;
+        let mut session = Session::tuned(
+            side,
+            |config| config.limits(limits),
+            |log| sending(log, 10_000),
+        );
+        session.world.net.set_capacity(1000);
+        session.send(0x81, b"go");
+        let ten = Duration::from_secs(600);
+        let came = sip(&mut session, 1, Duration::from_secs(20), ten);
+        assert_eq!((came, session.world.log.count("closed")), (30, 0));
     }
 }
 

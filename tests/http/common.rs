@@ -1,5 +1,7 @@
 //! A handler that writes down what it is told, and what a client reads.
 
+use std::sync::{Arc, Mutex};
+
 use wsloop::http::HeaderList;
 use wsloop::{
     BodyLength, Cx, ExchangeId, ExchangeOutcome, Http, HttpFailure, HttpHandler, HttpRequest,
@@ -8,17 +10,22 @@ use wsloop::{
 
 use crate::support::{Log, Recorder, World, addr};
 
-type Act = Box<dyn FnMut(&mut Http<'_>) -> Result<(), HttpFailure> + Send>;
+pub type Act = Box<dyn FnMut(&mut Http<'_>) -> Result<(), HttpFailure> + Send>;
+pub type CxAct = Box<dyn FnMut(&mut Cx<'_>) + Send>;
 
 /// Answers `echo` requests with their body, in pieces, and others as the test says.
 #[derive(Default)]
 pub struct Handler {
     pub log: Log,
     pub request: Option<Act>,
+    pub body: Option<Act>,
     pub body_end: Option<Act>,
     pub writable: Option<Act>,
     pub timer: Option<Act>,
     pub read_closed: Option<Act>,
+    pub done: Option<CxAct>,
+    pub wake: Option<CxAct>,
+    pub free_timer: Option<CxAct>,
 }
 
 impl Handler {
@@ -64,12 +71,12 @@ impl HttpHandler for Handler {
 
     fn on_body(
         &mut self,
-        _: &mut Http<'_>,
+        http: &mut Http<'_>,
         exchange: &mut Collected,
         data: &[u8],
     ) -> Result<(), HttpFailure> {
         exchange.body.extend_from_slice(data);
-        Ok(())
+        act(&mut self.body, http)
     }
 
     fn on_body_end(
@@ -117,8 +124,25 @@ impl HttpHandler for Handler {
         }
     }
 
-    fn on_done(&mut self, _: &mut Cx<'_>, _: ExchangeId, _: Collected, outcome: &ExchangeOutcome) {
+    fn on_done(&mut self, cx: &mut Cx<'_>, _: ExchangeId, _: Collected, outcome: &ExchangeOutcome) {
         self.log.push(format!("done {outcome:?}"));
+        if let Some(act) = &mut self.done {
+            act(cx);
+        }
+    }
+
+    fn on_free_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag) {
+        self.log.push(format!("free timer {}", tag.0));
+        if let Some(act) = &mut self.free_timer {
+            act(cx);
+        }
+    }
+
+    fn on_wake(&mut self, cx: &mut Cx<'_>) {
+        self.log.push("handler wakes");
+        if let Some(act) = &mut self.wake {
+            act(cx);
+        }
     }
 }
 
@@ -162,4 +186,48 @@ pub fn bodies(mut text: &str) -> Vec<String> {
     }
     assert_eq!(text, "");
     bodies
+}
+
+/// A request with a body of that length, of which nothing is sent yet.
+pub fn post(target: &str, length: usize) -> Vec<u8> {
+    format!("POST {target} HTTP/1.1\r\nHost: a.test\r\nContent-Length: {length}\r\n\r\n")
+        .into_bytes()
+}
+
+/// A request whose body comes in chunks.
+pub fn post_chunked(target: &str) -> Vec<u8> {
+    format!("POST {target} HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .into_bytes()
+}
+
+/// The statuses of responses, of which all but chunked ones declare their length.
+pub fn statuses(text: &str) -> Vec<u16> {
+    let lines = text.match_indices("HTTP/1.1 ");
+    lines
+        .map(|(at, line)| text[at + line.len()..][..3].parse().unwrap())
+        .collect()
+}
+
+/// The ids of exchanges, for those who answer from elsewhere.
+#[derive(Clone, Default)]
+pub struct Kept(Arc<Mutex<Vec<ExchangeId>>>);
+
+impl Kept {
+    /// An `on_request` that keeps the id.
+    pub fn keeper(&self) -> Option<Act> {
+        let kept = self.clone();
+        Some(Box::new(move |http| {
+            kept.0.lock().unwrap().push(http.id());
+            Ok(())
+        }))
+    }
+
+    /// The latest one.
+    pub fn id(&self) -> ExchangeId {
+        *self.0.lock().unwrap().last().unwrap()
+    }
+
+    pub fn all(&self) -> Vec<ExchangeId> {
+        self.0.lock().unwrap().clone()
+    }
 }

@@ -4,6 +4,7 @@
     SERVER_URL=ws://127.0.0.1:PORT ECHO_CLIENT='PROGRAM WORDS' peer_websockets.py
     SERVER_URL='wss://localhost:PORT ws://localhost:PORT' PKI=DIR REQUIRED_URL=... peer_websockets.py
 
+With DEFLATE, shared or takeover, both of ours are to agree on permessage-deflate so.
 With several URLs each conversation is had with one after the other. With PKI (see pki.sh) our client is served
 over TLS, and the conversations about TLS are had too; REQUIRED_URL is a server that demands certificates.
 One line per conversation, `ok - ...` or `not ok - ...`; status 1 when one is not ok.
@@ -28,6 +29,7 @@ from websockets.protocol import State
 
 SERVER_URLS = os.environ["SERVER_URL"].split()
 PKI = os.environ.get("PKI")
+DEFLATE = os.environ.get("DEFLATE")
 ECHO_CLIENT = os.environ["ECHO_CLIENT"].split()
 SECONDS_MAX = 30
 MIB = 1 << 20
@@ -370,8 +372,18 @@ def demanding():
 
 # --- running them -----------------------------------------------------------------------------
 
+def agreed(ws, options):
+    """What was agreed about compression is what was asked for."""
+    wanted = [] if DEFLATE is None or options.get("compression", "deflate") is None else ["permessage-deflate"]
+    equal([extension.name for extension in ws.protocol.extensions], wanted, "extensions")
+    for extension in ws.protocol.extensions:
+        forgets = [extension.remote_no_context_takeover, extension.local_no_context_takeover]
+        equal(forgets, [DEFLATE == "shared"] * 2, "no context takeover")
+
+
 async def run_as_client(url, conversation, options):
     async with dial(url, **options) as ws:
+        agreed(ws, options)
         await conversation(ws)
 
 
@@ -384,6 +396,7 @@ async def run_as_server(conversation, exits, options, words=()):
 
     async def handler(ws):
         try:
+            agreed(ws, options)
             await conversation(ws)
             if ws.state is State.OPEN:
                 await ws.close()

@@ -3,6 +3,7 @@
 //   SERVER_URL=ws://127.0.0.1:PORT ECHO_CLIENT='PROGRAM WORDS' node peer_ws.mjs
 //   SERVER_URL='wss://localhost:PORT ws://localhost:PORT' PKI=DIR ... node peer_ws.mjs
 //
+// With DEFLATE, shared or takeover, both of ours are to agree on permessage-deflate so.
 // With several URLs each conversation is had with one after the other. With PKI (see pki.sh) our client is served
 // over TLS, and the conversations about TLS are had too: with REQUIRED_URL, OPTIONAL_URL and BROWSERS_URL, servers
 // that demand certificates, ask for them, and ask all but browsers.
@@ -21,8 +22,10 @@ import { equal, judgeClient, report, within } from './report.mjs';
 
 const MIB = 1 << 20;
 const LIMITS = { maxPayload: 64 * MIB };
+// Every message is compressed, however short.
+const COMPRESSION = process.env.DEFLATE ? { perMessageDeflate: { threshold: 0 } } : {};
 const URLS = process.env.SERVER_URL.split(' ');
-const { PKI } = process.env;
+const { PKI, DEFLATE } = process.env;
 
 const pem = (file) => readFileSync(`${PKI}/${file}`);
 const trust = PKI ? { ca: pem('ca.pem') } : {};
@@ -142,7 +145,7 @@ const clientOnly = [
   ['ours closes with 1007 on text that is not UTF-8', badText],
   ['ours closes with 1002 on a reserved opcode', raw([0x83, 0x80, 0, 0, 0, 0])],
   ['ours closes with 1002 on a frame that is not masked', raw([0x81, 0x01, 0x61])],
-  ['ours closes with 1002 on a reserved bit', raw([0xc1, 0x80, 0, 0, 0, 0])],
+  ['ours closes with 1002 on a reserved bit', raw([0xa1, 0x80, 0, 0, 0, 0])],
   ['a frame in the same segment as the handshake', async (talk) => {
     const { protocol, hostname, port } = new URL(talk.ws.url);
     const socket = protocol === 'wss:'
@@ -184,7 +187,7 @@ const serverOnly = [
 ];
 
 async function dial(url, options = {}) {
-  const ws = new WebSocket(url, { handshakeTimeout: 10000, ...LIMITS, ...trust, ...options });
+  const ws = new WebSocket(url, { handshakeTimeout: 10000, ...LIMITS, ...COMPRESSION, ...trust, ...options });
   const talk = new Talk(ws);
   await within(10, new Promise((resolve, reject) => {
     ws.on('open', resolve);
@@ -193,9 +196,19 @@ async function dial(url, options = {}) {
   return talk;
 }
 
+/// What was agreed about compression is what was asked for.
+function agreed(ws) {
+  const { params } = ws._extensions['permessage-deflate'] ?? {};
+  const wanted = { undefined: undefined, shared: true, takeover: undefined }[DEFLATE];
+  equal(params !== undefined, DEFLATE !== undefined, 'permessage-deflate');
+  equal(params?.server_no_context_takeover, wanted, 'server_no_context_takeover');
+  equal(params?.client_no_context_takeover, wanted, 'client_no_context_takeover');
+}
+
 async function asClient(conversation, url, options) {
   const talk = await dial(url, options);
   try {
+    agreed(talk.ws);
     await conversation(talk);
     if (talk.ws.readyState === WebSocket.OPEN) {
       talk.ws.close(1000, 'enough');
@@ -212,13 +225,14 @@ function http(answer, options = {}) {
 
 async function asServer(conversation, exits, options) {
   const server = http(undefined, options);
-  const sockets = new WebSocketServer({ server, ...LIMITS });
+  const sockets = new WebSocketServer({ server, ...LIMITS, ...COMPRESSION });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const done = new Promise((resolve, reject) => {
     sockets.on('connection', (ws) => {
       const talk = new Talk(ws);
       const whole = async () => {
+        agreed(ws);
         await conversation(talk);
         if (ws.readyState !== WebSocket.OPEN) return;
         ws.close(1000, 'enough');

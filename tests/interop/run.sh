@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Judged peers talk with our examples: Python's `websockets`, npm's `ws`, headless Chromium; `curl` with
-# `openssl s_client`. A peer's name with -tls: over wss and ws on one port, and about certificates.
+# `openssl s_client`. A peer's name with -tls: over wss and ws on one port, and about certificates; with -shared and
+# -takeover: with permessage-deflate, without and with context takeover.
 #
-#   run.sh [PEER...]              websockets ws chromium websockets-tls ws-tls chromium-tls curl; all by default
+#   run.sh [PEER...]              websockets ws chromium, each also with -tls -shared -takeover; curl; all by default
 #   run.sh --self-test [PEER...]  websockets ws chromium, with a correct stand-in in the place of our examples
 #
 #   ECHO_SERVER  command line of the server, which gets HOST:PORT   (default: the release example)
@@ -13,7 +14,7 @@
 #                --client-auth none|optional|required|browsers --client-ca PEM (default: the release example)
 #   CHROMIUM     the browser's program (default: chromium)
 #
-# A further kind of conversation (deflate, HTTP) is a row in a peer's file, and its server one more
+# A further kind of conversation (HTTP) is a row in a peer's file, and its server one more
 # `start` here.
 set -euo pipefail
 
@@ -34,7 +35,10 @@ if ! cmp -s package.json node_modules/.installed; then
     cp package.json node_modules/.installed
 fi
 
-all=(websockets ws chromium websockets-tls ws-tls chromium-tls curl)
+all=(
+    websockets ws chromium websockets-tls ws-tls chromium-tls curl
+    websockets-shared ws-shared chromium-shared websockets-takeover ws-takeover chromium-takeover
+)
 if [ "${1:-}" = --self-test ]; then
     shift
     all=(websockets ws chromium)
@@ -114,6 +118,15 @@ if [ -n "$over_tls" ]; then
     )
 fi
 
+# deflate KIND COMMAND...: with a server and a client of ours that compress so.
+deflate() {
+    local kind=$1
+    shift
+    port=$(free_port)
+    start "$port" "${echo_server[@]}" "127.0.0.1:$port" --deflate "$kind"
+    judge "$peer" env DEFLATE="$kind" SERVER_URL="ws://127.0.0.1:$port/" "ECHO_CLIENT=$ECHO_CLIENT --deflate $kind" "$@"
+}
+
 all_alive() {
     local pid
     for pid in "${servers[@]}"; do kill -0 "$pid" 2>/dev/null || return 1; done
@@ -134,6 +147,9 @@ for peer in "$@"; do
         websockets-tls) judge "$peer" env "${tls[@]}" "$venv/bin/python" peer_websockets.py ;;
         ws-tls) judge "$peer" env "${tls[@]}" node peer_ws.mjs ;;
         chromium-tls) judge "$peer" env "${tls[@]}" node peer_chromium.mjs ;;
+        websockets-shared | websockets-takeover) deflate "${peer#*-}" "$venv/bin/python" peer_websockets.py ;;
+        ws-shared | ws-takeover) deflate "${peer#*-}" node peer_ws.mjs ;;
+        chromium-shared | chromium-takeover) deflate "${peer#*-}" node peer_chromium.mjs ;;
         curl) judge "$peer" env "${tls[@]}" ./peer_curl.sh ;;
         *)
             echo "interop: no peer $peer" >&2

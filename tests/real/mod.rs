@@ -17,9 +17,9 @@ use wsloop::http::HeaderList;
 use wsloop::http::head::RequestHead;
 use wsloop::ws::handshake::{check_request, write_accept};
 use wsloop::{
-    ClientConnectInfo, Close, CloseCause, ConnectError, Context, ContextConfig, ContextObserver,
-    Cx, Established, ListenerTrouble, Message, Protocol, ProtocolHandle, ServerRefusal,
-    VhostConfig, VhostId, Wsi, WsiId,
+    Accept, ClientConnectInfo, Close, CloseCause, ConnectError, Context, ContextConfig,
+    ContextObserver, Cx, Established, ListenerTrouble, Message, Protocol, ProtocolHandle, Refuse,
+    Request, ServerRefusal, VhostConfig, VhostId, Wsi, WsiId,
 };
 
 /// The events of a test, in order, one line each.
@@ -50,6 +50,8 @@ type OnWsi = Box<dyn FnMut(&mut Wsi<'_>) -> Result<(), Close> + Send>;
 pub struct Probe {
     pub log: Log,
     pub open: Vec<WsiId>,
+    /// Lets requests wait for a verdict that does not come.
+    pub defers: bool,
     pub established: Option<OnWsi>,
     pub message: Option<OnMessage>,
     pub writable: Option<OnWsi>,
@@ -66,6 +68,14 @@ impl Probe {
 
 impl Protocol for Probe {
     type Session = ();
+
+    fn filter_upgrade(&mut self, _: &mut Cx<'_>, _: &Request<'_>) -> Result<Accept, Refuse> {
+        if self.defers {
+            self.log.push("deferred");
+            return Ok(Accept::later_within(Duration::MAX));
+        }
+        Ok(Accept::new())
+    }
 
     fn on_established(&mut self, wsi: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
         self.log.push("established");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 use wsloop::sim::Call;
-use wsloop::tls::{ClientTls, ForeignProtocol, TlsFailure, TlsStage};
+use wsloop::tls::{Alert, ClientTls, ForeignProtocol, TlsFailure, TlsStage};
 use wsloop::{
     ClientConnectInfo, ConnectStage, Limits, PlaintextPolicy, ProtocolHandle, VhostId, WsiId,
 };
@@ -70,7 +70,7 @@ fn session(journal: &crate::lab::Journal) -> Vec<String> {
         Event::ConnectError(failed) => Some(failed.text.clone()),
         Event::Refused(refused) => Some(refused.text.clone()),
         Event::Filter { who, .. } => Some(format!("filter {who}")),
-        Event::Expiring(..) | Event::Identity(..) => None,
+        Event::Expiring(..) | Event::Identity(..) | Event::Warning(..) => None,
     });
     journal.take();
     told
@@ -192,7 +192,11 @@ fn tl_02_a_client_that_leaves_is_told_with_the_stage_it_left_at() {
     for version in [&TLS12, &TLS13] {
         for way in [Leaves::Silently, Leaves::Reset] {
             let stage = |refused: Refused| match refused.tls {
-                Some(TlsFailure::Closed(stage)) => stage,
+                Some(TlsFailure::Closed(stage)) if way == Leaves::Silently => stage,
+                Some(TlsFailure::Lost {
+                    stage,
+                    kind: io::ErrorKind::ConnectionReset,
+                }) if way == Leaves::Reset => stage,
                 other => panic!("{version:?} {way:?}: {other:?} {}", refused.text),
             };
             let refused = server_told(version, way, |site, stranger| {
@@ -369,8 +373,18 @@ fn tl_02_a_server_that_leaves_is_told_with_the_stage_it_left_at() {
         ];
         for (version, prepare, stage) in cases {
             let failed = client_told(version, way, prepare);
-            let expected = Some(TlsFailure::Closed(stage));
-            assert_eq!(failed.tls, expected, "{version:?} {way:?}: {}", failed.text);
+            let kind = io::ErrorKind::ConnectionReset;
+            let expected = match way {
+                Leaves::Reset => TlsFailure::Lost { stage, kind },
+                _ => TlsFailure::Closed(stage),
+            };
+            let told = failed.tls.as_ref();
+            assert_eq!(
+                told,
+                Some(&expected),
+                "{version:?} {way:?}: {}",
+                failed.text
+            );
             assert_eq!(failed.stage, ConnectStage::Tls);
         }
     }
@@ -385,13 +399,10 @@ fn tl_02_a_server_that_leaves_after_the_handshake_is_told_at_the_response() {
             match way {
                 // An orderly end is no failure of TLS.
                 Leaves::Closing => assert_eq!(failed.tls, None, "{}", failed.text),
-                Leaves::Silently | Leaves::Reset => {
-                    let expected = Some(TlsFailure::Truncated);
-                    assert!(
-                        failed.tls == expected || way == Leaves::Reset && failed.tls.is_none(),
-                        "{version:?} {way:?}: {}",
-                        failed.text
-                    );
+                Leaves::Silently => assert_eq!(failed.tls, Some(TlsFailure::Truncated)),
+                Leaves::Reset => {
+                    assert_eq!(failed.tls, None, "{version:?}: {}", failed.text);
+                    assert!(failed.text.contains("reset"), "{}", failed.text);
                 }
             }
         }
@@ -400,15 +411,16 @@ fn tl_02_a_server_that_leaves_after_the_handshake_is_told_at_the_response() {
 
 #[test]
 fn tl_03_what_is_no_tls_is_named() {
-    let cases: [(&[u8], ForeignProtocol); 5] = [
+    let cases: [(&[u8], ForeignProtocol); 6] = [
         (
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
             ForeignProtocol::PlainHttp,
         ),
-        (b"SSH-2.0-OpenSSH_9.6\r\n", ForeignProtocol::Text),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", ForeignProtocol::Ssh),
         (b"220 mail.test ESMTP\r\n", ForeignProtocol::Text),
         (&[0x80, 0x2e, 1, 3, 1], ForeignProtocol::SslV2),
         (&[0, 1, 2, 3, 4, 5, 6, 7, 8], ForeignProtocol::Unknown),
+        (&[0, 0, 0x12, 4, 0, 0, 0, 0, 0], ForeignProtocol::Unknown),
     ];
     for (bytes, guess) in cases {
         let pki = Pki::new("ca");
@@ -433,35 +445,113 @@ fn tl_03_what_is_no_tls_is_named() {
     }
 }
 
+/// Each in one piece and byte by byte: what the server makes of it, what it answers.
 #[test]
-fn tl_03_what_comes_to_a_tls_port_is_named() {
-    for (bytes, word) in [
-        (&b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"[..], "plain"),
+fn tl_03_what_comes_to_a_tls_port_is_named_answered_if_that_helps_and_closed() {
+    use ForeignProtocol as F;
+    let foreign = |guess| Some(TlsFailure::NotTls(guess));
+    let protocol_version = &[21, 3, 3, 0, 2, 2, 70];
+    let cases: [(&[u8], Option<TlsFailure>, &[u8]); 13] = [
         (
-            &[
-                0x80, 0x2e, 1, 3, 1, 0, 0x15, 0, 0, 0, 0x10, b'\r', b'\n', b'\r', b'\n',
-            ],
-            "SSL 2.0",
+            b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            None,
+            b"HTTP/1.1 400 ",
         ),
+        (
+            b"\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+            None,
+            b"HTTP/1.1 400 ",
+        ),
+        (b"GET /\r\n", None, b"HTTP/1.1 400 "),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", foreign(F::Ssh), b""),
+        (b"EHLO mail.test\r\n", foreign(F::Text), b""),
+        (b"220 mail.test ESMTP\r\n", foreign(F::Text), b""),
+        (
+            b"PROXY TCP4 10.0.0.2 10.0.0.1 1 80\r\n",
+            foreign(F::Proxy),
+            b"",
+        ),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", foreign(F::Http2), b""),
+        (
+            &[0x80, 0x2e, 1, 3, 1, 0, 0x15, 0, 0, 0, 0x10],
+            foreign(F::SslV2),
+            protocol_version,
+        ),
+        (&[0, 0xff, 0x13, 0x37, 0, 0, 0, 0], foreign(F::Unknown), b""),
+        (&[0xff, 0xfe, 0xfd, 0xfc], foreign(F::Unknown), b""),
+        (
+            &[0x15, 3, 1, 0, 2, 2, 40],
+            foreign(F::Alert(Alert::HANDSHAKE_FAILURE)),
+            b"",
+        ),
+        (
+            &[0x16, 0xff, 0xff, 0, 5, 1, 0, 0, 1, 0],
+            foreign(F::Unknown),
+            b"",
+        ),
+    ];
+    for (bytes, expected, answer) in cases {
+        for size in [1, 3, bytes.len()] {
+            let mut site = Site::new();
+            let peer = site.lab.stranger();
+            for piece in bytes.chunks(size) {
+                let _ = peer.write(piece);
+                site.lab.turn();
+            }
+            let refused = site.lab.journal.refused().expect("nobody serves that");
+            assert_eq!(
+                refused.tls, expected,
+                "{bytes:x?} by {size}: {}",
+                refused.text
+            );
+            match &expected {
+                None => assert!(refused.text.contains("wss://"), "{}", refused.text),
+                Some(failure) => {
+                    let report = site.lab.journal.report(wsloop::Side::Server).unwrap();
+                    assert_eq!(report.failure.as_ref(), Some(failure));
+                    let again = site.lab.journal.report(wsloop::Side::Server);
+                    assert!(again.is_none(), "reported twice");
+                    assert!(refused.trace.is_some());
+                }
+            }
+            let said = peer.read();
+            let fits = said.starts_with(answer) && said.is_empty() == answer.is_empty();
+            assert!(fits, "{bytes:x?} by {size}: {said:x?}");
+            site.lab.pass(Duration::from_secs(6));
+            assert!(peer.ended() || peer.was_reset());
+            assert_eq!(site.lab.context.connections(), 0);
+            assert_eq!(site.lab.context.tls_handshakes(), 0);
+        }
+    }
+}
+
+/// Beside plain HTTP, which is served, what is no TLS is judged by the parser of HTTP.
+#[test]
+fn tl_03_what_comes_to_a_port_for_both_is_named() {
+    for (bytes, word) in [
+        (&[0x80, 0x2e, 1, 3, 1, 0][..], "SSL 2.0"),
         (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "request line"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/2"),
-        (
-            &[0, 0xff, 0x13, 0x37, 0, 0, 0, 0, b'\r', b'\n', b'\r', b'\n'],
-            "look like",
-        ),
+        (&[0, 0xff, 0x13, 0x37], "does not speak HTTP"),
         (&[0x15, 3, 1, 0, 2, 2, 40], "TLS"),
-        (&[0x16, 0xff, 0xff, 0, 5, 1, 0, 0, 1, 0], "TLS"),
     ] {
-        let mut site = Site::new();
-        let peer = site.lab.stranger();
+        let pki = Pki::new("ca");
+        let mut lab = Lab::new();
+        let tls = server_tls(&pki, &["a.test"]);
+        let (config, _) = lab.server_config("a.test", tls, PlaintextPolicy::Serve);
+        lab.add(config);
+        let peer = lab.stranger();
         peer.write(bytes).unwrap();
-        site.lab.turn();
-        site.lab.pass(Duration::from_secs(11));
-        let refused = site.lab.journal.refused().expect("nobody serves that");
+        lab.turn();
+        let refused = lab.journal.refused().expect("nobody serves that");
         assert!(refused.text.contains(word), "{bytes:x?}: {}", refused.text);
-        drop(peer);
-        site.lab.pass(Duration::from_secs(6));
-        assert_eq!(site.lab.context.connections(), 0);
+        assert!(
+            bytes[0] != 0 || !refused.text.contains("HTTP/2"),
+            "{}",
+            refused.text
+        );
+        lab.pass(Duration::from_secs(6));
+        assert_eq!(lab.context.connections(), 0);
     }
 }
 
@@ -795,7 +885,7 @@ fn whichever_read_or_write_fails_everybody_is_told_once() {
                     count("closed a.test"),
                     "{call:?} {nth} {told:?}"
                 );
-                let errors = told.iter().filter(|line| line.contains(" stage: ")).count();
+                let errors = count("a.test:80: ");
                 assert_eq!(count("open client") + errors, 1, "{call:?} {nth} {told:?}");
                 assert_eq!(site.lab.context.connections(), 0, "{call:?} {nth}");
             }

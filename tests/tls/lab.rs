@@ -18,8 +18,8 @@ use rustls::{
 };
 use wsloop::sim::{Net, SimPeer};
 use wsloop::tls::{
-    Alert, ClientTls, Expiring, Identity, IdentityOptions, PeerIdentity, Roots, ServerTls,
-    TlsConfigError, TlsFailure, TlsInfo, TlsStep, TlsTrace,
+    Alert, ClientTls, Expiring, Identity, IdentityOptions, IdentityWarning, PeerIdentity, Roots,
+    ServerTls, TlsConfigError, TlsFailure, TlsInfo, TlsStep, TlsTrace,
 };
 use wsloop::{
     Accept, ClientConnectInfo, Close, CloseCause, CloseKind, CloseSide, ConnectError,
@@ -50,6 +50,7 @@ pub enum Event {
     Report(Reported),
     Expiring(VhostId, Side, Expiring),
     Identity(VhostId, Side, Result<(), String>),
+    Warning(VhostId, Side, IdentityWarning),
 }
 
 /// An established WebSocket.
@@ -84,6 +85,7 @@ pub struct End {
 pub struct Failed {
     pub who: String,
     pub stage: ConnectStage,
+    pub is_timeout: bool,
     pub tls: Option<TlsFailure>,
     pub trace: Option<TlsTrace>,
     pub text: String,
@@ -311,6 +313,7 @@ impl Protocol for Probe {
         self.journal.push(Event::ConnectError(Failed {
             who: self.who.clone(),
             stage: error.stage(),
+            is_timeout: error.is_timeout(),
             tls,
             trace,
             text: error.to_string(),
@@ -333,6 +336,10 @@ impl ContextObserver for Watcher {
             kind: variant(&refusal.reason),
             deadline: match &refusal.reason {
                 RefusalReason::Timeout(deadline) => Some(deadline.stage),
+                RefusalReason::Tls(tls) => match &tls.failure {
+                    TlsFailure::Timeout { deadline, .. } => Some(deadline.stage),
+                    _ => None,
+                },
                 _ => None,
             },
             text: refusal.reason.to_string(),
@@ -357,6 +364,16 @@ impl ContextObserver for Watcher {
         what: &Expiring,
     ) {
         self.0.push(Event::Expiring(id, side, *what));
+    }
+
+    fn on_identity_warning(
+        &mut self,
+        _: &mut Cx<'_>,
+        id: VhostId,
+        side: Side,
+        warning: &IdentityWarning,
+    ) {
+        self.0.push(Event::Warning(id, side, warning.clone()));
     }
 
     fn on_identity_changed(
@@ -384,9 +401,14 @@ impl Lab {
     }
 
     pub fn seeded(seed: u64) -> Self {
+        Self::with(seed, ContextConfig::new())
+    }
+
+    /// With the lab's observer in place of the configuration's.
+    pub fn with(seed: u64, config: ContextConfig) -> Self {
         let net = Net::new(seed);
         let journal = Journal::default();
-        let config = ContextConfig::new().observer(Watcher(journal.clone()));
+        let config = config.observer(Watcher(journal.clone()));
         let context = Context::simulated(&net, config).unwrap();
         Self {
             net,

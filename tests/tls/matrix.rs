@@ -7,7 +7,7 @@ use wsloop::tls::{
     Alert, CertificateProblem, ClientAuth, ClientSelector, ClientTls, ClientTrust, RevocationLists,
     ServerTls, TlsFailure, TlsStep, TlsVersion,
 };
-use wsloop::{ConnectStage, Side};
+use wsloop::{ConnectStage, Side, VhostConfig};
 
 use crate::lab::{
     Lab, TlsStranger, any_identity, has_step, identity, record_types, roots, rustls_client,
@@ -507,4 +507,87 @@ fn a_vhost_may_insist_on_the_newest_version() {
     let alert = TlsFailure::PeerAlert(Alert::PROTOCOL_VERSION);
     let failed = lab.journal.connect_error().unwrap();
     assert_eq!((failed.tls, failed.stage), (Some(alert), ConnectStage::Tls));
+}
+
+fn agreed(server: ServerTls, client: ClientTls) -> Result<wsloop::tls::TlsInfo, TlsFailure> {
+    let mut lab = Lab::new();
+    lab.server("a.test", server);
+    let client = lab.client("client", client);
+    lab.dial(client, &url("a.test"));
+    match lab.journal.open("client") {
+        Some(open) => Ok(open.info.unwrap()),
+        None => Err(lab.journal.connect_error().unwrap().tls.unwrap()),
+    }
+}
+
+#[test]
+fn the_highest_version_is_kept_by_both_sides() {
+    const OLD: TlsVersion = TlsVersion::TLS_1_2;
+    const NEW: TlsVersion = TlsVersion::TLS_1_3;
+    let pki = Pki::new("ca");
+    for (server, client, expected) in [
+        (NEW, NEW, NEW),
+        (OLD, NEW, OLD),
+        (NEW, OLD, OLD),
+        (OLD, OLD, OLD),
+    ] {
+        let server = server_tls(&pki, &["a.test"]).max_version(server);
+        let client = ClientTls::new(roots(&pki)).max_version(client);
+        assert_eq!(agreed(server, client).unwrap().version, expected);
+    }
+    let server = server_tls(&pki, &["a.test"]).min_version(NEW);
+    let client = ClientTls::new(roots(&pki)).max_version(OLD);
+    let alert = TlsFailure::PeerAlert(Alert::PROTOCOL_VERSION);
+    assert_eq!(agreed(server, client).unwrap_err(), alert);
+}
+
+#[test]
+fn versions_that_leave_none_are_refused_at_once() {
+    const OLD: TlsVersion = TlsVersion::TLS_1_2;
+    const NEW: TlsVersion = TlsVersion::TLS_1_3;
+    let pki = Pki::new("ca");
+    let ancient = TlsVersion::new(0x0301);
+    for (min, max, text) in [
+        (
+            NEW,
+            OLD,
+            "the highest version, TLS 1.2, is below the lowest, TLS 1.3",
+        ),
+        (OLD, ancient, "TLS 1.0 is not implemented"),
+        (ancient, NEW, "TLS 1.0 is not implemented"),
+    ] {
+        let server = server_tls(&pki, &["a.test"])
+            .min_version(min)
+            .max_version(max);
+        let client = ClientTls::new(roots(&pki))
+            .min_version(min)
+            .max_version(max);
+        for config in [
+            VhostConfig::new("a.test").server_tls(server),
+            VhostConfig::new("a.test").client_tls(client),
+        ] {
+            let error = Lab::new().context.create_vhost(config).unwrap_err();
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_prefers_a_post_quantum_key_exchange_gets_it() {
+    let pki = Pki::new("ca");
+    let known = crate::lab::provider();
+    let is_hybrid = |group: &&&dyn rustls::crypto::SupportedKxGroup| {
+        group.name() == rustls::NamedGroup::X25519MLKEM768
+    };
+    let hybrid = known.kx_groups.iter().any(|group| is_hybrid(&group));
+    for prefers in [false, true] {
+        let server = server_tls(&pki, &["a.test"]);
+        let client = ClientTls::new(roots(&pki)).prefer_post_quantum(prefers);
+        let info = agreed(server, client).unwrap();
+        let expected = match prefers && hybrid {
+            true => "X25519MLKEM768",
+            false => "X25519",
+        };
+        assert_eq!(info.group, Some(expected));
+    }
 }

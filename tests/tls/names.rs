@@ -1,6 +1,6 @@
 //! Names: what is dialled, what is sent as SNI, what is said as `Host`, what is verified.
 
-use wsloop::tls::{CertificateProblem, ClientTls, Identity, Sni, TlsFailure};
+use wsloop::tls::{Alert, CertificateProblem, ClientTls, HelloError, Identity, Sni, TlsFailure};
 use wsloop::{ArgumentProblem as Problem, ClientConnectInfo, ConnectFailure, ListenConfig};
 use wsloop::{PlaintextPolicy, VhostConfig, VhostId};
 
@@ -463,6 +463,8 @@ fn a_wss_url_on_a_vhost_without_client_tls_says_what_to_do() {
 #[test]
 fn tl_06_a_server_copes_with_odd_server_names() {
     let pki = Pki::new("ca");
+    let long = format!("{}test", "label.".repeat(49));
+    assert!(long.len() > 255);
     for (name, served) in [
         ("a.test", true),
         ("A.TEST", true),
@@ -474,6 +476,7 @@ fn tl_06_a_server_copes_with_odd_server_names() {
         ("a b", false),
         ("a.test\0", false),
         (".", false),
+        (long.as_str(), false),
     ] {
         let mut lab = Lab::new();
         lab.server("a.test", server_tls(&pki, &["a.test"]));
@@ -491,6 +494,48 @@ fn tl_06_a_server_copes_with_odd_server_names() {
             "{name:?}: {answer:x?}"
         );
     }
+}
+
+#[test]
+fn tl_06_two_names_are_refused_whichever_comes_first() {
+    let pki = Pki::new("ca");
+    for (first, second) in [
+        ("a.test", "b.test"),
+        ("b.test", "a.test"),
+        ("a.test", "a.test"),
+    ] {
+        let mut lab = Lab::new();
+        lab.server("a.test", server_tls(&pki, &["a.test"]));
+        let peer = lab.stranger();
+        let config = crate::lab::rustls_client(&pki, None, &[&rustls::version::TLS13]);
+        let mut stranger = crate::lab::TlsStranger::new(peer, config, "a.test");
+        let hello = with_two_names(&stranger.flight(), first, second);
+        assert_eq!(sni_of(&hello), Err("several names"));
+        stranger.peer.write(&hello).unwrap();
+        lab.turn();
+        let answer = stranger.peer.read();
+        assert_eq!(
+            clear_alert(&answer),
+            Some(Alert::ILLEGAL_PARAMETER),
+            "{answer:x?}"
+        );
+        let refused = lab.journal.refused().unwrap();
+        assert_eq!(refused.tls, Some(TlsFailure::Hello(HelloError::ServerName)));
+    }
+}
+
+/// The ClientHello, which has an SNI, with two names in its list.
+fn with_two_names(hello: &[u8], first: &str, second: &str) -> Vec<u8> {
+    let len = |name: &str| (name.len() as u16).to_be_bytes();
+    let mut names = first.as_bytes().to_vec();
+    names.push(0);
+    names.extend(len(second));
+    names.extend(second.as_bytes());
+    let mut out = with_sni(hello, &names);
+    let at = out.windows(names.len()).position(|window| window == names);
+    let at = at.unwrap();
+    out[at - 2..at].copy_from_slice(&len(first));
+    out
 }
 
 /// The ClientHello, which has an SNI, with another name in it.

@@ -1,15 +1,23 @@
 //! New identities and new rules on vhosts that are at work.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::version::TLS12;
+use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite};
 use wsloop::tls::{
-    Alert, CertificateProblem, ClientAuth, ClientTls, ClientTrust, Identity, Resumption, Roots,
-    ServerTls, TlsFailure,
+    Alert, CertificateProblem, ClientAuth, ClientTls, ClientTrust, Identity, Refused, Resumption,
+    Roots, ServerTls, TlsFailure, TlsStep,
 };
 use wsloop::{ClientConnectInfo, ProtocolHandle, RetryPolicy, Side, VhostError, VhostId, WsiId};
 
-use crate::lab::{Event, Lab, Open, Probe, any_identity, identity, roots, rustls_client, url};
+use crate::lab::{
+    Event, Lab, Open, Probe, TlsStranger, any_identity, has_step, identity, provider, roots,
+    rustls_client, rustls_identity, url,
+};
 use crate::testpki::{Leaf, Pki, TempDir, date};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -139,7 +147,7 @@ fn a_handshake_that_has_begun_goes_on_with_what_it_began_with() {
     let mut site = Site::new(|tls, _| tls);
     let peer = site.lab.stranger();
     let config = rustls_client(&site.pki, None, &[&rustls::version::TLS13]);
-    let mut stranger = crate::lab::TlsStranger::new(peer, config, "a.test");
+    let mut stranger = TlsStranger::new(peer, config, "a.test");
     let hello = stranger.flight();
     stranger.peer.write(&hello).unwrap();
     site.lab.turn();
@@ -207,6 +215,105 @@ fn tl_15_after_the_authority_is_replaced_a_ticket_from_before_gets_nobody_in() {
         assert_eq!(refused.tls, Some(problem));
         assert_eq!(site.lab.journal.opens("a.test"), 0);
     }
+}
+
+/// A stranger whose suite is this one; clones resume one another's sessions.
+fn with_suite(pki: &Pki, suite: SupportedCipherSuite) -> ClientConfig {
+    let mut provider = CryptoProvider::clone(&provider());
+    provider.cipher_suites = vec![suite];
+    let mut store = RootCertStore::empty();
+    store
+        .add(CertificateDer::from(pki.ca_der().to_vec()))
+        .unwrap();
+    let (chain, key) = rustls_identity(&named(pki, "device"));
+    ClientConfig::builder_with_provider(provider.into())
+        .with_protocol_versions(&[suite.version()])
+        .unwrap()
+        .with_root_certificates(store)
+        .with_client_auth_cert(chain, key)
+        .unwrap()
+}
+
+/// A client that may not resume hears why, as it would in a full handshake.
+#[test]
+fn a_ticket_of_somebody_who_is_not_admitted_any_more_gets_the_alert_that_says_so() {
+    let suites = provider().cipher_suites.clone();
+    assert!(suites.len() > 6, "of both versions");
+    for suite in suites {
+        let pki = Pki::new("ca");
+        let banned = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&banned);
+        let trust = ClientTrust::new(roots(&pki)).after_verification(move |_| {
+            match seen.load(Ordering::Relaxed) {
+                true => Err(Refused::new("banned since")),
+                false => Ok(()),
+            }
+        });
+        // Some suites of TLS 1.2 are for another kind of key.
+        let leaf = pki.leaf(&["a.test"]).issue();
+        let tls = ServerTls::new(identity(&leaf)).client_auth(ClientAuth::Required(trust));
+        let mut lab = Lab::new();
+        lab.server("a.test", tls);
+        let config = with_suite(&pki, suite);
+        let name = suite.suite().as_str().unwrap();
+        if name.contains("_RSA_") {
+            continue;
+        }
+        let mut met = Vec::new();
+        for round in 0..3 {
+            banned.store(round == 2, Ordering::Relaxed);
+            let peer = lab.stranger();
+            let mut stranger = TlsStranger::new(peer, config.clone(), "a.test");
+            let outcome = stranger.exchange(&mut lab);
+            let report = lab.journal.report(Side::Server).unwrap();
+            let kind = report.info.unwrap().handshake;
+            met.push((outcome, kind.to_string(), report.failure));
+            if round == 2 {
+                let alert = TlsStep::AlertSent(Alert::ACCESS_DENIED);
+                assert!(has_step(&report.trace, |step| *step == alert), "{name}");
+                assert!(stranger.peer.ended(), "and that is all");
+            }
+            stranger.peer.close();
+            lab.turn();
+        }
+        let problem = TlsFailure::Certificate(CertificateProblem::RefusedByApplication);
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::AccessDenied);
+        let expected = [
+            (Ok(()), "full handshake".to_owned(), None),
+            (Ok(()), "resumed".into(), None),
+            (Err(alert), "resumed".into(), Some(problem.clone())),
+        ];
+        assert_eq!(met, expected, "{name}");
+        let told = lab.journal.pick(|event| match event {
+            Event::Refused(refused) => refused.tls.clone(),
+            _ => None,
+        });
+        assert_eq!(told, [problem], "{name}");
+    }
+}
+
+#[test]
+fn our_own_client_hears_why_its_session_is_not_resumed() {
+    let banned = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&banned);
+    let mut site = Site::new(|tls, pki| {
+        let trust = ClientTrust::new(roots(pki)).after_verification(move |_| {
+            match seen.load(Ordering::Relaxed) {
+                true => Err(Refused::new("banned since")),
+                false => Ok(()),
+            }
+        });
+        tls.client_auth(ClientAuth::Required(trust))
+    });
+    site.open();
+    let (second, _) = site.open();
+    assert_eq!(how(&second), "resumed");
+    banned.store(true, Ordering::Relaxed);
+    site.dial();
+    let failed = site.lab.journal.connect_error().unwrap();
+    let alert = TlsFailure::PeerAlert(Alert::ACCESS_DENIED);
+    assert_eq!(failed.tls, Some(alert), "{}", failed.text);
+    assert_eq!(site.lab.journal.opens("a.test"), 0);
 }
 
 #[test]
@@ -702,4 +809,150 @@ fn draining_leaves_new_and_plain_connections_alone() {
     assert!(lab.journal.closed("a.test").is_some());
     assert!(lab.journal.closed("a.test").is_none());
     assert_eq!(lab.context.connections(), 4);
+}
+
+fn warnings(lab: &Lab) -> Vec<(VhostId, Side, String)> {
+    let told = lab.journal.pick(|event| match event {
+        Event::Warning(id, side, warning) => Some((*id, *side, warning.to_string())),
+        _ => None,
+    });
+    lab.journal.take();
+    told
+}
+
+#[test]
+fn a_name_that_the_certificate_does_not_cover_is_told_at_creation_and_at_every_exchange() {
+    let pki = Pki::new("ca");
+    let mut lab = Lab::new();
+    let cert = |names: &[&str]| identity(&pki.leaf(names).issue());
+    let (config, _) = lab.server_config(
+        "a.test",
+        ServerTls::new(cert(&["a.test"])),
+        wsloop::PlaintextPolicy::Reject,
+    );
+    let id = lab.add(config.name("b.test").name("*.c.test"));
+    assert!(warnings(&lab).is_empty(), "callbacks come in turns");
+    lab.turn();
+    let told = warnings(&lab);
+    assert_eq!(told.len(), 2, "{told:?}");
+    for (name, (vhost, side, text)) in ["b.test", "*.c.test"].iter().zip(told) {
+        assert_eq!((vhost, side), (id, Side::Server));
+        assert!(text.contains(name), "{text}");
+    }
+    lab.turn();
+    assert!(warnings(&lab).is_empty(), "told once");
+    lab.context
+        .set_server_identity(id, cert(&["b.test", "*.c.test"]))
+        .unwrap();
+    lab.turn();
+    let told = warnings(&lab);
+    assert!(
+        told.len() == 1 && told[0].2.contains("\"a.test\""),
+        "{told:?}"
+    );
+    let all = ServerTls::new(cert(&["a.test", "b.test", "*.c.test"]));
+    lab.context.set_server_tls(id, all).unwrap();
+    lab.turn();
+    assert!(warnings(&lab).is_empty());
+}
+
+#[test]
+fn a_watched_pair_that_does_not_cover_the_name_is_used_and_told() {
+    let dir = TempDir::new("warnings");
+    let pki = Pki::new("ca");
+    let write = |names: &[&str]| {
+        let leaf = pki.leaf(names).issue();
+        let key = dir.write("key.pem", &leaf.key_pem());
+        (dir.write("chain.pem", &leaf.chain_pem()), key)
+    };
+    let (chain, key) = write(&["a.test"]);
+    let tls = ServerTls::new(Identity::from_pem_files(chain, key).unwrap());
+    let mut site = Site::with(Pki::new("ca"), tls);
+    site.lab
+        .context
+        .watch_identity(site.server, SECOND)
+        .unwrap();
+    site.lab.turn();
+    assert!(warnings(&site.lab).is_empty());
+    write(&["b.test"]);
+    site.lab.pass(SECOND * 5);
+    let told = warnings(&site.lab);
+    assert!(
+        told.len() == 1 && told[0].2.contains("\"a.test\""),
+        "{told:?}"
+    );
+}
+
+/// Nobody has to ask for it.
+#[test]
+fn an_end_within_a_month_is_told_by_default_and_can_be_turned_off() {
+    for silent in [false, true] {
+        let mut site = Site::new(|tls, _| tls);
+        let old = site
+            .pki
+            .leaf(&["a.test"])
+            .valid(date(2000, 1, 1), date(2010, 1, 1));
+        let old = any_identity(&old.issue());
+        if silent {
+            site.lab
+                .context
+                .warn_before_expiry(site.server, &[])
+                .unwrap();
+        }
+        site.lab.turn();
+        assert!(expiring(&site.lab).is_empty());
+        site.lab
+            .context
+            .set_server_identity(site.server, old)
+            .unwrap();
+        site.lab.pass(SECOND * 3);
+        let told = expiring(&site.lab);
+        let expected = [(site.server, Side::Server, Duration::ZERO)];
+        assert_eq!(told, if silent { &[][..] } else { &expected });
+    }
+}
+
+/// The application's word is the last: a drain that is under way does not bring the connection
+/// back.
+#[test]
+fn who_closes_during_a_drain_is_not_brought_back() {
+    type Say = fn(&mut Lab, ProtocolHandle<Probe>, WsiId);
+    let ways: [(Say, bool); 3] = [
+        (|_, _, _| {}, true),
+        (
+            |lab, handle, id| {
+                let close = wsloop::Close::normal();
+                let _ = lab
+                    .context
+                    .with_protocol(handle, |_, cx| cx.close(id, close));
+            },
+            false,
+        ),
+        (
+            |lab, handle, id| {
+                let _ = lab.context.with_protocol(handle, |_, cx| cx.abort(id));
+            },
+            false,
+        ),
+    ];
+    for (say, comes_back) in ways {
+        let mut site = Site::new(|tls, _| tls);
+        let id = site.lab.connect(site.client, retrying());
+        site.lab.journal.take();
+        let next = identity(&named(&site.pki, "client 2"));
+        site.lab
+            .context
+            .set_client_identity(site.client, next)
+            .unwrap();
+        assert_eq!(site.lab.context.drain_old_identity(site.client), 1);
+        say(&mut site.lab, site.client_handle, id);
+        site.lab.turn();
+        assert!(site.lab.journal.closed("client").is_some());
+        site.lab.pass(SECOND * 5);
+        assert_eq!(site.lab.journal.open("client").is_some(), comes_back);
+        assert_eq!(
+            site.lab.context.connections(),
+            if comes_back { 2 } else { 0 }
+        );
+    }
 }

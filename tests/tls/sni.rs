@@ -304,3 +304,42 @@ fn tl_12_no_application_protocol_in_common_is_a_reason_of_its_own() {
         }
     }
 }
+
+/// TLS 1.2 has the choice in the clear, so that it can be changed on the way.
+#[test]
+fn tl_12_a_protocol_that_was_not_offered_is_refused() {
+    use rustls::version::TLS12;
+    for offered in [
+        vec![b"http/1.1".to_vec()],
+        vec![b"http/1.1".to_vec(), b"h2".to_vec()],
+    ] {
+        let pki = Pki::new("ca");
+        let mut lab = Lab::new();
+        lab.net.name("a.test", [addr().ip()]);
+        let listener = lab.net.listen(addr()).unwrap();
+        let client = lab.client("client", ClientTls::new(roots(&pki)).alpn(offered));
+        lab.dial(client, &url("a.test"));
+        let mut config = crate::lab::rustls_server(&pki.leaf(&["a.test"]).issue(), &[&TLS12]);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let mut stranger = TlsStranger::server(listener.accept().unwrap(), config);
+        stranger.take().unwrap();
+        let mut flight = stranger.flight();
+        let chosen = b"http/1.1";
+        let at = flight
+            .windows(chosen.len())
+            .position(|window| window == chosen);
+        let at = at.unwrap();
+        flight[at..at + chosen.len()].copy_from_slice(b"http/1.0");
+        stranger.peer.write(&flight).unwrap();
+        lab.turn();
+        let failed = lab.journal.connect_error().unwrap();
+        let alert = Some(Alert::ILLEGAL_PARAMETER);
+        assert!(
+            matches!(&failed.tls, Some(TlsFailure::PeerMisbehaved { alert: sent, .. }) if *sent == alert),
+            "{}",
+            failed.text
+        );
+        assert_eq!(clear_alert(&stranger.peer.read()), alert);
+        assert_eq!(lab.context.connections(), 0);
+    }
+}

@@ -1,15 +1,23 @@
 //! What a client makes of a server's certificate, and what an application may make of that.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::version::{TLS12, TLS13};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 use wsloop::tls::{
-    Alert, CertificateProblem, ClientTls, Refused, RevocationLists, Roots, ServerTls, TlsFailure,
-    TlsStep, Verdict,
+    Alert, CertificateProblem, ClientAuth, ClientTls, ClientTrust, Refused, RevocationLists, Roots,
+    ServerTls, TlsFailure, TlsStep, Verdict,
 };
 use wsloop::{ConnectStage, Side};
 
-use crate::lab::{Failed, Lab, any_identity, has_step, roots, rustls_server, url};
+use crate::lab::{
+    Failed, Lab, any_identity, has_step, identity, provider, roots, rustls_client, rustls_identity,
+    rustls_server, server_tls, url,
+};
 use crate::testpki::{EC_AUTHORITY_CERTIFICATE, EC_SEC1_KEY, Leaf, Pki, date};
 
 /// A client of these settings meets a server that shows this.
@@ -274,4 +282,104 @@ fn a_self_signed_certificate_of_openssl_is_told_from_an_unknown_one() {
     let problem = CertificateProblem::CaUsedAsEndEntity;
     assert_eq!(failed.tls, Some(TlsFailure::Certificate(problem)));
     assert!(failed.text.contains("CA:FALSE"), "{}", failed.text);
+}
+
+/// A verifier of the application's, which takes whoever comes.
+#[derive(Debug)]
+struct Anybody;
+
+impl ClientCertVerifier for Anybody {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[test]
+fn what_a_configuration_of_rustls_has_accepted_is_not_called_verified() {
+    for version in [&TLS12, &TLS13] {
+        let pki = Pki::new("ca");
+        let leaf = pki.leaf(&["a.test"]).issue();
+        let stranger = Pki::new("anybody's ca").leaf(&["who.test"]).issue();
+        let (chain, key) = rustls_identity(&leaf);
+        let server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_client_cert_verifier(Arc::new(Anybody))
+            .with_single_cert(chain, key)
+            .unwrap();
+        let mut lab = Lab::new();
+        lab.server("a.test", ServerTls::from_rustls(server.into()));
+        let tls = rustls_client(&pki, Some(&stranger), &[version]);
+        let client = lab.client("client", ClientTls::from_rustls(tls.into()));
+        // The second one is resumed.
+        for _ in 0..2 {
+            lab.dial(client, &url("a.test"));
+            for who in ["a.test", "client"] {
+                let peer = lab.journal.open(who).unwrap().peer.unwrap();
+                assert!(!peer.is_verified(), "{who} sees {peer:?}");
+            }
+            for side in [Side::Server, Side::Client] {
+                let trace = lab.journal.report(side).unwrap().trace;
+                assert!(!has_step(&trace, |step| *step == TlsStep::Verified));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_our_own_rules_have_accepted_is_verified_in_resumed_sessions_too() {
+    let pki = Pki::new("ca");
+    let trust = ClientTrust::new(roots(&pki));
+    let tls = server_tls(&pki, &["a.test"]).client_auth(ClientAuth::Required(trust));
+    let mut lab = Lab::new();
+    lab.server("a.test", tls);
+    let leaf = pki.leaf(&["who.test"]).issue();
+    let tls = ClientTls::new(roots(&pki)).identity(identity(&leaf));
+    let client = lab.client("client", tls);
+    for how in ["full handshake", "resumed"] {
+        lab.dial(client, &url("a.test"));
+        for who in ["a.test", "client"] {
+            let open = lab.journal.open(who).unwrap();
+            assert_eq!(open.info.unwrap().handshake.to_string(), how);
+            assert!(open.peer.unwrap().is_verified(), "{who} {how}");
+        }
+        for side in [Side::Server, Side::Client] {
+            let trace = lab.journal.report(side).unwrap().trace;
+            let verified = has_step(&trace, |step| *step == TlsStep::Verified);
+            assert_eq!(verified, how == "full handshake", "{side:?} {trace}");
+        }
+    }
 }

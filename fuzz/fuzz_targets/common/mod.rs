@@ -1,7 +1,7 @@
 //! The segmentation oracle: any split of the same bytes gives the same items and the same error.
 
 use wsloop::ws::{
-    BufferPool, Delivery, Item, MAX_HEADER_LEN, MessageKind, ProtocolError, Recv, RecvLimits, Side,
+    Delivery, Item, MAX_HEADER_LEN, MessageKind, ProtocolError, Recv, RecvLimits, RecvPool, Side,
 };
 
 /// Receives `stream` whole, byte by byte, and cut as its own bytes say, as messages and as
@@ -80,7 +80,7 @@ struct Peer<'l> {
     delivery: Delivery,
     limits: &'l RecvLimits,
     recv: Recv,
-    pool: BufferPool,
+    pool: RecvPool,
     spill: Vec<u8>,
     arrived: usize,
     chunks: Option<(MessageKind, Vec<u8>)>,
@@ -95,7 +95,7 @@ impl<'l> Peer<'l> {
             delivery,
             limits,
             recv: Recv::default(),
-            pool: BufferPool::default(),
+            pool: RecvPool::default(),
             spill: Vec::new(),
             arrived: 0,
             chunks: None,

@@ -461,6 +461,8 @@ fn other_protocols_are_recognised_by_their_first_bytes() {
         (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n", Guess::ProxyProtocol),
         (b"\r\n\r\n\0\r\nQUIT\n\x21", Guess::ProxyProtocol),
         (b"(hello)", Guess::Unknown),
+        (b"\0\xff\x13\x37", Guess::Unknown),
+        (b"\0\0\x12\x04\0\0\0\0\0", Guess::Unknown),
         (b" GET / HTTP/1.1\r\n", Guess::Unknown),
     ] {
         let found = HeadScanner::request().scan(bytes, &limits());
@@ -480,6 +482,8 @@ fn other_protocols_are_recognised_by_their_first_bytes() {
             HeadError::NotHttp(Guess::Unknown),
         ),
         (b"\0\0\x12\x04\0\0\0\0\0", HeadError::NotHttp(Guess::Http2)),
+        (b"\0\x01\x02\x03\x04", HeadError::NotHttp(Guess::Unknown)),
+        (b"\0\0\x12\x05\0\0", HeadError::NotHttp(Guess::Unknown)),
         (b"HTTP/2 200\r\n\r\n", HeadError::UnsupportedVersion),
     ] {
         assert_eq!(HeadScanner::response().scan(bytes, &limits()), Err(error));

@@ -614,7 +614,7 @@ fn tl_03_whoever_speaks_no_tls_is_guessed_at() {
     let table: [(&[u8], Guess, &[u8]); 8] = [
         (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Guess::PlainHttp, b""),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Guess::Http2, b""),
-        (b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", Guess::Text, b""),
+        (b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", Guess::Ssh, b""),
         (
             b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10",
             Guess::SslV2,
@@ -754,7 +754,7 @@ fn replayable_data_waits_for_the_end_of_the_handshake() {
             let early = client.early_data();
             assert_eq!(early.is_some(), round == 1);
             if let Some(mut early) = early {
-                std::io::Write::write_all(&mut early, b"early, ").unwrap();
+                io::Write::write_all(&mut early, b"early, ").unwrap();
             }
         }
         client.send(b"late");
@@ -891,7 +891,8 @@ fn tl_23_traces_of_full_and_resumed_handshakes() {
             let group = group.map_or_else(String::new, |group| format!(", {group}"));
             let kind = if resumed { "resumed" } else { "full handshake" };
             let done = format!("established: {name}, {suite}, {kind}{group}, ALPN http/1.1");
-            let certificates = ["certificate received: 1", "certificate verified"];
+            // The verifiers are rustls' own: what they have verified is not known.
+            let certificates = ["certificate received: 1"];
             let asked = match (resumed, name) {
                 (true, _) => vec![],
                 (false, _) => [&["certificate requested"][..], &certificates].concat(),
@@ -930,10 +931,10 @@ fn tl_23_traces_of_failed_handshakes() {
     ];
     assert_eq!(lines(&mut server), expected);
     let trace = lines(&mut client);
-    assert!(trace[3].starts_with("established: TLS 1.3"), "{trace:?}");
-    assert_eq!(trace[4], "alert received: unknown_ca (48)");
-    assert!(trace[5].starts_with("failed: the peer refused with unknown_ca (48)"));
-    assert_eq!(trace.len(), 6);
+    assert!(trace[2].starts_with("established: TLS 1.3"), "{trace:?}");
+    assert_eq!(trace[3], "alert received: unknown_ca (48)");
+    assert!(trace[4].starts_with("failed: the peer refused with unknown_ca (48)"));
+    assert_eq!(trace.len(), 5);
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::http::{
     HeaderError, HeaderList, HeaderProblem, check_header, excerpt, is_token, write_field,
     write_headers,
 };
+#[cfg(feature = "deflate")]
+use crate::ws::deflate::{DeflateConfig, DeflateParams, ExtensionError, check_answer};
 
 /// What a client says when it asks for an upgrade.
 #[derive(Clone, Debug)]
@@ -23,6 +25,7 @@ pub struct ClientRequest<'a> {
     pub(crate) target: &'a str,
     pub(crate) origin: Option<&'a str>,
     pub(crate) subprotocols: &'a [String],
+    pub(crate) extensions: Option<&'a str>,
     pub(crate) headers: Option<&'a HeaderList>,
 }
 
@@ -45,6 +48,7 @@ impl<'a> ClientRequest<'a> {
             target,
             origin: None,
             subprotocols: &[],
+            extensions: None,
             headers: None,
         })
     }
@@ -72,6 +76,17 @@ impl<'a> ClientRequest<'a> {
             });
         }
         self.subprotocols = names;
+        Ok(self)
+    }
+
+    /// Offers permessage-deflate; [`check_response_with`] judges the answer.
+    ///
+    /// # Errors
+    /// [`HeaderError`] when it is not a value that [`offer`](crate::ws::deflate::offer) makes.
+    #[cfg(feature = "deflate")]
+    pub fn extensions(mut self, offer: &'a str) -> Result<Self, HeaderError> {
+        check_header("Sec-WebSocket-Extensions", offer.as_bytes())?;
+        self.extensions = Some(offer);
         Ok(self)
     }
 
@@ -104,6 +119,9 @@ impl<'a> ClientRequest<'a> {
                 "Sec-WebSocket-Protocol",
                 self.subprotocols.join(", ").as_bytes(),
             );
+        }
+        if let Some(extensions) = self.extensions {
+            write_field(out, "Sec-WebSocket-Extensions", extensions.as_bytes());
         }
         let own = self.headers.into_iter().flat_map(HeaderList::iter);
         write_headers(
@@ -189,6 +207,61 @@ pub fn check_response<'a>(
     key: &[u8; 24],
     offered: &[String],
 ) -> Result<Option<&'a str>, ResponseError> {
+    check_upgrade(head, key)?;
+    if let Some(extension) = head.fields().elements(EXTENSIONS).next() {
+        return Err(ResponseError::Extension {
+            extension: excerpt(extension),
+        });
+    }
+    chosen_subprotocol(head, offered)
+}
+
+/// What a server's response agrees to.
+#[cfg(feature = "deflate")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Welcome<'a> {
+    /// The subprotocol that it chose.
+    pub subprotocol: Option<&'a str>,
+    /// What permessage-deflate comes to, if it accepted that.
+    pub deflate: Option<DeflateParams>,
+}
+
+/// As [`check_response`], for a request that offered permessage-deflate with that configuration.
+///
+/// # Errors
+/// As [`check_response`], and [`ResponseError::Deflate`] for an answer to something else.
+#[cfg(feature = "deflate")]
+pub fn check_response_with<'a>(
+    head: &ResponseHead<'a>,
+    key: &[u8; 24],
+    offered: &[String],
+    deflate: Option<&DeflateConfig>,
+) -> Result<Welcome<'a>, ResponseError> {
+    let Some(config) = deflate else {
+        let subprotocol = check_response(head, key, offered)?;
+        return Ok(Welcome {
+            subprotocol,
+            deflate: None,
+        });
+    };
+    check_upgrade(head, key)?;
+    let deflate = match check_answer(head.fields().all(EXTENSIONS), config) {
+        Ok(deflate) => deflate,
+        Err(ExtensionError::NotOffered(extension)) => {
+            return Err(ResponseError::Extension { extension });
+        }
+        Err(error) => return Err(ResponseError::Deflate(error)),
+    };
+    let subprotocol = chosen_subprotocol(head, offered)?;
+    Ok(Welcome {
+        subprotocol,
+        deflate,
+    })
+}
+
+/// What does not depend on what was offered.
+fn check_upgrade(head: &ResponseHead<'_>, key: &[u8; 24]) -> Result<(), ResponseError> {
     if head.status() != 101 {
         return Err(ResponseError::Refused {
             status: head.status(),
@@ -210,12 +283,7 @@ pub fn check_response<'a>(
         Only::One(value) if value == accept_key(key) => {}
         Only::One(_) => return Err(ResponseError::WrongAccept),
     }
-    if let Some(extension) = head.fields().elements("sec-websocket-extensions").next() {
-        return Err(ResponseError::Extension {
-            extension: excerpt(extension),
-        });
-    }
-    chosen_subprotocol(head, offered)
+    Ok(())
 }
 
 /// Why a response does not open a WebSocket connection.
@@ -225,6 +293,10 @@ pub enum ResponseError {
     /// `Connection` does not list `upgrade`.
     #[error("the 101 response has no \"Connection: Upgrade\"")]
     Connection,
+    /// An answer to the offer of permessage-deflate that is none.
+    #[cfg(feature = "deflate")]
+    #[error("the server's answer about compression is wrong: {0}")]
+    Deflate(#[from] ExtensionError),
     /// An extension that was not offered.
     #[error("the server turned on the extension \"{extension}\", which was not offered")]
     Extension {
@@ -448,5 +520,6 @@ fn chosen_subprotocol<'a>(
     }
 }
 
+const EXTENSIONS: &str = "sec-websocket-extensions";
 /// Interim responses that a client skips before it gives up.
 const MAX_INTERIM: usize = 16;

@@ -11,6 +11,9 @@ const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const SIDES: [Side; 2] = [Side::Client, Side::Server];
 const DELIVERIES: [Delivery; 2] = [Delivery::Chunks, Delivery::Messages];
 
+#[cfg(feature = "deflate")]
+mod deflate;
+
 // ---- helpers ----
 
 /// An item without borrows. The chunks of a message are joined.
@@ -38,7 +41,7 @@ struct Peer {
     delivery: Delivery,
     limits: RecvLimits,
     recv: Recv,
-    pool: BufferPool,
+    pool: RecvPool,
     spill: Vec<u8>,
     chunks: Option<(MessageKind, Vec<u8>)>,
     got: Vec<Got>,
@@ -56,7 +59,7 @@ impl Peer {
             delivery,
             limits,
             recv: Recv::default(),
-            pool: BufferPool::default(),
+            pool: RecvPool::default(),
             spill: Vec::new(),
             chunks: None,
             got: Vec::new(),
@@ -447,7 +450,11 @@ fn fr_06_a_message_of_known_length_gets_no_more_room_than_it_needs() {
     peer.receive(&bytes[..60_000]);
     assert!(peer.recv.memory() <= 100_000 + size_of::<More>());
     peer.receive(&bytes[60_000..]);
-    assert_eq!(peer.pool.memory(), 100_000, "the buffer went to the pool");
+    assert_eq!(
+        peer.pool.buffers.memory(),
+        100_000,
+        "the buffer went to the pool"
+    );
     assert_eq!(peer.outcome(), (vec![binary(&[1; 100_000])], None));
 }
 
@@ -595,11 +602,8 @@ fn fr_12_an_empty_message_is_one_empty_chunk() {
         &[(0x01, b""), (0x80, b"")],
     ] {
         let mut input = frames(Side::Server, list);
-        let (mut recv, mut pool, limits) = (
-            Recv::default(),
-            BufferPool::default(),
-            RecvLimits::default(),
-        );
+        let (mut recv, mut pool, limits) =
+            (Recv::default(), RecvPool::default(), RecvLimits::default());
         let mut feed = recv.feed(
             Side::Server,
             Delivery::Chunks,
@@ -627,11 +631,8 @@ fn fr_13_unaligned_buffers_give_the_same_message() {
             let mut buffer = vec![0x55; offset];
             buffer.extend_from_slice(&bytes);
             buffer.extend_from_slice(&[0x81]);
-            let (mut recv, mut pool, limits) = (
-                Recv::default(),
-                BufferPool::default(),
-                RecvLimits::default(),
-            );
+            let (mut recv, mut pool, limits) =
+                (Recv::default(), RecvPool::default(), RecvLimits::default());
             let input = &mut buffer[offset..];
             let mut feed = recv.feed(Side::Server, Delivery::Messages, &limits, &mut pool, input);
             assert_eq!(
@@ -852,7 +853,7 @@ fn a_close_inside_a_message_gives_its_memory_back() {
 
 #[test]
 fn the_state_of_a_connection_stays_small() {
-    assert!(size_of::<Recv>() <= 48, "{}", size_of::<Recv>());
+    assert!(size_of::<Recv>() <= 56, "{}", size_of::<Recv>());
 }
 
 #[test]
@@ -862,11 +863,8 @@ fn a_message_whole_in_the_input_is_a_slice_of_it() {
             for delivery in DELIVERIES {
                 let mut input = frame(side, 0x81, &vec![b'a'; len]);
                 let within = input.as_ptr_range();
-                let (mut recv, mut pool, limits) = (
-                    Recv::default(),
-                    BufferPool::default(),
-                    RecvLimits::default(),
-                );
+                let (mut recv, mut pool, limits) =
+                    (Recv::default(), RecvPool::default(), RecvLimits::default());
                 let mut feed = recv.feed(side, delivery, &limits, &mut pool, &mut input);
                 let data = match feed.next().unwrap().unwrap() {
                     Item::Message(message) => message.as_bytes(),
@@ -876,7 +874,7 @@ fn a_message_whole_in_the_input_is_a_slice_of_it() {
                 assert!(within.start <= data.as_ptr() && data.as_ptr() <= within.end);
                 assert_eq!(data.len(), len);
                 drop(feed);
-                assert_eq!((recv.memory(), pool.memory()), (0, 0));
+                assert_eq!((recv.memory(), pool.buffers.memory()), (0, 0));
             }
         }
     }
@@ -884,11 +882,8 @@ fn a_message_whole_in_the_input_is_a_slice_of_it() {
 
 #[test]
 fn an_assembled_message_goes_back_to_the_pool_when_the_feed_ends() {
-    let (mut recv, mut pool, limits) = (
-        Recv::default(),
-        BufferPool::default(),
-        RecvLimits::default(),
-    );
+    let (mut recv, mut pool, limits) =
+        (Recv::default(), RecvPool::default(), RecvLimits::default());
     let mut input = frames(Side::Client, &[(0x01, b"a"), (0x80, b"b"), (0x82, b"next")]);
     let mut feed = recv.feed(
         Side::Client,
@@ -901,7 +896,7 @@ fn an_assembled_message_goes_back_to_the_pool_when_the_feed_ends() {
     let used = feed.finish();
     assert_eq!(used, 6, "the feed was ended before the next message");
     assert!(recv.memory() <= size_of::<More>());
-    let lent = pool.memory();
+    let lent = pool.buffers.memory();
     assert!(lent > 0);
     let mut feed = recv.feed(
         Side::Client,
@@ -916,7 +911,7 @@ fn an_assembled_message_goes_back_to_the_pool_when_the_feed_ends() {
     );
     assert_eq!(feed.next(), Ok(None));
     drop(feed);
-    assert_eq!(pool.memory(), lent);
+    assert_eq!(pool.buffers.memory(), lent);
 }
 
 #[test]
@@ -932,11 +927,8 @@ fn chunks_keep_nothing() {
 
 #[test]
 fn a_chunk_tells_what_its_frame_still_owes() {
-    let (mut recv, mut pool, limits) = (
-        Recv::default(),
-        BufferPool::default(),
-        RecvLimits::default(),
-    );
+    let (mut recv, mut pool, limits) =
+        (Recv::default(), RecvPool::default(), RecvLimits::default());
     let mut input = header(Side::Client, 0x02, 10);
     input.extend_from_slice(b"abc");
     let mut feed = recv.feed(
@@ -1058,11 +1050,8 @@ fn discarding_may_begin_while_an_item_was_just_given() {
     ] {
         let mut input = frames(Side::Client, list);
         input.extend(frames(Side::Client, &[(0x82, b"dropped"), (0x89, b"p")]));
-        let (mut recv, mut pool, limits) = (
-            Recv::default(),
-            BufferPool::default(),
-            RecvLimits::default(),
-        );
+        let (mut recv, mut pool, limits) =
+            (Recv::default(), RecvPool::default(), RecvLimits::default());
         let mut feed = recv.feed(
             Side::Client,
             Delivery::Messages,

@@ -1,0 +1,40 @@
+//! The 33 cases of `h1spec`.
+
+use super::Want::{Refused, Served, Waits};
+use super::{Case, case};
+
+pub(super) const CASES: &[Case] = &[
+    case("fragment 1", b"G", Waits, "9112 8"),
+    case("fragment 2", b"GET ", Waits, "9112 8"),
+    case("fragment 3", b"GET /hello", Waits, "9112 8"),
+    case("fragment 4", b"GET /hello ", Waits, "9112 8"),
+    case("fragment 5", b"GET /hello HTTP", Waits, "9112 8"),
+    case("fragment 6", b"GET /hello HTTP/1.1", Waits, "9112 8"),
+    case("fragment 7", b"GET /hello HTTP/1.1\r", Waits, "9112 8"),
+    case("fragment 8", b"GET /hello HTTP/1.1\r\n", Waits, "9112 8"),
+    case("fragment 9", b"GET /hello HTTP/1.1\r\nHos", Waits, "9112 8"),
+    case("fragment 10", b"GET /hello HTTP/1.1\r\nHost:", Waits, "9112 8"),
+    case("fragment 11", b"GET /hello HTTP/1.1\r\nHost: ", Waits, "9112 8"),
+    case("fragment 12", b"GET /hello HTTP/1.1\r\nHost: localhost", Waits, "9112 8"),
+    case("fragment 13", b"GET /hello HTTP/1.1\r\nHost: localhost\r", Waits, "9112 8"),
+    case("fragment 14", b"GET /hello HTTP/1.1\r\nHost: localhost\r\n", Waits, "9112 8"),
+    case("fragment 15", b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r", Waits, "9112 8"),
+    case("no version", b"GET / \r\n\r\n", Refused(400), "9112 3"),
+    case("Expect", b"GET / HTTP/1.1\r\nHost: example.com\r\nExpect: 100-continue\r\n\r\n", Served(200, "GET /\n"), "9110 10.1.1: no body, no 100"),
+    case("GET", b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n", Served(200, "GET /\n"), "9112 3"),
+    case("GET with edge cases", b"GET / HTTP/1.1\r\nhoSt:\texample.com\r\nempty:\r\n\r\n", Served(200, "GET /\n"), "9110 5.1, 5.5"),
+    case("characters of a name", b"GET / HTTP/1.1\r\nHost: example.com\r\nX-Invalid[]: test\r\n\r\n", Refused(400), "9110 5.1"),
+    case("no Host", b"GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\n", Refused(400), "9112 3.2"),
+    case("two Hosts", b"GET / HTTP/1.1\r\nHost: example.com\r\nHost: example.org\r\n\r\n", Refused(400), "9112 3.2"),
+    case("long negative length", b"GET / HTTP/1.1\r\nHost: example.com\r\nContent-Length: -123456789123456789123456789\r\n\r\n", Refused(400), "9110 8.6"),
+    case("negative length", b"GET / HTTP/1.1\r\nHost: example.com\r\nContent-Length: -1234\r\n\r\n", Refused(400), "9110 8.6"),
+    case("length in letters", b"GET / HTTP/1.1\r\nHost: example.com\r\nContent-Length: abc\r\n\r\n", Refused(400), "9110 8.6"),
+    case("empty value", b"GET / HTTP/1.1\r\nHost: example.com\r\nX-Empty-Header: \r\n\r\n", Served(200, "GET /\n"), "9110 5.5"),
+    case("control character in a value", b"GET / HTTP/1.1\r\nHost: example.com\r\nX-Bad-Control-Char: test\x07\r\n\r\n", Refused(400), "9110 5.5"),
+    case("version", b"GET / HTTP/9.9\r\nHost: example.com\r\n\r\n", Refused(505), "9110 15.6.6"),
+    case("words before the method", b"Extra lineGET / HTTP/1.1\r\nHost: example.com\r\n\r\n", Refused(400), "9112 3"),
+    case("line end", b"GET / HTTP/1.1\r\nHost: example.com\r\n\rSome-Header: Test\r\n\r\n", Refused(400), "9112 2.2"),
+    case("POST", b"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n\r\nhello", Served(200, "hello"), "9112 6.2"),
+    case("chunked", b"POST / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\nc\r\nHellO world1\r\n0\r\n\r\n", Served(200, "HellO world1"), "9112 7.1"),
+    case("both lengths", b"POST / HTTP/1.1\r\nHost: example.com\r\ncontent-LengtH: 5\r\nTransFer-Encoding: chunked\r\n\r\nc\r\nHellO world1\r\n0\r\n\r\n", Refused(400), "9112 6.1"),
+];
