@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::error::VhostError;
 use crate::fetch::{BoundClient, ClientSlot, HttpClientHandle, HttpClientHandler};
+use crate::hook::HookChain;
 use crate::http::client::PoolConfig;
 use crate::http::head::HeadLimits;
 use crate::id::ProtocolHandle;
@@ -427,6 +428,7 @@ pub struct VhostConfig {
     pub(crate) default_protocol: Option<String>,
     pub(crate) pages: Vec<Page>,
     pub(crate) mounts: Vec<Mount>,
+    pub(crate) hooks: Option<HookChain>,
     pub(crate) http_clients: Vec<ClientSlot>,
     pub(crate) http_pool: PoolConfig,
     pub(crate) limits: Limits,
@@ -478,6 +480,7 @@ impl VhostConfig {
             default_protocol: None,
             pages: Vec::new(),
             mounts: Vec::new(),
+            hooks: None,
             http_clients: Vec::new(),
             http_pool: PoolConfig::new(),
             limits: Limits::default(),
@@ -590,6 +593,14 @@ impl VhostConfig {
     /// Serves plain HTTP below a prefix, beside WebSocket.
     pub fn mount(mut self, mount: Mount) -> Self {
         self.mounts.push(mount);
+        self
+    }
+
+    /// Who may connect: asked about every upgrade before
+    /// [`Protocol::filter_upgrade`], and about plain requests to mounts that are
+    /// [`hooked`](Mount::hooked). Default: no hooks.
+    pub fn hooks(mut self, chain: HookChain) -> Self {
+        self.hooks = Some(chain);
         self
     }
 

@@ -12,6 +12,7 @@ use crate::config::Settings;
 use crate::dial::ClientRole;
 use crate::error::{ABNORMAL, CloseCause, CloseKind, CloseSide, Deadline, NO_STATUS, SendError};
 use crate::fetch::HttpClientRole;
+use crate::hook::{Attributes, NO_ATTRIBUTES};
 use crate::id::{VhostId, WsiId};
 use crate::inner::{Out, TimerKind};
 use crate::net::transport::Io;
@@ -238,6 +239,8 @@ pub(crate) struct Rare {
     pub(crate) held_pong: Option<Vec<u8>>,
     pub(crate) rtt: Option<Duration>,
     pub(crate) subprotocol: Option<Box<str>>,
+    /// What a hook said about it.
+    pub(crate) attributes: Attributes,
     /// What a client needs to dial again.
     pub(crate) redial: Option<Box<crate::dial::Redial>>,
 }
@@ -290,6 +293,11 @@ impl SendHalf {
         self.rare.get_or_insert_default()
     }
 
+    pub(crate) fn attributes(&self) -> &Attributes {
+        let rare = self.rare.as_ref();
+        rare.map_or(&NO_ATTRIBUTES, |rare| &rare.attributes)
+    }
+
     /// Notes a timer of the connection, so that it can be cancelled with it.
     pub(crate) fn keep_timer(&mut self, timers: &Timers<TimerKind>, key: TimerKey) {
         let own = &mut self.rare().timers;
@@ -303,7 +311,8 @@ impl SendHalf {
 
     fn memory(&self) -> usize {
         let rare = self.rare.as_ref().map_or(0, |rare| {
-            size_of::<Rare>() + rare.timers.capacity() * size_of::<TimerKey>()
+            let timers = rare.timers.capacity() * size_of::<TimerKey>();
+            size_of::<Rare>() + timers + rare.attributes.len()
         });
         self.tx.memory() + rare + self.compression_memory()
     }

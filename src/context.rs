@@ -17,8 +17,11 @@ use crate::fetch::{
     BoundClient, ClientSlot, FetchError, FetchInfo, Fetches, HttpClientHandle, HttpClientHandler,
 };
 use crate::handler::{BoundHandler, HttpDispatch, HttpHandler};
+use crate::hook::{ChainSlot, Hook, HookDispatch, HookPlace};
 use crate::http::client::PoolMetrics;
-use crate::id::{FetchId, HandlerHandle, ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId};
+use crate::id::{
+    FetchId, HandlerHandle, HookHandle, ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId,
+};
 use crate::inner::{Command, Inner, Out, TimerKind, Vhost};
 use crate::net::System;
 use crate::net::clock::Clock;
@@ -90,6 +93,7 @@ pub(crate) struct Parts {
     pub(crate) listeners: Arena<ListenerSlot>,
     pub(crate) protocols: Slab<ProtocolSlot>,
     pub(crate) handlers: Slab<HandlerSlot>,
+    pub(crate) hooks: Slab<ChainSlot>,
     pub(crate) http_clients: Slab<ClientSlot>,
     pub(crate) observer: Box<dyn ContextObserver>,
     /// For messages that are being assembled.
@@ -196,6 +200,28 @@ impl Parts {
         Ok(env)
     }
 
+    /// Every hook of every vhost.
+    pub(crate) fn hook_places(&self) -> Vec<HookPlace> {
+        let mut places = Vec::new();
+        for (index, slot) in &self.hooks {
+            // As many chains as a u32 counts do not fit into memory.
+            let chain = u32::try_from(index).unwrap_or(u32::MAX);
+            places.extend((0..slot.hooks.len()).map(|at| HookPlace { chain, at }));
+        }
+        places
+    }
+
+    fn hook_mut(&mut self, key: u64) -> Option<(HookPlace, &mut dyn HookDispatch)> {
+        for (index, chain) in &mut self.hooks {
+            let mut hooks = chain.hooks.iter_mut().enumerate();
+            if let Some((at, hook)) = hooks.find(|(_, hook)| hook.key == key) {
+                let chain = u32::try_from(index).ok()?;
+                return Some((HookPlace { chain, at }, &mut *hook.dispatch));
+            }
+        }
+        None
+    }
+
     /// A number for a look-up that `id` makes.
     pub(crate) fn lookup_for(&mut self, id: WsiId) -> u64 {
         let number = self.next_lookup;
@@ -264,6 +290,7 @@ impl Context {
             listeners: Arena::new(),
             protocols: Slab::new(),
             handlers: Slab::new(),
+            hooks: Slab::new(),
             http_clients: Slab::new(),
             observer: config.observer,
             pool,
@@ -376,6 +403,25 @@ impl Context {
         let index = u32::try_from(index).ok()?;
         let mut cx = Cx::of_handler(&mut self.inner, index);
         Some(f(&mut bound.handler, &mut cx))
+    }
+
+    /// The hook behind a handle, between turns; `None` when its vhost is gone.
+    pub fn hook<H: Hook>(&mut self, handle: HookHandle<H>) -> Option<&mut H> {
+        let (_, hook) = self.parts.hook_mut(handle.key)?;
+        hook.as_any().downcast_mut()
+    }
+
+    /// As [`Context::with_protocol`], for a hook.
+    pub fn with_hook<H: Hook, R>(
+        &mut self,
+        handle: HookHandle<H>,
+        f: impl FnOnce(&mut H, &mut Cx<'_>) -> R,
+    ) -> Option<R> {
+        self.read_clock();
+        let (place, hook) = self.parts.hook_mut(handle.key)?;
+        let hook = hook.as_any().downcast_mut()?;
+        let mut cx = Cx::of_hook(&mut self.inner, place);
+        Some(f(hook, &mut cx))
     }
 
     /// The HTTP client handler behind a handle, between turns; `None` when its vhost is gone.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::client::ArgumentError;
+use crate::hook::HookRefusal;
 use crate::http::body::BodyError;
 use crate::http::head::HeadError;
 use crate::id::{VhostId, WsiId};
@@ -204,6 +205,10 @@ pub enum DeadlineStage {
     Dns,
     /// The request head, counted from the accept.
     Head,
+    /// The answer of one hook.
+    Hook,
+    /// The answers of all hooks of a vhost.
+    Hooks,
     /// A message, from its first byte to its last.
     Message,
     /// Output of which the peer takes less than [`Limits::output_rate`](crate::Limits::output_rate):
@@ -238,6 +243,8 @@ impl fmt::Display for DeadlineStage {
             Self::FetchResponse => "the head of the response",
             Self::Dns => "name resolution",
             Self::Head => "the request head",
+            Self::Hook => "the answer of a hook",
+            Self::Hooks => "the answers of the hooks",
             Self::Message => "one message",
             Self::OutputRate => "the lag behind the lowest rate of output",
             Self::PoolWait => "the wait for a connection of the pool",
@@ -638,6 +645,14 @@ pub enum VhostError {
         /// The listener.
         address: SocketAddr,
     },
+    /// The vhost's chain of hooks has a hook that cannot be told from another.
+    #[error("hook {name:?}: {problem}")]
+    Hook {
+        /// The hook.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// There is no such vhost.
     #[error("no such vhost: it was destroyed, or the id belongs to another context")]
     Gone,
@@ -735,6 +750,9 @@ pub enum RefusalReason {
     /// The request head is not one that can be served.
     #[error("{0}")]
     Head(#[source] HeadError),
+    /// The vhost's hooks refused the upgrade, or could not tell.
+    #[error("{0}")]
+    Hook(#[source] Box<HookRefusal>),
     /// Reading or writing failed.
     #[error("{0}")]
     Io(#[source] io::Error),

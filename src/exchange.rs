@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use crate::conn::{Conn, Flags, Role, SendHalf};
 use crate::error::{CloseKind, Deadline, DeadlineStage, RefusalReason};
 use crate::handler::{ExchangeOutcome, Http, HttpDispatch, HttpFailure, HttpRequest};
+use crate::hook::{Attributes, Grant, HookPurpose};
 use crate::http::HeaderList;
 use crate::http::body::{BodyDecoder, BodyError, Framing};
-use crate::http::head::{HttpVersion, RequestHead};
+use crate::http::head::{HeadLimits, HttpVersion, RequestHead};
 use crate::http::origin::Transport;
 use crate::http::response::{CONTINUE, Response, ResponseHalf, is_framing_field};
 use crate::id::{ExchangeId, TimerTag};
@@ -16,6 +17,7 @@ use crate::inner::VhostState;
 use crate::lift::Lift;
 use crate::mount::{Route, RouteTarget, route};
 use crate::net::transport::ReadEnd;
+use crate::protocol::Refuse;
 use crate::timer::saturating_add;
 use crate::upgrade::{HttpRole, NO_SESSION};
 use crate::ws::handshake::UpgradeError;
@@ -92,6 +94,8 @@ struct Found {
     body_limit: u64,
     /// What the mount adds to all responses.
     headers: Arc<HeaderList>,
+    /// The hooks decide about it.
+    hooked: bool,
 }
 
 impl Found {
@@ -101,40 +105,83 @@ impl Found {
             prefix: 0,
             body_limit: u64::MAX,
             headers: Arc::default(),
+            hooked: false,
         }
     }
 }
 
 impl Lift<'_> {
     /// A request that is not for an upgrade.
-    pub(crate) fn on_plain_request(&mut self, head: &RequestHead<'_>) {
-        let framing = match Framing::of_request(head) {
-            Ok(framing) => framing,
-            Err(error) => {
-                self.respond_text(error.status(), &format!("{error}\n"));
-                return self.refused(RefusalReason::Body(error));
-            }
-        };
+    pub(crate) fn on_plain_request(
+        &mut self,
+        bytes: &[u8],
+        limits: HeadLimits,
+        head: &RequestHead<'_>,
+    ) {
+        if let Err(error) = Framing::of_request(head) {
+            self.respond_text(error.status(), &format!("{error}\n"));
+            return self.refused(RefusalReason::Body(error));
+        }
         if !self.is_serving() {
             self.respond_text(503, "too many connections\n");
             return self.refused(RefusalReason::TooManyConnections);
         }
+        let found = self.find_route(head);
+        let vhost = self.inner.vhost(self.conn.send.vhost);
+        let hooks = vhost.and_then(|vhost| vhost.hooks);
+        match hooks.filter(|_| found.hooked) {
+            Some(chain) => self.ask_hooks(chain, bytes, limits, head, HookPurpose::Http),
+            None => self.serve(head, found, &Grant::new()),
+        }
+    }
+
+    /// Serves a request that the hooks have allowed.
+    pub(crate) fn serve_plain(&mut self, head: &RequestHead<'_>, grant: &Grant) {
+        let found = self.find_route(head);
+        self.serve(head, found, grant);
+    }
+
+    fn serve(&mut self, head: &RequestHead<'_>, found: Found, grant: &Grant) {
+        // It was checked before any hook was asked.
+        let Ok(framing) = Framing::of_request(head) else {
+            return;
+        };
         let Found {
             target,
             prefix,
             body_limit,
             headers,
-        } = self.find_route(head);
+            ..
+        } = found;
         let limit = body_limit.min(i64::MAX.unsigned_abs());
-        self.begin_exchange(head, framing, limit, headers);
+        self.begin_exchange(head, framing, limit, with_fields(headers, &grant.headers));
         if matches!(framing, Framing::Length(len) if len > limit) {
             return self.body_too_large();
         }
         match target {
-            RouteTarget::Handler(handler) => self.ask_handler(handler, head, framing, prefix),
+            RouteTarget::Handler(handler) => {
+                self.ask_handler(handler, head, framing, prefix, &grant.attributes);
+            }
             RouteTarget::Response(response) => self.answer(response),
             RouteTarget::Protocol(_) => self.answer(websocket_only()),
         }
+        self.settle_exchange();
+    }
+
+    /// Answers a request that the hooks have denied.
+    pub(crate) fn deny_plain(&mut self, head: &RequestHead<'_>, refuse: &Refuse) {
+        let Ok(framing) = Framing::of_request(head) else {
+            return;
+        };
+        let found = self.find_route(head);
+        let headers = with_fields(found.headers, &refuse.headers);
+        self.begin_exchange(head, framing, i64::MAX.unsigned_abs(), headers);
+        // RFC 9110 section 15.4.5: it has none.
+        let body = match refuse.status {
+            304 => Vec::new(),
+            _ => refuse.body.clone(),
+        };
+        self.answer(Response::new(refuse.status).body(body));
         self.settle_exchange();
     }
 
@@ -185,6 +232,7 @@ impl Lift<'_> {
             prefix,
             body_limit,
             headers,
+            hooked: route.options.hooked,
         }
     }
 
@@ -245,6 +293,7 @@ impl Lift<'_> {
         head: &RequestHead<'_>,
         framing: Framing,
         prefix: usize,
+        attributes: &Attributes,
     ) {
         let Conn { io, role, send, .. } = &mut *self.conn;
         let (Some(io), Role::Http(http)) = (&*io, role) else {
@@ -262,6 +311,7 @@ impl Lift<'_> {
             head,
             framing,
             prefix,
+            attributes,
             io,
         };
         let response = &mut exchange.response;
@@ -680,6 +730,17 @@ fn websocket_only() -> Response {
         let plain = response.clone();
         response.header(*name, *value).unwrap_or(plain)
     })
+}
+
+/// What a mount adds to its responses, with what a hook adds to one of them; what only the library
+/// writes is left out.
+fn with_fields(mut headers: Arc<HeaderList>, more: &HeaderList) -> Arc<HeaderList> {
+    let is_own = |name: &str| is_framing_field(name) || name.eq_ignore_ascii_case("date");
+    for (name, value) in more.iter().filter(|(name, _)| !is_own(name)) {
+        let pushed = Arc::make_mut(&mut headers).push(name, value);
+        debug_assert!(pushed.is_ok(), "what comes out of a list fits into one");
+    }
+    headers
 }
 
 /// A page is for reading; a redirect is for every method.

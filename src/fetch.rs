@@ -20,4 +20,4 @@ pub(crate) use exchange::HttpClientRole;
 pub(crate) use handler::{BoundClient, ClientSlot};
 pub use handler::{FetchAbort, Fetched, HttpClientHandle, HttpClientHandler};
 pub use info::{FetchInfo, FetchTimeouts};
-pub(crate) use table::{Fetches, VhostPool};
+pub(crate) use table::{FetchOwner, Fetches, VhostPool};

@@ -11,6 +11,7 @@ use slab::Slab;
 
 use crate::conn::{Flags, Queued, SendHalf};
 use crate::error::CloseKind;
+use crate::hook::Attributes;
 use crate::http::HeaderList;
 use crate::http::body::{BodyError, Framing};
 use crate::http::head::RequestHead;
@@ -226,6 +227,7 @@ pub struct HttpRequest<'a> {
     pub(crate) framing: Framing,
     /// Length of the mount's prefix in the path.
     pub(crate) prefix: usize,
+    pub(crate) attributes: &'a Attributes,
     pub(crate) io: &'a Io,
 }
 
@@ -285,6 +287,12 @@ impl<'a> HttpRequest<'a> {
     /// The first header of that name, case-insensitively.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.head.header(name)
+    }
+
+    /// What the hook that allowed the request said about it; empty where the mount is not
+    /// [`hooked`](crate::Mount::hooked).
+    pub const fn attributes(&self) -> &'a Attributes {
+        self.attributes
     }
 
     /// The length of the body: 0 without one, `None` when only its end will tell.

@@ -138,6 +138,47 @@ impl<H> fmt::Debug for HandlerHandle<H> {
     }
 }
 
+/// Names one question to a hook whose answer is still open; see
+/// [`HookAnswer::Later`](crate::hook::HookAnswer::Later).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HookRequestId {
+    pub(crate) wsi: WsiId,
+    /// Which question about the connection.
+    pub(crate) number: u32,
+}
+
+/// Reaches a hook that was given to a vhost, with its type.
+///
+/// Made by [`HookConfig::with_handle`](crate::hook::HookConfig::with_handle), used with
+/// [`Context::hook`](crate::Context::hook).
+pub struct HookHandle<H> {
+    pub(crate) key: u64,
+    marker: PhantomData<fn() -> H>,
+}
+
+impl<H> HookHandle<H> {
+    pub(crate) const fn new(key: u64) -> Self {
+        Self {
+            key,
+            marker: PhantomData,
+        }
+    }
+}
+
+impl<H> Clone for HookHandle<H> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<H> Copy for HookHandle<H> {}
+
+impl<H> fmt::Debug for HookHandle<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HookHandle({})", self.key)
+    }
+}
+
 /// What an event of the poller is about: the name of a transport, packed into a `usize`.
 ///
 /// Two bits say the kind; the rest is shared between the index and as many low bits of the

@@ -13,6 +13,7 @@ use crate::conn::{Conn, Flags, Role};
 use crate::dial::{self, Bound as BoundTo};
 use crate::error::{ConnectError, ConnectFailure, ConnectStage};
 use crate::fetch::{Fetches, VhostPool};
+use crate::hook::HookPlace;
 use crate::http::client::PoolConfig;
 use crate::id::{FetchId, TimerTag, VhostId, WsiId};
 use crate::mount::{Route, RouteTarget};
@@ -128,6 +129,8 @@ pub(crate) enum TimerKind {
     Listener { index: u32, generation: u64 },
     /// A free-standing one of an HTTP handler.
     Handler { index: u32, tag: TimerTag },
+    /// One of a hook.
+    Hook { place: HookPlace, tag: TimerTag },
     /// A free-standing one of an HTTP client handler.
     HttpClient { index: u32, tag: TimerTag },
     /// A free-standing one of a protocol.
@@ -148,6 +151,10 @@ pub(crate) struct Vhost {
     pub(crate) protocols: Vec<VhostProtocol>,
     pub(crate) default_protocol: Option<u32>,
     pub(crate) routes: Vec<Route>,
+    /// Index of its chain of hooks.
+    pub(crate) hooks: Option<u32>,
+    /// Vhosts that its hooks have for their own connections.
+    pub(crate) hook_clients: Vec<VhostId>,
     pub(crate) settings: Arc<Settings>,
     /// Names of its listeners.
     pub(crate) listeners: Vec<(u32, u64)>,
@@ -200,6 +207,8 @@ impl Vhost {
             protocols: Vec::new(),
             default_protocol: None,
             routes: Vec::new(),
+            hooks: None,
+            hook_clients: Vec::new(),
             settings: Arc::new(Settings::new(
                 Default::default(),
                 Default::default(),

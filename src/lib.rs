@@ -19,6 +19,7 @@
 //! | [`Protocol`] | the callbacks, with the data per vhost (`self`) and per connection (`Session`) | protocol, vhd, pss |
 //! | [`Cx`], [`Peer`] | the loop and the other connections, from a callback | `lws_get_context`, `lws_callback_all_protocol` |
 //! | [`ClientConnectInfo`] | what to dial and what to say | `lws_client_connect_info` |
+//! | [`Hook`], [`HookChain`] | who may connect, asked before the protocol | `LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION` |
 //! | [`RetryPolicy`] | back-off, and when silence is too long | `lws_retry_bo_t` |
 //! | [`CancelService`] | wakes the loop from any thread | `lws_cancel_service` |
 //!
@@ -155,6 +156,7 @@ mod error;
 mod exchange;
 mod fetch;
 mod handler;
+pub mod hook;
 pub mod http;
 mod id;
 mod inner;
@@ -202,12 +204,13 @@ pub use fetch::{
     Fetched, HttpClientHandle, HttpClientHandler,
 };
 pub use handler::{ExchangeOutcome, Http, HttpFailure, HttpHandler, HttpRequest, Responder};
+pub use hook::{Hook, HookAnswer, HookChain, HookConfig, HookError, HookRequest};
 pub use http::HeaderList;
 pub use http::client::{Method, PoolConfig, PoolMetrics, RedirectPolicy};
 pub use http::response::{BodyLength, RespondError, Response};
 pub use id::{
-    ExchangeId, FetchId, HandlerHandle, ProtocolHandle, RequestId, TimerId, TimerTag, VhostId,
-    WsiId,
+    ExchangeId, FetchId, HandlerHandle, HookHandle, HookRequestId, ProtocolHandle, RequestId,
+    TimerId, TimerTag, VhostId, WsiId,
 };
 pub use mount::{EmbeddedFiles, FileTransfer, FilesError, Mount, StaticFiles};
 #[cfg(feature = "tls")]

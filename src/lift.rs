@@ -42,6 +42,7 @@ pub(crate) enum Fate {
 impl Lift<'_> {
     /// Does all that can be done now.
     pub(crate) fn pump(&mut self) -> Fate {
+        self.apply_hook_answer();
         self.apply_verdict();
         self.dial();
         self.probe_idle();
@@ -120,7 +121,9 @@ impl Lift<'_> {
         let loss = io.loss().map(clone_error);
         if let Role::Http(http) = &mut self.conn.role {
             if let Some(error) = loss {
-                http.refused = Some(RefusalReason::Io(error));
+                if !http.has_served() {
+                    http.refused = Some(RefusalReason::Io(error));
+                }
                 self.end_now();
             }
         } else {
@@ -311,6 +314,8 @@ impl Lift<'_> {
             Role::Client(_) => self.dial_ended(),
             Role::HttpClient(_) => self.fetch_stream_ended(),
             Role::Http(http) if http.has_exchange() => self.exchange_ended(),
+            // Its client may only have said that nothing follows.
+            Role::Http(http) if http.is_plain_asked() && matches!(end, ReadEnd::Eof) => {}
             // The answers to the requests before them have to leave first.
             Role::Http(http) if matches!(end, ReadEnd::Eof) && has_aside && http.wants_stash() => {}
             // All that was asked was answered; the answers may be on their way yet.
@@ -485,6 +490,7 @@ impl Lift<'_> {
                     _ => RefusalReason::Shutdown,
                 });
             }
+            self.abandon_hooks();
             self.abandon_exchange();
             self.report_refusal();
             return true;

@@ -58,6 +58,8 @@ pub(crate) struct MountOptions {
     pub(crate) exact: bool,
     /// Bytes of a request's body, where not the vhost's limit.
     pub(crate) body_bytes: Option<u64>,
+    /// The vhost's hooks decide about requests.
+    pub(crate) hooked: bool,
     /// Who may come.
     basic: Option<BasicRealm>,
     origin: Option<OriginPolicy>,
@@ -169,6 +171,13 @@ impl Mount {
     /// [`Limits::body_bytes`](crate::Limits::body_bytes); a longer one is refused with 413.
     pub const fn body_bytes(mut self, bytes: u64) -> Self {
         self.options.body_bytes = Some(bytes);
+        self
+    }
+
+    /// Asks the vhost's hooks ([`VhostConfig::hooks`](crate::VhostConfig::hooks)) about every
+    /// request before it is served. A vhost without hooks then cannot be made.
+    pub const fn hooked(mut self) -> Self {
+        self.options.hooked = true;
         self
     }
 

@@ -9,6 +9,7 @@ use slab::Slab;
 
 use crate::conn::Phase;
 use crate::error::{CloseCause, ConnectError, ServerRefusal, VhostError};
+use crate::hook::{Attributes, HookError};
 use crate::http::HeaderList;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::origin::{OriginError, Transport};
@@ -227,6 +228,13 @@ pub trait ContextObserver: Send + 'static {
         let _ = (cx, id, side, what);
     }
 
+    /// A hook has failed, or has not answered in time. What comes of that is up to its
+    /// [`OnFailure`](crate::hook::OnFailure); this is how one learns of failures that only made
+    /// the next hook decide.
+    fn on_hook_error(&mut self, cx: &mut Cx<'_>, id: VhostId, hook: &str, error: &HookError) {
+        let _ = (cx, id, hook, error);
+    }
+
     /// The identity of a vhost has something that peers may object to: it does not cover a name of
     /// the vhost, say. Comes once for each warning and each identity that is taken into use: with
     /// the first turn after the vhost is made, and after every exchange.
@@ -324,6 +332,7 @@ pub struct Request<'a> {
     pub(crate) head: &'a RequestHead<'a>,
     pub(crate) upgrade: &'a UpgradeRequest<'a>,
     pub(crate) selected: Option<&'a str>,
+    pub(crate) attributes: &'a Attributes,
     pub(crate) io: &'a Io,
 }
 
@@ -387,7 +396,13 @@ impl<'a> Request<'a> {
         self.upgrade.offered()
     }
 
-    /// The subprotocol that this vhost chose among them: the protocol's name.
+    /// What the hook that allowed the request said about it.
+    pub const fn attributes(&self) -> &'a Attributes {
+        self.attributes
+    }
+
+    /// The subprotocol that a hook or this vhost chose among them, the vhost by the protocols'
+    /// names.
     pub const fn selected_subprotocol(&self) -> Option<&'a str> {
         self.selected
     }
@@ -478,7 +493,8 @@ impl Refuse {
         }
     }
 
-    /// Adds headers to the response.
+    /// Adds headers to the response. Those that frame it, such as `Content-Length`, are left out:
+    /// the library writes them.
     pub fn headers(mut self, headers: HeaderList) -> Self {
         self.headers = headers;
         self
@@ -515,6 +531,8 @@ pub struct Established<'a> {
     pub head: Handshake<'a>,
     /// The subprotocol that both sides agreed on.
     pub subprotocol: Option<&'a str>,
+    /// What the hook that allowed the connection said about it; empty on a client.
+    pub attributes: &'a Attributes,
     /// What both sides agreed on about compression; `None` if messages go as they are.
     #[cfg(feature = "deflate")]
     pub deflate: Option<crate::ws::deflate::DeflateParams>,

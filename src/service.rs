@@ -8,6 +8,7 @@ use crate::conn::{Conn, Flags, Phase, Role, SendHalf, Stash};
 use crate::context::{Context, ListenerState};
 use crate::error::{CloseKind, ConnectFailure};
 use crate::fetch::FetchFailure;
+use crate::hook::{HookDispatch, HookPlace};
 use crate::id::{FetchId, Token, VhostId, WsiId, same_generation};
 use crate::inner::{Command, LiftMark, TimerKind, VhostState};
 use crate::lift::{Fate, Lift};
@@ -42,6 +43,7 @@ pub(crate) struct Turn {
     /// Protocols that wait for their `on_wake`.
     waking: Vec<usize>,
     waking_handlers: Vec<usize>,
+    waking_hooks: Vec<HookPlace>,
     waking_clients: Vec<usize>,
     /// Some listener waits for connections to end.
     full: bool,
@@ -63,6 +65,7 @@ impl Turn {
             answers: Vec::new(),
             waking: Vec::new(),
             waking_handlers: Vec::new(),
+            waking_hooks: Vec::new(),
             waking_clients: Vec::new(),
             full: false,
             crowded: false,
@@ -77,6 +80,7 @@ impl Turn {
             || !self.answers.is_empty()
             || !self.waking.is_empty()
             || !self.waking_handlers.is_empty()
+            || !self.waking_hooks.is_empty()
             || !self.waking_clients.is_empty()
     }
 }
@@ -332,6 +336,9 @@ impl Context {
                         slot.dispatch.free_timer(&mut cx, tag);
                     }
                 }
+                TimerKind::Hook { place, tag } => {
+                    self.on_hook(place, |hook, cx| hook.on_timer(cx, tag))
+                }
                 TimerKind::Listener { index, generation } => {
                     if let Some(slot) = self.parts.listeners.get_mut(index, generation) {
                         slot.state = ListenerState::Active;
@@ -351,8 +358,12 @@ impl Context {
             self.turn.waking = all.collect();
             let all = self.parts.handlers.iter().map(|(index, _)| index);
             self.turn.waking_handlers = all.collect();
+            self.turn.waking_hooks = self.parts.hook_places();
             let all = self.parts.http_clients.iter().map(|(index, _)| index);
             self.turn.waking_clients = all.collect();
+        }
+        while let Some(place) = self.turn.waking_hooks.pop() {
+            self.on_hook(place, |hook, cx| hook.on_wake(cx));
         }
         while let Some(index) = self.turn.waking_clients.pop() {
             if let Some(slot) = self.parts.http_clients.get_mut(index) {
@@ -375,6 +386,14 @@ impl Context {
     }
 
     /// What callbacks asked for. Only what is in the list now, as in [`Context::settle`].
+    fn on_hook(&mut self, place: HookPlace, call: impl FnOnce(&mut dyn HookDispatch, &mut Cx<'_>)) {
+        let chain = self.parts.hooks.get_mut(place.chain as usize);
+        if let Some(hook) = chain.and_then(|chain| chain.hooks.get_mut(place.at)) {
+            let mut cx = Cx::of_hook(&mut self.inner, place);
+            call(&mut *hook.dispatch, &mut cx);
+        }
+    }
+
     fn on_commands(&mut self) {
         for _ in 0..self.inner.commands.len() {
             let Some(command) = self.inner.commands.pop_front() else {

@@ -1,21 +1,22 @@
 //! The server side of the opening handshake: from request bytes to a vhost, a protocol, a verdict
 //! and an established connection.
 
+mod answers;
+
 use std::time::{Duration, Instant};
 
 use crate::config::PlaintextPolicy;
 #[cfg(feature = "tls")]
 use crate::config::Timeouts;
 use crate::conn::{Flags, NO_PROTOCOL, Phase, Role, SendHalf, WsRole};
-use crate::error::{Deadline, DeadlineStage, NotPending, RefusalReason, ServerRefusal};
+use crate::error::{NotPending, RefusalReason};
 use crate::exchange::Exchange;
+use crate::hook::{Asking, Grant, HookPurpose};
 use crate::http::HeaderList;
-use crate::http::body::Framing;
 use crate::http::head::{HeadError, HeadLimits, HeadScanner, RequestHead};
 use crate::http::response::Response;
-use crate::http::write_response;
 use crate::id::{RequestId, VhostId};
-use crate::inner::{Out, VhostProtocol, VhostState};
+use crate::inner::{VhostProtocol, VhostState};
 use crate::lift::Lift;
 use crate::mount::{RouteTarget, route};
 use crate::protocol::{Accept, Established, Handshake, Refuse, Request, Subprotocol};
@@ -44,6 +45,8 @@ pub(crate) struct HttpRole {
     pub(crate) refused: Option<RefusalReason>,
     /// How many requests have been served, and whether the next one has begun.
     served: u32,
+    /// How many questions to hooks there have been.
+    asked: u32,
     is_idle: bool,
     /// Bytes were put aside that nobody has looked at as a request.
     unseen: bool,
@@ -51,6 +54,8 @@ pub(crate) struct HttpRole {
 
 #[derive(Debug)]
 enum State {
+    /// A hook thinks about the request.
+    Asking(Box<Asking>),
     /// The application said what is to be done with the request.
     Decided(Box<Pending>, Box<Result<Accept, Refuse>>),
     /// A plain request is being served.
@@ -79,6 +84,8 @@ struct Pending {
 struct Choice {
     protocol: u32,
     selected: Option<String>,
+    /// Headers that a hook gave to the response.
+    headers: HeaderList,
 }
 
 impl HttpRole {
@@ -97,6 +104,7 @@ impl HttpRole {
             redirects: false,
             refused: None,
             served: 0,
+            asked: 0,
             is_idle: false,
             unseen: false,
         }
@@ -112,7 +120,7 @@ impl HttpRole {
                 !send.flags.contains(Flags::PAUSED)
             }
             State::Exchange(_) => aside < send.settings.limits.head.bytes,
-            State::Waiting(_) | State::Decided(..) => false,
+            State::Asking(_) | State::Waiting(_) | State::Decided(..) => false,
         }
     }
 
@@ -122,7 +130,7 @@ impl HttpRole {
             State::Head => self.unseen,
             State::Exchange(exchange) => exchange.wants_body(),
             State::Responding => true,
-            State::Waiting(_) | State::Decided(..) => false,
+            State::Asking(_) | State::Waiting(_) | State::Decided(..) => false,
         }
     }
 
@@ -138,15 +146,46 @@ impl HttpRole {
     pub(crate) fn exchange_mut(&mut self) -> Option<&mut Exchange> {
         match &mut self.state {
             State::Exchange(exchange) => Some(exchange),
-            State::Head | State::Responding | State::Waiting(_) | State::Decided(..) => None,
+            _ => None,
         }
     }
 
     pub(crate) fn exchange_place(&self) -> Option<(u32, usize)> {
         match &self.state {
             State::Exchange(exchange) => exchange.place(),
-            State::Head | State::Responding | State::Waiting(_) | State::Decided(..) => None,
+            _ => None,
         }
+    }
+
+    pub(crate) fn next_question(&mut self) -> u32 {
+        self.asked = self.asked.wrapping_add(1);
+        self.asked
+    }
+
+    /// Waits for a hook.
+    pub(crate) fn ask(&mut self, asking: Asking) {
+        self.state = State::Asking(Box::new(asking));
+    }
+
+    pub(crate) fn asking_mut(&mut self) -> Option<&mut Asking> {
+        match &mut self.state {
+            State::Asking(asking) => Some(asking),
+            _ => None,
+        }
+    }
+
+    /// Ends the waiting; what comes of the request is decided next.
+    pub(crate) fn take_asking(&mut self) -> Option<Box<Asking>> {
+        self.asking_mut()?;
+        match std::mem::replace(&mut self.state, State::Responding) {
+            State::Asking(asking) => Some(asking),
+            _ => None,
+        }
+    }
+
+    /// A hook thinks about a request that is not for an upgrade.
+    pub(crate) fn is_plain_asked(&self) -> bool {
+        matches!(&self.state, State::Asking(asking) if asking.is_plain())
     }
 
     /// The next request may come.
@@ -196,7 +235,7 @@ impl HttpRole {
 
     /// Whether the application thinks about the request, and nothing is read meanwhile.
     pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Waiting(_))
+        matches!(self.state, State::Asking(_) | State::Waiting(_))
     }
 
     pub(crate) fn decide(&mut self, verdict: Result<Accept, Refuse>) -> Result<(), NotPending> {
@@ -222,7 +261,9 @@ impl Lift<'_> {
             State::Head => {}
             State::Responding => return input.len(),
             State::Exchange(exchange) if exchange.wants_body() => return self.on_body_bytes(input),
-            State::Exchange(_) | State::Waiting(_) | State::Decided(..) => return 0,
+            State::Asking(_) | State::Exchange(_) | State::Waiting(_) | State::Decided(..) => {
+                return 0;
+            }
         }
         http.unseen = send.tx.len() > send.settings.limits.output_bytes;
         if http.unseen {
@@ -298,7 +339,7 @@ impl Lift<'_> {
         let upgrade = match check_request(&head) {
             Ok(upgrade) => upgrade,
             Err(UpgradeError::NotAnUpgrade) if self.has_routes() => {
-                return self.on_plain_request(&head);
+                return self.on_plain_request(bytes, limits, &head);
             }
             Err(UpgradeError::NotAnUpgrade) => return self.answer_plain(&head),
             Err(error) => {
@@ -311,18 +352,45 @@ impl Lift<'_> {
             self.respond(503, &[], b"too many connections\n");
             return self.refused(RefusalReason::TooManyConnections);
         }
-        let Some(choice) = self.choose_protocol(&upgrade, head.path()) else {
+        if self.choose_protocol(&upgrade, head.path(), None).is_none() {
             self.respond(404, &[], b"no WebSocket protocol is served here\n");
             return self.refused(RefusalReason::PlainHttp(404));
-        };
+        }
         if let Err(response) = self.admit(&head) {
             self.refuse(&Refuse::from(*response));
             return;
         }
-        let verdict = self.filter(&head, &upgrade, &choice);
+        let vhost = self.inner.vhost(self.conn.send.vhost);
+        match vhost.and_then(|vhost| vhost.hooks) {
+            Some(chain) => self.ask_hooks(chain, bytes, limits, &head, HookPurpose::Upgrade),
+            None => self.upgrade_allowed(bytes, limits, &head, Grant::new()),
+        }
+    }
+
+    /// An upgrade that the hooks, if there are any, have allowed: the protocol decides.
+    pub(crate) fn upgrade_allowed(
+        &mut self,
+        bytes: &[u8],
+        limits: HeadLimits,
+        head: &RequestHead<'_>,
+        grant: Grant,
+    ) {
+        // Both were checked before any hook was asked.
+        let Ok(upgrade) = check_request(head) else {
+            return;
+        };
+        let chosen = grant.subprotocol.as_deref();
+        let Some(mut choice) = self.choose_protocol(&upgrade, head.path(), chosen) else {
+            return;
+        };
+        choice.headers = grant.headers;
+        if !grant.attributes.is_empty() {
+            self.conn.send.rare().attributes = grant.attributes;
+        }
+        let verdict = self.filter(head, &upgrade, &choice);
         match verdict {
             Ok(accept) if accept.later.is_some() => self.wait(bytes, limits, choice, &accept),
-            verdict => self.answer_upgrade(&head, &upgrade, &choice, verdict),
+            verdict => self.answer_upgrade(head, &upgrade, &choice, verdict),
         }
     }
 
@@ -400,13 +468,26 @@ impl Lift<'_> {
     }
 
     /// The protocol that is mounted on the path, if any is mounted; else the first one of the
-    /// vhost that the client offers, else the default one.
-    fn choose_protocol(&self, upgrade: &UpgradeRequest<'_>, path: &str) -> Option<Choice> {
+    /// vhost that the client offers, else the default one. A hook may have `chosen` one of the
+    /// offers.
+    fn choose_protocol(
+        &self,
+        upgrade: &UpgradeRequest<'_>,
+        path: &str,
+        chosen: Option<&str>,
+    ) -> Option<Choice> {
         let vhost = self.inner.vhost(self.conn.send.vhost)?;
-        let offers = |name: &str| upgrade.offered().any(|offer| offer == name);
-        let choice = |protocol: &VhostProtocol| Choice {
-            protocol: protocol.index,
-            selected: offers(&protocol.name).then(|| protocol.name.clone()),
+        let offers = |name: &str| match chosen {
+            Some(chosen) => chosen == name,
+            None => upgrade.offered().any(|offer| offer == name),
+        };
+        let choice = |protocol: &VhostProtocol| {
+            let own = offers(&protocol.name).then_some(protocol.name.as_str());
+            Choice {
+                protocol: protocol.index,
+                selected: chosen.or(own).map(str::to_owned),
+                headers: HeaderList::new(),
+            }
         };
         let mut mine = vhost.protocols.iter();
         if vhost.has_protocol_routes() {
@@ -421,7 +502,8 @@ impl Lift<'_> {
             let protocol = vhost.default_protocol?;
             Some(Choice {
                 protocol,
-                selected: None,
+                selected: chosen.map(str::to_owned),
+                headers: HeaderList::new(),
             })
         })
     }
@@ -465,6 +547,7 @@ impl Lift<'_> {
             head,
             upgrade,
             selected: choice.selected.as_deref(),
+            attributes: self.conn.send.attributes(),
             io,
         };
         let mut cx = Cx::new(self.inner, choice.protocol);
@@ -540,10 +623,11 @@ impl Lift<'_> {
         };
         let extensions = self.agree_on_extensions(head);
         let extensions = extensions.as_deref();
+        let mut headers = choice.headers.clone();
+        headers.extend(&accept.headers);
         let tx = &mut self.conn.send.tx;
         tx.append(&mut self.inner.out.pool, |tail| {
-            let headers = &accept.headers;
-            write_accept_with(tail, &upgrade.accept, subprotocol, extensions, headers);
+            write_accept_with(tail, &upgrade.accept, subprotocol, extensions, &headers);
         });
         let refused = self.establish(choice.protocol, Handshake::Request(head), subprotocol);
         if let Some(close) = refused {
@@ -563,13 +647,17 @@ impl Lift<'_> {
         send.protocol = protocol;
         send.phase = Phase::Open;
         send.deadlines.stage = None;
+        // While a verdict was awaited nothing was read: the silence was ours.
+        send.last_received = self.inner.out.now;
         if let Some(name) = subprotocol {
             send.rare().subprotocol = Some(name.into());
         }
         let bound = self.parts.protocols.get_mut(protocol as usize)?;
+        let attributes = send.attributes().clone();
         let how = Established {
             head,
             subprotocol,
+            attributes: &attributes,
             #[cfg(feature = "deflate")]
             deflate: send.deflate(),
         };
@@ -602,152 +690,7 @@ impl Lift<'_> {
             session: NO_SESSION,
         });
     }
-
-    fn refuse(&mut self, refuse: &Refuse) {
-        self.respond_with(refuse.status, &refuse.headers, &refuse.body);
-        self.refused(RefusalReason::Protocol(refuse.status));
-    }
-
-    /// A plain HTTP request to a vhost that serves none.
-    fn answer_plain(&mut self, head: &RequestHead<'_>) {
-        let (status, headers, text) = match Framing::of_request(head) {
-            Err(error) => (error.status(), [].as_slice(), format!("{error}\n")),
-            Ok(_) => {
-                let error = UpgradeError::NotAnUpgrade;
-                (error.status(), error.headers(), format!("{error}\n"))
-            }
-        };
-        let body = if head.method() == "HEAD" { "" } else { &text };
-        self.respond(status, headers, body.as_bytes());
-        self.refused(RefusalReason::PlainHttp(status));
-    }
-
-    pub(crate) fn respond_text(&mut self, status: u16, text: &str) {
-        self.respond(status, &[], text.as_bytes());
-    }
-
-    fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
-        let Out { pool, date, .. } = &mut self.inner.out;
-        let own = [("Date", date.as_str()), ("Content-Type", TEXT)];
-        let all = own.iter().chain(headers).copied();
-        let tx = &mut self.conn.send.tx;
-        tx.append(pool, |tail| write_response(tail, status, all, body));
-    }
-
-    fn respond_with(&mut self, status: u16, headers: &HeaderList, body: &[u8]) {
-        let Out { pool, date, .. } = &mut self.inner.out;
-        let own = headers
-            .get("date")
-            .is_none()
-            .then_some(("Date", date.as_bytes()));
-        let all = own.into_iter().chain(headers.iter());
-        let tx = &mut self.conn.send.tx;
-        tx.append(pool, |tail| write_response(tail, status, all, body));
-    }
-
-    /// The response is queued; the connection ends when it has left.
-    pub(crate) fn refused(&mut self, reason: RefusalReason) {
-        self.arm_last_words();
-        if let Role::Http(http) = &mut self.conn.role {
-            http.state = State::Responding;
-            http.refused = Some(reason);
-        }
-    }
-
-    /// What is queued is the last: the peer has the time of a close to take it, and for a long
-    /// response what that takes at the lowest rate.
-    pub(crate) fn arm_last_words(&mut self) {
-        let send = &mut self.conn.send;
-        let earned = Duration::from_secs((send.tx.len() / SLOWEST_READER) as u64);
-        let limit = send.settings.timeouts.close.saturating_add(earned);
-        send.deadlines.stage = saturating_add(self.inner.out.now, limit);
-    }
-
-    /// The head, the verdict or the response took too long.
-    pub(crate) fn time_out_request(&mut self) {
-        let Role::Http(http) = &self.conn.role else {
-            return;
-        };
-        let timeouts = &self.conn.send.settings.timeouts;
-        let tls = match self.is_in_tls_handshake() {
-            true => Deadline::new(DeadlineStage::Tls, timeouts.tls),
-            false => Deadline::new(DeadlineStage::Head, timeouts.head),
-        };
-        if !http.is_responding() && self.time_out_handshake(tls) {
-            return;
-        }
-        let Role::Http(http) = &self.conn.role else {
-            return;
-        };
-        if http.is_idle() {
-            return self.close_http();
-        }
-        let timeouts = &self.conn.send.settings.timeouts;
-        let (status, deadline) = match &http.state {
-            State::Exchange(_) => return self.time_out_exchange(),
-            State::Head => (408, Deadline::new(DeadlineStage::Head, timeouts.head)),
-            State::Waiting(pending) | State::Decided(pending, _) => {
-                (503, Deadline::new(DeadlineStage::Verdict, pending.deadline))
-            }
-            // How long answers take to leave is the write deadline's business.
-            State::Responding if http.has_served() && !self.is_flushed() => return,
-            State::Responding => return self.end_now(),
-        };
-        self.respond(status, &[], b"");
-        self.refused(RefusalReason::Timeout(deadline));
-    }
-
-    /// A shutdown or the end of the vhost meets a request.
-    pub(crate) fn turn_away(&mut self) {
-        let Role::Http(http) = &mut self.conn.role else {
-            return;
-        };
-        if let Some(exchange) = http.exchange_mut() {
-            // It may be finished; no other one follows.
-            return exchange.close_after();
-        }
-        if http.is_idle() {
-            return self.close_http();
-        }
-        if http.is_responding() {
-            return;
-        }
-        // Silence on a port that speaks nothing else may yet become a handshake.
-        let awaits_tls = http.sniffs == Some(PlaintextPolicy::Reject);
-        if awaits_tls || self.is_in_tls_handshake() {
-            return self.end_unanswered(RefusalReason::Shutdown);
-        }
-        self.respond(503, &[], b"the server is shutting down\n");
-        self.refused(RefusalReason::Shutdown);
-    }
-
-    /// Ends a connection that cannot be answered, for its TLS handshake is not complete.
-    fn end_unanswered(&mut self, reason: RefusalReason) {
-        self.refused(reason);
-        self.end_now();
-    }
-
-    /// Tells the observer about a connection that no protocol owned.
-    pub(crate) fn report_refusal(&mut self) {
-        let (Role::Http(http), Some(io)) = (&mut self.conn.role, &self.conn.io) else {
-            return;
-        };
-        let Some(reason) = http.refused.take() else {
-            return;
-        };
-        let refusal = ServerRefusal {
-            id: self.conn.send.id,
-            peer: io.peer,
-            vhost: Some(self.conn.send.vhost),
-            reason,
-        };
-        let mut cx = Cx::new(self.inner, NO_PROTOCOL);
-        self.parts.observer.on_refused(&mut cx, &refusal);
-    }
 }
 
-/// Bytes a second at which a last response has to be taken, at least.
-const SLOWEST_READER: usize = 4096;
-const TEXT: &str = "text/plain; charset=utf-8";
 /// A place where no protocol keeps a session.
 pub(crate) const NO_SESSION: usize = usize::MAX;

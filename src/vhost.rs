@@ -12,12 +12,11 @@ use crate::context::{
 };
 use crate::error::VhostError;
 use crate::fetch::{ClientSlot, VhostPool};
+use crate::hook::{ChainSlot, HookChain, Webhook};
 use crate::http::client::PoolConfig;
 use crate::http::{is_field_value, is_token};
 use crate::id::{Token, VhostId};
-#[cfg(feature = "tls")]
-use crate::inner::Command;
-use crate::inner::{Inner, TimerKind, Vhost, VhostProtocol, VhostState};
+use crate::inner::{Command, Inner, TimerKind, Vhost, VhostProtocol, VhostState};
 use crate::mount::{Mount, Route, RouteTarget, Target};
 use crate::net::listen::Listener;
 #[cfg(feature = "tls")]
@@ -28,16 +27,85 @@ pub(crate) fn create(
     inner: &mut Inner,
     parts: &mut Parts,
     id: VhostId,
-    config: VhostConfig,
+    mut config: VhostConfig,
 ) -> Result<(), VhostError> {
     if inner.shutting_down {
         return Err(VhostError::Shutdown);
     }
+    let clients = make_hook_clients(inner, parts, &mut config)?;
+    let made = fill(inner, parts, id, config);
+    match (&made, inner.vhost_mut(id)) {
+        (Ok(()), Some(vhost)) => vhost.hook_clients = clients,
+        _ => forget_clients(inner, &clients),
+    }
+    made
+}
+
+/// Makes the vhosts that hooks have for connections of their own.
+fn make_hook_clients(
+    inner: &mut Inner,
+    parts: &mut Parts,
+    config: &mut VhostConfig,
+) -> Result<Vec<VhostId>, VhostError> {
+    let mut made = Vec::new();
+    let hooks = config
+        .hooks
+        .as_mut()
+        .map(|chain| chain.hooks.as_mut_slice());
+    for hook in hooks.unwrap_or_default() {
+        let Some(webhook) = hook.dispatch.webhook() else {
+            continue;
+        };
+        match make_hook_client(inner, parts, webhook, &hook.name) {
+            Ok(client) => made.extend(client),
+            Err(error) => {
+                forget_clients(inner, &made);
+                return Err(error);
+            }
+        }
+    }
+    Ok(made)
+}
+
+fn make_hook_client(
+    inner: &mut Inner,
+    parts: &mut Parts,
+    webhook: &mut Webhook,
+    name: &str,
+) -> Result<Option<VhostId>, VhostError> {
+    let Some(config) = webhook.client_config(name)? else {
+        return Ok(None);
+    };
+    let made = inner.vhosts.insert(|_, _| Vhost::announced());
+    let (index, generation) = made.ok_or(VhostError::TooMany)?;
+    let id = VhostId { index, generation };
+    if let Err(error) = fill(inner, parts, id, config) {
+        forget_clients(inner, &[id]);
+        return Err(error);
+    }
+    webhook.set_client(id);
+    Ok(Some(id))
+}
+
+/// They have no listeners, protocols or handlers that would have to go with them.
+fn forget_clients(inner: &mut Inner, clients: &[VhostId]) {
+    for client in clients {
+        inner.vhosts.remove(client.index, client.generation);
+    }
+}
+
+fn fill(
+    inner: &mut Inner,
+    parts: &mut Parts,
+    id: VhostId,
+    config: VhostConfig,
+) -> Result<(), VhostError> {
     let names = config.names.iter().map(|name| NamePattern::parse(name));
     let names = names.collect::<Result<Vec<_>, _>>()?;
     check_protocols(&config)?;
     check_pages(&config.pages)?;
     check_mounts(&config)?;
+    check_hooks(&config)?;
     let tls = TlsCells::new(parts, &config)?;
     let asked = Asked {
         names: &names,
@@ -53,6 +121,7 @@ pub(crate) fn create(
     let (protocols, default_protocol) =
         take_protocols(parts, config.protocols, config.default_protocol);
     let routes = take_routes(parts, config.pages, config.mounts, &protocols);
+    let hooks = take_hooks(parts, config.hooks, config.names.first());
     let http_clients = take_http_clients(parts, config.http_clients);
     let http_pool = tls.pool(config.http_pool);
     if let Some(vhost) = inner.vhost_mut(id) {
@@ -61,6 +130,7 @@ pub(crate) fn create(
             protocols,
             default_protocol,
             routes,
+            hooks,
             settings: Arc::new(settings),
             listeners,
             live: 0,
@@ -193,12 +263,29 @@ fn check_mounts(config: &VhostConfig) -> Result<(), VhostError> {
                 "the vhost has no protocol of that name"
             }
             _ if !seen.insert((prefix, mount.options.exact)) => "the prefix is mounted twice",
+            _ if mount.options.hooked && config.hooks.is_none() => {
+                "it is hooked, and the vhost has no hooks; give it a chain"
+            }
             _ => continue,
         };
         let prefix = prefix.to_owned();
         return Err(VhostError::Mount { prefix, problem });
     }
     Ok(())
+}
+
+fn check_hooks(config: &VhostConfig) -> Result<(), VhostError> {
+    match config.hooks.as_ref().and_then(HookChain::problem) {
+        Some((name, problem)) => Err(VhostError::Hook { name, problem }),
+        None => Ok(()),
+    }
+}
+
+fn take_hooks(parts: &mut Parts, chain: Option<HookChain>, name: Option<&String>) -> Option<u32> {
+    let name = name.cloned().unwrap_or_default();
+    let index = parts.hooks.insert(ChainSlot::new(name, chain?));
+    // As many chains as a u32 counts do not fit into memory.
+    Some(u32::try_from(index).unwrap_or(u32::MAX))
 }
 
 /// Pages and mounts as routes; the handlers go to the loop.
@@ -448,9 +535,17 @@ pub(crate) fn bury(inner: &mut Inner, parts: &mut Parts, id: VhostId) {
     inner.out.timers.cancel_matching(|kind| match kind {
         TimerKind::Protocol { index, .. } => gone.contains(&index),
         TimerKind::Handler { index, .. } => handlers.contains(&index),
+        TimerKind::Hook { place, .. } => vhost.hooks == Some(place.chain),
         TimerKind::HttpClient { index, .. } => clients.contains(&index),
         _ => false,
     });
+    let clients_of_hooks = vhost.hook_clients.into_iter();
+    inner
+        .commands
+        .extend(clients_of_hooks.map(Command::DestroyVhost));
+    if let Some(index) = vhost.hooks {
+        drop(parts.hooks.try_remove(index as usize));
+    }
     for index in clients {
         drop(parts.http_clients.try_remove(index as usize));
     }

@@ -13,6 +13,7 @@ use crate::config::VhostConfig;
 use crate::conn::{Conn, Flags, NO_PROTOCOL, Phase, Queued, Role, SendHalf};
 use crate::error::{CloseKind, ConnectError, Gone, NotPending, SendError, Unsent};
 use crate::handler::Responder;
+use crate::hook::{Attributes, HookPlace};
 use crate::http::response::ResponseHalf;
 use crate::id::{ExchangeId, RequestId, TimerId, TimerTag, VhostId, WsiId};
 use crate::inner::{Command, Inner, Out, TimerKind, Vhost};
@@ -57,6 +58,7 @@ impl<'a> Wsi<'a> {
                 inner,
                 protocol,
                 handler: None,
+                hook: None,
                 http_client: None,
             },
             id,
@@ -125,6 +127,11 @@ impl<'a> Wsi<'a> {
     /// The subprotocol that both sides agreed on.
     pub fn subprotocol(&self) -> Option<&str> {
         self.send_half().rare.as_ref()?.subprotocol.as_deref()
+    }
+
+    /// What the hook that allowed the connection said about it; empty on a client.
+    pub fn attributes(&self) -> &Attributes {
+        self.send_half().attributes()
     }
 
     /// What was agreed on about compression; `None` if messages go as they are.
@@ -360,6 +367,8 @@ pub struct Cx<'a> {
     pub(crate) protocol: u32,
     /// The HTTP handler that it is lent to.
     pub(crate) handler: Option<u32>,
+    /// The hook that it is lent to.
+    pub(crate) hook: Option<HookPlace>,
     /// The HTTP client handler that it is lent to.
     pub(crate) http_client: Option<u32>,
 }
@@ -372,6 +381,7 @@ impl<'a> Cx<'a> {
             inner,
             protocol,
             handler: None,
+            hook: None,
             http_client: None,
         }
     }
@@ -383,6 +393,19 @@ impl<'a> Cx<'a> {
             inner,
             protocol: NO_PROTOCOL,
             handler: Some(handler),
+            hook: None,
+            http_client: None,
+        }
+    }
+
+    /// A view for a hook.
+    pub(crate) const fn of_hook(inner: &'a mut Inner, place: HookPlace) -> Self {
+        Self {
+            current: None,
+            inner,
+            protocol: NO_PROTOCOL,
+            handler: None,
+            hook: Some(place),
             http_client: None,
         }
     }
@@ -394,6 +417,7 @@ impl<'a> Cx<'a> {
             inner,
             protocol: NO_PROTOCOL,
             handler: None,
+            hook: None,
             http_client: Some(index),
         }
     }
@@ -585,15 +609,17 @@ impl<'a> Cx<'a> {
         }
     }
 
-    /// Arms a timer that belongs to this protocol or HTTP handler, and no connection;
-    /// [`on_free_timer`](crate::Protocol::on_free_timer) gets the tag. `None` for a time that
+    /// Arms a timer that belongs to this protocol, HTTP handler or hook, and no connection;
+    /// [`on_free_timer`](crate::Protocol::on_free_timer), or the
+    /// [`on_timer`](crate::Hook::on_timer) of a hook, gets the tag. `None` for a time that
     /// never comes (`Duration::MAX`).
     pub fn set_timer(&mut self, after: Duration, tag: TimerTag) -> Option<TimerId> {
-        let kind = match (self.http_client, self.handler, self.protocol) {
-            (Some(index), _, _) => TimerKind::HttpClient { index, tag },
-            (None, Some(index), _) => TimerKind::Handler { index, tag },
-            (None, None, NO_PROTOCOL) => TimerKind::Free(tag),
-            (None, None, index) => TimerKind::Protocol { index, tag },
+        let kind = match (self.hook, self.http_client, self.handler, self.protocol) {
+            (Some(place), ..) => TimerKind::Hook { place, tag },
+            (None, Some(index), ..) => TimerKind::HttpClient { index, tag },
+            (None, None, Some(index), _) => TimerKind::Handler { index, tag },
+            (None, None, None, NO_PROTOCOL) => TimerKind::Free(tag),
+            (None, None, None, index) => TimerKind::Protocol { index, tag },
         };
         self.inner.arm(after, kind).map(TimerId)
     }

@@ -39,3 +39,5 @@ mod sni;
 mod traces;
 #[path = "tls/trust.rs"]
 mod trust;
+#[path = "tls/webhooks.rs"]
+mod webhooks;

@@ -9,6 +9,7 @@
 mod testpki;
 
 use std::io::{BufRead, BufReader, Lines, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
@@ -47,6 +48,65 @@ fn a_hundred_requests_share_four_connections_until_the_certificate_is_replaced()
             "8 connections opened, used again 192 times; 4 open, 4 of them idle",
         ]
     );
+}
+
+#[test]
+fn an_allow_list_an_endpoint_and_a_refusal_decide_who_may_connect() {
+    let server = Asked::start(&[]);
+    for (target, status) in [
+        ("/?user=ada&token=sesame", 101),
+        ("/?user=eve&token=guess", 401),
+        ("/", 403),
+    ] {
+        assert_eq!(server.ask(target), status, "{target}");
+    }
+    drop(server);
+    let server = Asked::start(&["--local", "127.0.0.0/8"]);
+    assert_eq!(server.ask("/"), 101);
+}
+
+/// The example `webhook_auth` as a process.
+struct Asked {
+    process: Child,
+    _said: Lines<BufReader<ChildStdout>>,
+    port: u16,
+}
+
+impl Asked {
+    fn start(options: &[&str]) -> Self {
+        let mut command = example("webhook_auth");
+        let command = command.arg("127.0.0.1:0").args(options);
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(process.stdout.take().unwrap()).lines();
+        let line = said.next().unwrap().unwrap();
+        let (_, port) = line.rsplit_once(':').unwrap();
+        Self {
+            port: port.parse().unwrap(),
+            process,
+            _said: said,
+        }
+    }
+
+    /// The status that a request for an upgrade is answered with.
+    fn ask(&self, target: &str) -> u16 {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Version: 13\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let line = BufReader::new(stream).lines().next().unwrap().unwrap();
+        let (_, rest) = line.split_once(' ').unwrap();
+        rest.split_once(' ').unwrap().0.parse().unwrap()
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::arena::Arena;
 use crate::conn::Queued;
 use crate::context::Parts;
 use crate::error::{Gone, VhostError};
+use crate::hook::HookPlace;
 use crate::http::HeaderList;
 use crate::http::client::{BodyWriteError, Freshness, Pool, PoolMetrics, Redirects};
 use crate::id::{FetchId, VhostId, WsiId};
@@ -36,6 +37,8 @@ pub(crate) struct Fetches {
 pub(crate) enum FetchOwner {
     /// The handler of that index.
     Handler(u32),
+    /// A hook of the library's own that asks an endpoint.
+    Hook(HookPlace),
 }
 
 /// Where a request is.
@@ -480,6 +483,12 @@ fn tell_owner<R>(
             let slot = parts.http_clients.get_mut(index as usize)?;
             let mut cx = Cx::of_http_client(inner, index);
             Some(call(slot.dispatch.handler(), &mut cx))
+        }
+        FetchOwner::Hook(place) => {
+            let chain = parts.hooks.get_mut(place.chain as usize)?;
+            let hook = chain.hooks.get_mut(place.at)?;
+            let mut cx = Cx::of_hook(inner, place);
+            Some(call(hook.dispatch.fetching()?, &mut cx))
         }
     }
 }

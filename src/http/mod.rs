@@ -62,6 +62,11 @@ impl HeaderList {
         Ok(())
     }
 
+    /// Appends all fields of another list.
+    pub fn extend(&mut self, other: &Self) {
+        self.fields.extend_from_slice(&other.fields);
+    }
+
     /// The fields in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.fields

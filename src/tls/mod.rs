@@ -25,7 +25,7 @@ mod tap;
 pub(crate) mod test_support;
 #[cfg(test)]
 #[path = "../../tests/support/testpki.rs"]
-mod testpki;
+pub(crate) mod testpki;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trace;

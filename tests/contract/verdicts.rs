@@ -109,6 +109,45 @@ fn a_refusal_is_an_http_response_with_status_headers_and_body() {
 }
 
 #[test]
+fn a_refusals_headers_cannot_frame_its_response() {
+    let mut world = filtering(|_, _| {
+        let fields = headers(&[
+            ("Content-Length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("Connection", "keep-alive"),
+            ("Upgrade", "websocket"),
+            ("X-Why", "no"),
+        ]);
+        Err(Refuse::new(426).headers(fields).body("go away"))
+    });
+    let peer = world.dial();
+    peer.write(&request("/")).unwrap();
+    world.turn();
+    assert_eq!(
+        text(peer.read()),
+        "HTTP/1.1 426 Upgrade Required\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+         Upgrade: websocket\r\nX-Why: no\r\nContent-Length: 7\r\nConnection: close\r\n\r\n\
+         go away"
+    );
+}
+
+#[test]
+fn a_connection_is_not_silent_for_as_long_as_its_verdict_took() {
+    let (mut site, ids) = deferring(|| Accept::later_within(Duration::from_secs(600)));
+    let peer = site.world.dial();
+    peer.write(&request("/")).unwrap();
+    site.world.pass(Duration::from_secs(300));
+    let id = ids.take()[0];
+    site.act(|cx| cx.decide(id, Ok(Accept::new()))).unwrap();
+    site.world.turn();
+    assert!(text(peer.read()).starts_with("HTTP/1.1 101 "));
+    site.world.pass(Duration::from_secs(20));
+    peer.write(&masked(0x81, b"here")).unwrap();
+    site.world.turn();
+    assert_eq!(peer.read(), plain(0x81, b"here"));
+}
+
+#[test]
 fn the_filter_sees_the_request() {
     let lines = Slot::new();
     let seen = lines.clone();

@@ -14,8 +14,8 @@ use std::time::Duration;
 use wsloop::sim::{Net, SimPeer};
 use wsloop::{
     Accept, Chunk, Close, CloseCause, CloseFrame, ConnectError, Context, ContextConfig,
-    ContextObserver, Cx, Established, Handshake, Message, Protocol, Refuse, Request, ServerRefusal,
-    TimerTag, VhostConfig, VhostId, Wsi, WsiId,
+    ContextObserver, Cx, Established, Handshake, HookError, Message, Protocol, Refuse, Request,
+    ServerRefusal, TimerTag, VhostConfig, VhostId, Wsi, WsiId,
 };
 
 pub const ADDR: &str = "10.0.0.1:80";
@@ -220,6 +220,10 @@ pub struct Observer(pub Log);
 impl ContextObserver for Observer {
     fn on_refused(&mut self, _: &mut Cx<'_>, refusal: &ServerRefusal) {
         self.0.push(format!("refused {}", refusal.reason));
+    }
+
+    fn on_hook_error(&mut self, _: &mut Cx<'_>, _: VhostId, hook: &str, error: &HookError) {
+        self.0.push(format!("hook error {hook}: {error}"));
     }
 
     fn on_timer(&mut self, _: &mut Cx<'_>, tag: TimerTag) {
