@@ -58,6 +58,10 @@ fn main() -> ExitCode {
     args::exit("echo_server", serve(Args::new()))
 }
 
+#[cfg_attr(
+    not(feature = "deflate"),
+    expect(unused_mut, reason = "there is no option without it")
+)]
 fn serve(mut args: Args) -> Result<(), Box<dyn Error>> {
     #[cfg(feature = "deflate")]
     let [deflate] = args.values::<String, 1>(["--deflate"])?;
