@@ -78,15 +78,15 @@ def certificate(work):
 
 
 def nginx(work, plain, tls, cert, key):
-    os.mkdir(work + "/root")
-    with open(work + "/root/index.txt", "w") as f:
+    os.mkdir(work + "/site")
+    with open(work + "/site/index.txt", "w") as f:
         f.write("x" * 200)
     os.chmod(work, 0o755)
     conf = work + "/nginx.conf"
     with open(conf, "w") as f:
         f.write("""worker_processes 1; daemon off; pid %(w)s/pid; error_log %(w)s/error.log; %(user)s
 events { worker_connections 1024; }
-http { access_log off; keepalive_requests 1000000000; default_type "text/plain; charset=utf-8"; root %(w)s/root;
+http { access_log off; keepalive_requests 1000000000; default_type "text/plain; charset=utf-8"; root %(w)s/site;
   client_body_temp_path %(w)s/a; proxy_temp_path %(w)s/b; fastcgi_temp_path %(w)s/c; uwsgi_temp_path %(w)s/d;
   scgi_temp_path %(w)s/e; open_file_cache max=10;
   server { listen 127.0.0.1:%(plain)d; index index.txt; }
