@@ -640,7 +640,12 @@ impl VhostConfig {
     }
 
     /// When a silent connection is pinged and given up (its validity), for all connections of the
-    /// vhost. The back-off table of the policy is used by clients that ask for reconnection.
+    /// vhost that have no policy of their own. Default: [`RetryPolicy::default`], so a ping after
+    /// 30 s of silence and the end after 45 s.
+    ///
+    /// Nothing else of the policy is used here: a client that is to dial again needs one of its
+    /// own, [`ClientConnectInfo::reconnect`](crate::ClientConnectInfo::reconnect), and that one
+    /// judges its silence, too.
     pub fn retry_and_idle_policy(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
@@ -662,7 +667,7 @@ pub(crate) struct Page {
 }
 
 /// What a connection needs of its vhost, shared by all of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) recv: RecvLimits,

@@ -504,7 +504,13 @@ impl ConnectError {
         self.details.attempts
     }
 
-    /// Whether the same call can succeed later without a change on this side.
+    /// Whether the failure is one that passes: a transport that failed or ended, a deadline, a
+    /// name without an address now, a server that says "later" (408, 425, 429, 5xx). A
+    /// [`RetryPolicy`](crate::RetryPolicy) tries these again.
+    ///
+    /// What a certificate is refused for is none of them, since somebody has to exchange it; a
+    /// policy that goes on [`forever`](crate::RetryPolicyBuilder::forever) tries those again, too,
+    /// with its last delay. So `on_retry` may tell of an error that is not retryable.
     pub fn is_retryable(&self) -> bool {
         match &self.details.failure {
             ConnectFailure::Closed
@@ -532,6 +538,16 @@ impl ConnectError {
             | ConnectFailure::Shutdown
             | ConnectFailure::UnknownProtocol
             | ConnectFailure::VhostDestroyed => false,
+        }
+    }
+
+    /// Whether a certificate is not accepted, the server's by us or ours by the server: that ends
+    /// when one of them is exchanged.
+    pub(crate) fn is_about_certificates(&self) -> bool {
+        match &self.details.failure {
+            #[cfg(feature = "tls")]
+            ConnectFailure::Tls(error) => error.failure.is_about_certificates(),
+            _ => false,
         }
     }
 
@@ -614,15 +630,27 @@ pub enum VhostError {
     #[error("TLS: {0}")]
     Tls(#[source] Box<crate::tls::TlsConfigError>),
     /// A vhost on a TLS listener has no TLS settings.
-    #[error("the listener on {address} speaks TLS; give the vhost server_tls(..)")]
+    #[error("the listener on {} speaks TLS; give the vhost server_tls(..)", Place(*.address))]
     NoServerTls {
         /// The listener.
         address: SocketAddr,
     },
+    /// A vhost with a certificate for servers listens, but nowhere with TLS: everything would be
+    /// served in the clear.
+    #[error(
+        "the vhost has server_tls(..), but no listener of it speaks TLS: make the one on {} with \
+         ListenConfig::new(..).tls(..), or drop server_tls",
+        Place(*.address)
+    )]
+    ServerTlsUnused {
+        /// The first of its listeners.
+        address: SocketAddr,
+    },
     /// A listener serves plaintext to a vhost that requires client certificates.
     #[error(
-        "{address} serves plaintext, where nobody can show the certificate that the vhost requires; \
-         give the listener tls(..)"
+        "the listener on {} serves plaintext, where nobody can show the certificate that the vhost \
+         requires; give it ListenConfig::tls(PlaintextPolicy::Reject) or RedirectToHttps",
+        Place(*.address)
     )]
     PlaintextWithRequired {
         /// The listener.
@@ -694,6 +722,18 @@ pub enum VhostError {
     TooMany,
 }
 
+/// An address for people: port 0 is none yet.
+struct Place(SocketAddr);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.port() {
+            0 => write!(f, "{} (any port)", self.0.ip()),
+            _ => self.0.fmt(f),
+        }
+    }
+}
+
 /// Why TLS failed, and how far it had come.
 #[cfg(feature = "tls")]
 #[derive(Debug, Error)]
@@ -733,7 +773,7 @@ pub enum RefusalReason {
     #[error("the peer closed the connection before its request was complete")]
     Closed,
     /// The request head is not one that can be served.
-    #[error("{0}")]
+    #[error("{}{}", .0, .0.advice())]
     Head(#[source] HeadError),
     /// Reading or writing failed.
     #[error("{0}")]

@@ -38,7 +38,8 @@ use crate::wsi::{Cx, Wsi};
 /// * [`on_established`](Self::on_established) comes before anything else of a connection; exactly
 ///   one [`on_closed`](Self::on_closed) comes last, also when the context is dropped. A client's
 ///   attempt ends in exactly one of `on_established` and
-///   [`on_connect_error`](Self::on_connect_error). If `on_established` itself refuses with `Err`,
+///   [`on_connect_error`](Self::on_connect_error), with an [`on_retry`](Self::on_retry) for each
+///   failure that a retry follows. If `on_established` itself refuses with `Err`,
 ///   there is no session and no `on_closed`; a client's attempt then ends in `on_connect_error`.
 /// * `Err(Close)` from a callback begins the closing handshake with that code and reason. `?`
 ///   works on a [`SendError`](crate::SendError).
@@ -180,6 +181,16 @@ pub trait Protocol: Send + 'static {
     /// A client's attempt has ended without a connection: the last callback about it.
     fn on_connect_error(&mut self, cx: &mut Cx<'_>, id: WsiId, error: &ConnectError) {
         let _ = (cx, id, error);
+    }
+
+    /// An attempt of a client with a [`RetryPolicy`](crate::RetryPolicy) has failed, and another
+    /// one follows after `next_delay`, under the same id: `error` is what would have been told
+    /// otherwise. [`Cx::abort`] ends it; `on_connect_error` comes then. The default does nothing.
+    ///
+    /// The first attempt in place of a connection that was lost is told by
+    /// [`CloseCause::reconnect`].
+    fn on_retry(&mut self, cx: &mut Cx<'_>, id: WsiId, error: &ConnectError, next_delay: Duration) {
+        let _ = (cx, id, error, next_delay);
     }
 
     /// Somebody called [`CancelService::cancel_service`](crate::CancelService::cancel_service).
@@ -549,6 +560,7 @@ pub(crate) trait Dispatch: Any + Send {
     fn free_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag);
     fn closed(&mut self, cx: &mut Cx<'_>, id: WsiId, session: usize, cause: &CloseCause);
     fn connect_error(&mut self, cx: &mut Cx<'_>, id: WsiId, error: &ConnectError);
+    fn retry(&mut self, cx: &mut Cx<'_>, id: WsiId, error: &ConnectError, next_delay: Duration);
     fn wake(&mut self, cx: &mut Cx<'_>);
     /// Drops a session without telling anybody: its callback panicked.
     fn forget(&mut self, session: usize);
@@ -683,6 +695,10 @@ impl<P: Protocol> Dispatch for Bound<P> {
 
     fn connect_error(&mut self, cx: &mut Cx<'_>, id: WsiId, error: &ConnectError) {
         self.protocol.on_connect_error(cx, id, error);
+    }
+
+    fn retry(&mut self, cx: &mut Cx<'_>, id: WsiId, error: &ConnectError, next_delay: Duration) {
+        self.protocol.on_retry(cx, id, error, next_delay);
     }
 
     fn wake(&mut self, cx: &mut Cx<'_>) {

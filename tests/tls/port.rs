@@ -261,12 +261,13 @@ fn dp_07_is_tls_is_the_truth_in_all_four_combinations() {
                 listen = listen.tls(policy);
             }
             lab.net.name("a.test", [addr().ip()]);
-            lab.add(
-                VhostConfig::new("a.test")
-                    .listen(listen)
-                    .server_tls(server_tls(&pki, &["a.test"]))
-                    .protocol("p", Probe::echo("server", &lab.journal)),
-            );
+            let mut config = VhostConfig::new("a.test")
+                .listen(listen)
+                .protocol("p", Probe::echo("server", &lab.journal));
+            if tls_port {
+                config = config.server_tls(server_tls(&pki, &["a.test"]));
+            }
+            lab.add(config);
             let client = lab.client("client", ClientTls::new(roots(&pki)));
             lab.dial(client, &format!("{scheme}://a.test:80/"));
             let secure = scheme == "wss";
@@ -395,6 +396,26 @@ fn requiring(pki: &Pki) -> ServerTls {
 
 fn is_contradiction(result: &Result<impl Sized, VhostError>) -> bool {
     matches!(result, Err(VhostError::PlaintextWithRequired { address }) if *address == addr())
+}
+
+#[test]
+fn a_certificate_that_no_listener_shows_is_an_error() {
+    let pki = Pki::new("ca");
+    let mut lab = Lab::new();
+    let config = |name: &str| VhostConfig::new(name).server_tls(server_tls(&pki, &[name]));
+    let plain = "127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap();
+    let made = lab.context.create_vhost(config("a.test").listen(plain));
+    let text = made.unwrap_err().to_string();
+    assert!(text.contains("127.0.0.1"), "{text}");
+    assert!(!text.contains(":0"), "{text}");
+    // One of several is enough, and clients need none.
+    let secure = ListenConfig::new(addr()).tls(PlaintextPolicy::Reject);
+    let both = config("a.test").listen(plain).listen(secure);
+    lab.context.create_vhost(both).unwrap();
+    lab.context
+        .create_vhost(config("b.test").listen(addr()))
+        .unwrap();
+    lab.context.create_vhost(config("c.test")).unwrap();
 }
 
 #[test]
