@@ -572,7 +572,7 @@ impl VhostConfig {
     }
 
     /// Answers a plain `GET` (or `HEAD`) of `path` with this body: enough for the page that opens
-    /// the WebSocket.
+    /// the WebSocket. It is for exactly that path, and so goes before a mount there.
     pub fn page(
         mut self,
         path: impl Into<String>,

@@ -672,6 +672,9 @@ pub enum VhostError {
     /// The vhost has no TLS settings for that side.
     #[error("the vhost has no TLS settings for that side; give it server_tls or client_tls")]
     NoTls,
+    /// Files were to be watched without a pause.
+    #[error("the interval is zero; files are looked at every second at most")]
+    ZeroInterval,
     /// Two protocols have one name.
     #[error("two protocols are named {0:?}; subprotocol names choose, so they must differ")]
     DuplicateProtocol(String),

@@ -213,7 +213,9 @@ pub trait ContextObserver: Send + 'static {
         let _ = (cx, trouble);
     }
 
-    /// A vhost that was asked for in a callback could not be made; its id is stale now.
+    /// A vhost that was asked for in a callback could not be made; its id is stale now. Also when
+    /// TLS settings that were asked for in a callback do not go with the vhost, which stays as it
+    /// was then.
     fn on_vhost_error(&mut self, cx: &mut Cx<'_>, id: VhostId, error: &VhostError) {
         let _ = (cx, id, error);
     }
@@ -226,7 +228,7 @@ pub trait ContextObserver: Send + 'static {
 
     /// The certificate of a vhost has come closer to its end than one of the thresholds of
     /// [`Context::warn_before_expiry`](crate::Context::warn_before_expiry), by default 30 days, 7
-    /// days, one day and 0.
+    /// days, one day and 0, and never more than a third of its lifetime.
     #[cfg(feature = "tls")]
     fn on_certificate_expiring(
         &mut self,
@@ -253,7 +255,9 @@ pub trait ContextObserver: Send + 'static {
     }
 
     /// A vhost that watches its files ([`Context::watch_identity`](crate::Context::watch_identity))
-    /// has found a new pair: it is in use now, or it is not fit and the old one stays.
+    /// has found a new pair, or a callback asked for an exchange
+    /// ([`Cx::set_server_identity`] and the like): what is new is in use now, or it is not fit and
+    /// the old stays.
     #[cfg(feature = "tls")]
     fn on_identity_changed(
         &mut self,
@@ -342,6 +346,12 @@ impl<'a> Request<'a> {
     /// Whether it came over TLS.
     pub const fn is_tls(&self) -> bool {
         self.io.secure.is_some()
+    }
+
+    /// What the TLS handshake agreed on: version, SNI, suite; `None` without TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<crate::tls::TlsInfo> {
+        self.io.secure.as_ref()?.info()
     }
 
     /// Who the client is, by the certificate that it has shown; `None` if it has shown none.

@@ -186,6 +186,12 @@ fn check_pages(pages: &[Page]) -> Result<(), VhostError> {
 
 fn check_mounts(config: &VhostConfig) -> Result<(), VhostError> {
     let mut seen = BTreeSet::new();
+    for page in &config.pages {
+        if !seen.insert((page.path.as_str(), true)) {
+            let (path, problem) = (page.path.clone(), "there are two pages of that path");
+            return Err(VhostError::Page { path, problem });
+        }
+    }
     for mount in &config.mounts {
         let prefix = mount.prefix.as_str();
         let knows = |name: &String| config.protocols.iter().any(|known| known.name == *name);
