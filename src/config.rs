@@ -526,7 +526,12 @@ impl VhostConfig {
 
     /// Adds a protocol under a subprotocol's name (`Sec-WebSocket-Protocol`, RFC 6455 1.9), and
     /// gives the handle that reaches it later. Of several names that a client offers, the one
-    /// that was added first wins. The first protocol also serves clients that offer none.
+    /// that was added first wins. The first protocol (or
+    /// [`default_protocol`](Self::default_protocol)) also serves clients that offer none, or only
+    /// names that are unknown here: the response then names no subprotocol.
+    ///
+    /// Any path that is not mounted upgrades to it, unless there is a [`Mount::protocol`]: then
+    /// upgrades happen below those mounts only.
     pub fn add_protocol<P: Protocol>(
         &mut self,
         name: impl Into<String>,
@@ -691,6 +696,13 @@ impl Settings {
             #[cfg(feature = "deflate")]
             deflate: None,
         }
+    }
+
+    /// The same with another policy.
+    pub(crate) fn with_retry(&self, retry: &RetryPolicy) -> Self {
+        let mut settings = self.clone();
+        settings.retry = retry.clone();
+        settings
     }
 
     /// With the compression of its vhost.

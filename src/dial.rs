@@ -179,11 +179,7 @@ fn insert(
 /// The vhost's settings with the connection's own policy, which rules its silence, too.
 fn judged_by(settings: Arc<Settings>, own: Option<&RetryPolicy>) -> Arc<Settings> {
     match own {
-        Some(policy) if *policy != settings.retry => {
-            let mut settings = Settings::clone(&settings);
-            settings.retry = policy.clone();
-            Arc::new(settings)
-        }
+        Some(policy) if *policy != settings.retry => Arc::new(settings.with_retry(policy)),
         _ => settings,
     }
 }
@@ -249,7 +245,8 @@ impl ClientRole {
 
     fn connect_stage(&self) -> ConnectStage {
         match self.stage {
-            Stage::Start | Stage::Resolving(_) | Stage::Waiting => ConnectStage::Dns,
+            Stage::Start | Stage::Resolving(_) => ConnectStage::Dns,
+            Stage::Waiting => ConnectStage::BackOff,
             Stage::Racing(..) => ConnectStage::Tcp,
             #[cfg(feature = "tls")]
             Stage::Tls => ConnectStage::Tls,

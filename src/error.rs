@@ -1,5 +1,7 @@
 //! Outcomes: what a call, an attempt or a connection ended in, grouped by who can act on it.
 
+mod refusal;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -8,11 +10,11 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::client::ArgumentError;
-use crate::http::body::BodyError;
-use crate::http::head::HeadError;
-use crate::id::{VhostId, WsiId};
-use crate::ws::handshake::{Refusal, ResponseError, UpgradeError};
+use crate::id::WsiId;
+use crate::ws::handshake::{Refusal, ResponseError};
 use crate::ws::{Close, CloseCode, ProtocolError};
+
+pub use refusal::{RefusalReason, ServerRefusal};
 
 /// Why a message was not queued.
 ///
@@ -348,6 +350,8 @@ pub(crate) const ABNORMAL: u16 = 1006;
 pub enum ConnectStage {
     /// The description of what to dial.
     Argument,
+    /// Between two attempts of a [`RetryPolicy`](crate::RetryPolicy).
+    BackOff,
     /// Name resolution.
     Dns,
     /// TCP connect.
@@ -364,6 +368,7 @@ impl fmt::Display for ConnectStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Argument => "argument",
+            Self::BackOff => "back-off",
             Self::Dns => "dns",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
@@ -402,7 +407,7 @@ pub enum ConnectFailure {
     #[error("no address answered: {0}")]
     NoneConnected(#[source] io::Error),
     /// The peer answered the opening handshake with something else than 101.
-    #[error("the peer refused with status {} {}", .0.status, .0.reason)]
+    #[error("the peer refused with {}", .0)]
     Refused(Refusal),
     /// The name could not be resolved.
     #[error("name resolution failed: {0}")]
@@ -748,70 +753,6 @@ pub struct TlsError {
     pub failure: crate::tls::TlsFailure,
     /// The steps of the handshake, as far as it came.
     pub trace: Option<crate::tls::TlsTrace>,
-}
-
-/// A connection that ended before a protocol owned it. Given to
-/// [`ContextObserver::on_refused`](crate::ContextObserver::on_refused).
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct ServerRefusal {
-    /// The connection.
-    pub id: WsiId,
-    /// Where it came from.
-    pub peer: SocketAddr,
-    /// The vhost, once known.
-    pub vhost: Option<VhostId>,
-    /// Why.
-    pub reason: RefusalReason,
-}
-
-/// Why a server ended a connection before a protocol owned it.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum RefusalReason {
-    /// The request's body is declared in a way that two readers could take differently.
-    #[error("{0}")]
-    Body(#[source] BodyError),
-    /// The peer ended the stream before its request was complete.
-    #[error("the peer closed the connection before its request was complete")]
-    Closed,
-    /// The request head is not one that can be served.
-    #[error("{}{}", .0, .0.advice())]
-    Head(#[source] HeadError),
-    /// Reading or writing failed.
-    #[error("{0}")]
-    Io(#[source] io::Error),
-    /// A plain HTTP request, answered with this status.
-    #[error("answered a plain HTTP request with status {0}")]
-    PlainHttp(u16),
-    /// A protocol's filter refused the upgrade.
-    #[error("the protocol refused the upgrade with status {0}")]
-    Protocol(u16),
-    /// The context is shutting down, or the vhost was destroyed.
-    #[error("the context is shutting down or the vhost was destroyed")]
-    Shutdown,
-    /// A deadline passed.
-    #[error("{0}")]
-    Timeout(Deadline),
-    /// The vhost has as many connections as it may.
-    #[error("the vhost has as many connections as it may")]
-    TooManyConnections,
-    /// The TLS handshake or session failed.
-    #[cfg(feature = "tls")]
-    #[error("TLS: {0}")]
-    Tls(#[source] Box<TlsError>),
-    /// A plain HTTP request to a listener that speaks TLS only, or that redirects to `https`.
-    #[error(
-        "plain HTTP to a listener that speaks TLS: use wss:// or https://, or have the listener \
-         serve both (PlaintextPolicy::Serve)"
-    )]
-    Plaintext,
-    /// The request is for another vhost than the TLS handshake was.
-    #[error("the request is for another vhost than the TLS handshake was")]
-    Misdirected,
-    /// The upgrade request is not a valid one.
-    #[error("{0}")]
-    Upgrade(#[source] UpgradeError),
 }
 
 #[cfg(test)]

@@ -187,7 +187,7 @@ impl Context {
             };
             made_with.is_some_and(|secure| Some(secure.generation) != current)
         };
-        let crate::inner::Inner { conns, out, .. } = &mut self.inner;
+        let Inner { conns, out, .. } = &mut self.inner;
         let mut closed = 0;
         for (_, _, conn) in conns.iter_mut() {
             let lives = conn.is_established() && conn.send.is_open();

@@ -298,8 +298,8 @@ impl IdentityOptions {
         key: impl AsRef<[u8]>,
     ) -> Result<Identity, TlsConfigError> {
         let sources = Sources {
-            certificate: PemSource::Memory,
-            key: PemSource::Memory,
+            certificate: PemSource::MemoryCertificate,
+            key: PemSource::MemoryKey,
             files: None,
         };
         self.assemble(certificate.as_ref(), key.as_ref(), sources)
