@@ -12,7 +12,9 @@ use wsloop::tls::{
     Alert, CertificateProblem, ClientAuth, ClientTls, ClientTrust, Identity, Refused, Resumption,
     Roots, ServerTls, TlsFailure, TlsStep,
 };
-use wsloop::{ClientConnectInfo, ProtocolHandle, RetryPolicy, Side, VhostError, VhostId, WsiId};
+use wsloop::{
+    ClientConnectInfo, ProtocolHandle, RetryPolicy, Side, VhostConfig, VhostError, VhostId, WsiId,
+};
 
 use crate::lab::{
     Event, Lab, Open, Probe, TlsStranger, any_identity, has_step, identity, provider, roots,
