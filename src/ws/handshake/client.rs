@@ -383,7 +383,8 @@ impl Refusal {
     fn first_line(&self) -> Option<String> {
         let mut lines = self.body.split(|byte| matches!(byte, b'\r' | b'\n'));
         let line = lines.find(|line| !line.trim_ascii().is_empty())?;
-        Some(excerpt(line.trim_ascii()))
+        let text = String::from_utf8_lossy(line.trim_ascii());
+        Some(text.chars().filter(|c| !c.is_control()).take(120).collect())
     }
 }
 
