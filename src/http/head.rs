@@ -568,11 +568,14 @@ pub enum HeadError {
 impl HeadError {
     /// What this side can do about it, which is not the peer's business.
     pub(crate) const fn advice(&self) -> &'static str {
-        match self {
-            Self::TargetTooLong => "; raise HeadLimits::target to accept it",
-            Self::TooLong => "; raise HeadLimits::bytes to accept it",
-            Self::TooManyHeaders => "; raise HeadLimits::headers to accept it",
-            _ => "",
+        if matches!(self, Self::TargetTooLong) {
+            "; raise HeadLimits::target to accept it"
+        } else if matches!(self, Self::TooLong) {
+            "; raise HeadLimits::bytes to accept it"
+        } else if matches!(self, Self::TooManyHeaders) {
+            "; raise HeadLimits::headers to accept it"
+        } else {
+            ""
         }
     }
 
