@@ -290,10 +290,11 @@ impl ClientConnectInfo {
         Ok(self)
     }
 
-    /// Dials again when an attempt fails or an established connection is lost, as the policy
-    /// says: with growing delays, until its attempts are used up. Failures that a retry follows
-    /// are not reported. A connection that the application itself closed stays closed. Without
-    /// this, every attempt is the only one.
+    /// Dials again when an attempt fails or an established connection is lost, until the policy's
+    /// retries are used up, and judges the connection's silence by it in place of the vhost's.
+    /// Retries are told by [`Protocol::on_retry`](crate::Protocol::on_retry);
+    /// [`forever`](crate::RetryPolicyBuilder::forever) says which failures are tried again. What
+    /// the application itself closed stays closed. Without this, every attempt is the only one.
     pub fn reconnect(mut self, policy: RetryPolicy) -> Self {
         self.retry = Some(policy);
         self

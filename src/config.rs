@@ -529,7 +529,12 @@ impl VhostConfig {
 
     /// Adds a protocol under a subprotocol's name (`Sec-WebSocket-Protocol`, RFC 6455 1.9), and
     /// gives the handle that reaches it later. Of several names that a client offers, the one
-    /// that was added first wins. The first protocol also serves clients that offer none.
+    /// that was added first wins. The first protocol (or
+    /// [`default_protocol`](Self::default_protocol)) also serves clients that offer none, or only
+    /// names that are unknown here: the response then names no subprotocol.
+    ///
+    /// Any path that is not mounted upgrades to it, unless there is a [`Mount::protocol`]: then
+    /// upgrades happen below those mounts only.
     pub fn add_protocol<P: Protocol>(
         &mut self,
         name: impl Into<String>,
@@ -575,7 +580,7 @@ impl VhostConfig {
     }
 
     /// Answers a plain `GET` (or `HEAD`) of `path` with this body: enough for the page that opens
-    /// the WebSocket.
+    /// the WebSocket. It is for exactly that path, and so goes before a mount there.
     pub fn page(
         mut self,
         path: impl Into<String>,
@@ -651,7 +656,12 @@ impl VhostConfig {
     }
 
     /// When a silent connection is pinged and given up (its validity), for all connections of the
-    /// vhost. The back-off table of the policy is used by clients that ask for reconnection.
+    /// vhost that have no policy of their own. Default: [`RetryPolicy::default`], so a ping after
+    /// 30 s of silence and the end after 45 s.
+    ///
+    /// Nothing else of the policy is used here: a client that is to dial again needs one of its
+    /// own, [`ClientConnectInfo::reconnect`](crate::ClientConnectInfo::reconnect), and that one
+    /// judges its silence, too.
     pub fn retry_and_idle_policy(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
@@ -673,7 +683,7 @@ pub(crate) struct Page {
 }
 
 /// What a connection needs of its vhost, shared by all of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) recv: RecvLimits,
@@ -697,6 +707,13 @@ impl Settings {
             #[cfg(feature = "deflate")]
             deflate: None,
         }
+    }
+
+    /// The same with another policy.
+    pub(crate) fn with_retry(&self, retry: &RetryPolicy) -> Self {
+        let mut settings = self.clone();
+        settings.retry = retry.clone();
+        settings
     }
 
     /// With the compression of its vhost.

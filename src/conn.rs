@@ -565,7 +565,7 @@ impl SendHalf {
 
     /// RFC 6455 section 7.1.7: fails the connection.
     pub(crate) fn fail(&mut self, out: &mut Out, error: ProtocolError) {
-        let close = Close::new(error.close_code(), error.to_string());
+        let close = Close::new(error.close_code(), error.peer_reason());
         let code = close.code().value();
         match self.phase {
             Phase::Open => {

@@ -23,10 +23,11 @@ use crate::net::resolve::ResolveRefused;
 use crate::net::stream::Stream;
 use crate::net::transport::{Io, ReadEnd};
 use crate::protocol::Handshake;
-use crate::retry::RetryState;
+use crate::retry::{RetryPolicy, RetryState};
 use crate::timer::saturating_add;
 use crate::ws::Side;
 use crate::ws::handshake::{RefusalCollector, ResponseError, ResponseScanner};
+use crate::wsi::Current;
 
 /// Where a client belongs: decided by the call, fixed for the connection.
 #[derive(Clone, Debug)]
@@ -147,6 +148,7 @@ fn insert(
         protocol,
         settings,
     } = bound;
+    let settings = judged_by(settings, info.retry_policy());
     let (index, generation) = inner.conns.insert(|index, generation| {
         let id = WsiId { index, generation };
         let mut send = SendHalf::new(id, vhost, Side::Client, settings, now);
@@ -172,6 +174,14 @@ fn insert(
         vhost.live += 1;
     }
     Some(WsiId { index, generation })
+}
+
+/// The vhost's settings with the connection's own policy, which rules its silence, too.
+fn judged_by(settings: Arc<Settings>, own: Option<&RetryPolicy>) -> Arc<Settings> {
+    match own {
+        Some(policy) if *policy != settings.retry => Arc::new(settings.with_retry(policy)),
+        _ => settings,
+    }
 }
 
 /// The vhost's deadlines with those of the description in their place.
@@ -235,7 +245,8 @@ impl ClientRole {
 
     fn connect_stage(&self) -> ConnectStage {
         match self.stage {
-            Stage::Start | Stage::Resolving(_) | Stage::Waiting => ConnectStage::Dns,
+            Stage::Start | Stage::Resolving(_) => ConnectStage::Dns,
+            Stage::Waiting => ConnectStage::BackOff,
             Stage::Racing(..) => ConnectStage::Tcp,
             #[cfg(feature = "tls")]
             Stage::Tls => ConnectStage::Tls,
@@ -616,10 +627,12 @@ impl Lift<'_> {
             self.fetch_not_connected(id, error);
             return true;
         }
-        if error.is_retryable() && self.retry_dial() {
-            return false;
-        }
         let protocol = self.conn.send.protocol;
+        if let Some(delay) = self.retry_dial(&error) {
+            self.deliver_retry(protocol, &error, delay);
+            let ended = self.conn.send.flags.contains(Flags::ABORT);
+            return ended && self.conclude_dial();
+        }
         self.conn.send.phase = Phase::Ended;
         self.deliver_connect_error(protocol, &error);
         true
@@ -649,19 +662,22 @@ impl Lift<'_> {
         }
     }
 
-    /// Waits for another attempt if the policy has one left.
-    fn retry_dial(&mut self) -> bool {
+    /// Waits for another attempt if the policy has one left; how long.
+    fn retry_dial(&mut self, error: &ConnectError) -> Option<Duration> {
         let random = self.inner.out.random.u64();
         let now = self.inner.out.now;
         let stopping = self.inner.shutting_down;
         let Role::Client(client) = &mut self.conn.role else {
-            return false;
+            return None;
         };
-        let delay = match client.info.retry_policy() {
-            Some(policy) if !stopping => client.retry.next_delay(policy, random),
-            _ => None,
+        let policy = client.info.retry_policy().filter(|_| !stopping)?;
+        let delay = if error.is_retryable() {
+            client.retry.next_delay(policy, random)?
+        } else if error.is_about_certificates() {
+            client.retry.last_delay(policy, random)?
+        } else {
+            return None;
         };
-        let Some(delay) = delay else { return false };
         client.stage = Stage::Waiting;
         client.tried.clear();
         self.conn.io = None;
@@ -669,7 +685,20 @@ impl Lift<'_> {
         self.conn.send.tx.clear(&mut self.inner.out.pool);
         self.conn.send.no_output_waits();
         self.conn.send.deadlines.stage = saturating_add(now, delay);
-        true
+        Some(delay)
+    }
+
+    fn deliver_retry(&mut self, protocol: u32, error: &ConnectError, delay: Duration) {
+        let id = self.conn.send.id;
+        if let Some(bound) = self.parts.protocols.get_mut(protocol as usize) {
+            let mut cx = crate::wsi::Cx::new(self.inner, protocol);
+            cx.current = Some(Current {
+                send: &mut self.conn.send,
+                io: None,
+                response: None,
+            });
+            bound.dispatch.retry(&mut cx, id, error, delay);
+        }
     }
 
     fn connect_error(&mut self, stage: ConnectStage, failure: ConnectFailure) -> ConnectError {

@@ -1,5 +1,7 @@
 //! Outcomes: what a call, an attempt or a connection ended in, grouped by who can act on it.
 
+mod refusal;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -8,12 +10,11 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::client::ArgumentError;
-use crate::hook::HookRefusal;
-use crate::http::body::BodyError;
-use crate::http::head::HeadError;
-use crate::id::{VhostId, WsiId};
-use crate::ws::handshake::{Refusal, ResponseError, UpgradeError};
+use crate::id::WsiId;
+use crate::ws::handshake::{Refusal, ResponseError};
 use crate::ws::{Close, CloseCode, ProtocolError};
+
+pub use refusal::{RefusalReason, ServerRefusal};
 
 /// Why a message was not queued.
 ///
@@ -355,6 +356,8 @@ pub(crate) const ABNORMAL: u16 = 1006;
 pub enum ConnectStage {
     /// The description of what to dial.
     Argument,
+    /// Between two attempts of a [`RetryPolicy`](crate::RetryPolicy).
+    BackOff,
     /// Name resolution.
     Dns,
     /// TCP connect.
@@ -371,6 +374,7 @@ impl fmt::Display for ConnectStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Argument => "argument",
+            Self::BackOff => "back-off",
             Self::Dns => "dns",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
@@ -409,7 +413,7 @@ pub enum ConnectFailure {
     #[error("no address answered: {0}")]
     NoneConnected(#[source] io::Error),
     /// The peer answered the opening handshake with something else than 101.
-    #[error("the peer refused with status {} {}", .0.status, .0.reason)]
+    #[error("the peer refused with {}", .0)]
     Refused(Refusal),
     /// The name could not be resolved.
     #[error("name resolution failed: {0}")]
@@ -511,7 +515,13 @@ impl ConnectError {
         self.details.attempts
     }
 
-    /// Whether the same call can succeed later without a change on this side.
+    /// Whether the failure is one that passes: a transport that failed or ended, a deadline, a
+    /// name without an address now, a server that says "later" (408, 425, 429, 5xx). A
+    /// [`RetryPolicy`](crate::RetryPolicy) tries these again.
+    ///
+    /// What a certificate is refused for is none of them, since somebody has to exchange it; a
+    /// policy that goes on [`forever`](crate::RetryPolicyBuilder::forever) tries those again, too,
+    /// with its last delay. So `on_retry` may tell of an error that is not retryable.
     pub fn is_retryable(&self) -> bool {
         match &self.details.failure {
             ConnectFailure::Closed
@@ -539,6 +549,16 @@ impl ConnectError {
             | ConnectFailure::Shutdown
             | ConnectFailure::UnknownProtocol
             | ConnectFailure::VhostDestroyed => false,
+        }
+    }
+
+    /// Whether a certificate is not accepted, the server's by us or ours by the server: that ends
+    /// when one of them is exchanged.
+    pub(crate) fn is_about_certificates(&self) -> bool {
+        match &self.details.failure {
+            #[cfg(feature = "tls")]
+            ConnectFailure::Tls(error) => error.failure.is_about_certificates(),
+            _ => false,
         }
     }
 
@@ -621,15 +641,27 @@ pub enum VhostError {
     #[error("TLS: {0}")]
     Tls(#[source] Box<crate::tls::TlsConfigError>),
     /// A vhost on a TLS listener has no TLS settings.
-    #[error("the listener on {address} speaks TLS; give the vhost server_tls(..)")]
+    #[error("the listener on {} speaks TLS; give the vhost server_tls(..)", Place(*.address))]
     NoServerTls {
         /// The listener.
         address: SocketAddr,
     },
+    /// A vhost with a certificate for servers listens, but nowhere with TLS: everything would be
+    /// served in the clear.
+    #[error(
+        "the vhost has server_tls(..), but no listener of it speaks TLS: make the one on {} with \
+         ListenConfig::new(..).tls(..), or drop server_tls",
+        Place(*.address)
+    )]
+    ServerTlsUnused {
+        /// The first of its listeners.
+        address: SocketAddr,
+    },
     /// A listener serves plaintext to a vhost that requires client certificates.
     #[error(
-        "{address} serves plaintext, where nobody can show the certificate that the vhost requires; \
-         give the listener tls(..)"
+        "the listener on {} serves plaintext, where nobody can show the certificate that the vhost \
+         requires; give it ListenConfig::tls(PlaintextPolicy::Reject) or RedirectToHttps",
+        Place(*.address)
     )]
     PlaintextWithRequired {
         /// The listener.
@@ -659,6 +691,9 @@ pub enum VhostError {
     /// The vhost has no TLS settings for that side.
     #[error("the vhost has no TLS settings for that side; give it server_tls or client_tls")]
     NoTls,
+    /// Files were to be watched without a pause.
+    #[error("the interval is zero; files are looked at every second at most")]
+    ZeroInterval,
     /// Two protocols have one name.
     #[error("two protocols are named {0:?}; subprotocol names choose, so they must differ")]
     DuplicateProtocol(String),
@@ -709,6 +744,18 @@ pub enum VhostError {
     TooMany,
 }
 
+/// An address for people: port 0 is none yet.
+struct Place(SocketAddr);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.port() {
+            0 => write!(f, "{} (any port)", self.0.ip()),
+            _ => self.0.fmt(f),
+        }
+    }
+}
+
 /// Why TLS failed, and how far it had come.
 #[cfg(feature = "tls")]
 #[derive(Debug, Error)]
@@ -720,73 +767,6 @@ pub struct TlsError {
     pub failure: crate::tls::TlsFailure,
     /// The steps of the handshake, as far as it came.
     pub trace: Option<crate::tls::TlsTrace>,
-}
-
-/// A connection that ended before a protocol owned it. Given to
-/// [`ContextObserver::on_refused`](crate::ContextObserver::on_refused).
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct ServerRefusal {
-    /// The connection.
-    pub id: WsiId,
-    /// Where it came from.
-    pub peer: SocketAddr,
-    /// The vhost, once known.
-    pub vhost: Option<VhostId>,
-    /// Why.
-    pub reason: RefusalReason,
-}
-
-/// Why a server ended a connection before a protocol owned it.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum RefusalReason {
-    /// The request's body is declared in a way that two readers could take differently.
-    #[error("{0}")]
-    Body(#[source] BodyError),
-    /// The peer ended the stream before its request was complete.
-    #[error("the peer closed the connection before its request was complete")]
-    Closed,
-    /// The request head is not one that can be served.
-    #[error("{0}")]
-    Head(#[source] HeadError),
-    /// The vhost's hooks refused the upgrade, or could not tell.
-    #[error("{0}")]
-    Hook(#[source] Box<HookRefusal>),
-    /// Reading or writing failed.
-    #[error("{0}")]
-    Io(#[source] io::Error),
-    /// A plain HTTP request, answered with this status.
-    #[error("answered a plain HTTP request with status {0}")]
-    PlainHttp(u16),
-    /// A protocol's filter refused the upgrade.
-    #[error("the protocol refused the upgrade with status {0}")]
-    Protocol(u16),
-    /// The context is shutting down, or the vhost was destroyed.
-    #[error("the context is shutting down or the vhost was destroyed")]
-    Shutdown,
-    /// A deadline passed.
-    #[error("{0}")]
-    Timeout(Deadline),
-    /// The vhost has as many connections as it may.
-    #[error("the vhost has as many connections as it may")]
-    TooManyConnections,
-    /// The TLS handshake or session failed.
-    #[cfg(feature = "tls")]
-    #[error("TLS: {0}")]
-    Tls(#[source] Box<TlsError>),
-    /// A plain HTTP request to a listener that speaks TLS only, or that redirects to `https`.
-    #[error(
-        "plain HTTP to a listener that speaks TLS: use wss:// or https://, or have the listener \
-         serve both (PlaintextPolicy::Serve)"
-    )]
-    Plaintext,
-    /// The request is for another vhost than the TLS handshake was.
-    #[error("the request is for another vhost than the TLS handshake was")]
-    Misdirected,
-    /// The upgrade request is not a valid one.
-    #[error("{0}")]
-    Upgrade(#[source] UpgradeError),
 }
 
 #[cfg(test)]

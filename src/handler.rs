@@ -252,6 +252,12 @@ impl<'a> HttpRequest<'a> {
         self.io.secure.is_some()
     }
 
+    /// What the TLS handshake agreed on: version, SNI, suite; `None` without TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<crate::tls::TlsInfo> {
+        self.io.secure.as_ref()?.info()
+    }
+
     /// Who the client is, by the certificate that it has shown; `None` if it has shown none.
     #[cfg(feature = "tls")]
     pub fn peer_identity(&self) -> Option<crate::tls::PeerIdentity> {
@@ -360,6 +366,19 @@ impl<'a> Http<'a> {
     pub fn is_tls(&self) -> bool {
         let io = self.cx.current.as_ref().and_then(|current| current.io);
         io.is_some_and(|io| io.secure.is_some())
+    }
+
+    /// What the TLS handshake agreed on: version, SNI, suite; `None` without TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<crate::tls::TlsInfo> {
+        self.cx.current.as_ref()?.io?.secure.as_ref()?.info()
+    }
+
+    /// Who the client is, by the certificate that it has shown; `None` if it has shown none.
+    #[cfg(feature = "tls")]
+    pub fn peer_identity(&self) -> Option<crate::tls::PeerIdentity> {
+        let current = self.cx.current.as_ref()?;
+        current.io?.secure.as_ref()?.peer_identity()
     }
 
     /// Gives the whole response, of any length: what a pipelining client has not read yet does not

@@ -113,7 +113,21 @@ pub(crate) enum Command {
     /// A vhost has an identity that nobody has been warned about yet.
     #[cfg(feature = "tls")]
     NewIdentity(VhostId, Side),
+    #[cfg(feature = "tls")]
+    SetTls(VhostId, Box<NewTls>),
+    #[cfg(feature = "tls")]
+    DrainOldIdentity(VhostId),
     Shutdown(Duration),
+}
+
+/// TLS settings to be exchanged.
+#[cfg(feature = "tls")]
+#[derive(Debug)]
+pub(crate) enum NewTls {
+    Client(crate::tls::ClientTls),
+    ClientIdentity(crate::tls::Identity),
+    Server(crate::tls::ServerTls),
+    ServerIdentity(crate::tls::Identity),
 }
 
 /// Whose timer it is.
@@ -175,7 +189,8 @@ pub(crate) struct Vhost {
     #[cfg(feature = "tls")]
     pub(crate) watch_interval: Option<Duration>,
     #[cfg(feature = "tls")]
-    pub(crate) expiry_thresholds: Vec<Duration>,
+    /// Other ones than the default.
+    pub(crate) expiry_thresholds: Option<Vec<Duration>>,
     #[cfg(feature = "tls")]
     pub(crate) server_upkeep: crate::rotation::Upkeep,
     #[cfg(feature = "tls")]
@@ -229,7 +244,7 @@ impl Vhost {
             #[cfg(feature = "tls")]
             watch_interval: None,
             #[cfg(feature = "tls")]
-            expiry_thresholds: crate::rotation::EXPIRY_THRESHOLDS.to_vec(),
+            expiry_thresholds: None,
             #[cfg(feature = "tls")]
             server_upkeep: Default::default(),
             #[cfg(feature = "tls")]

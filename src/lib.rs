@@ -103,6 +103,40 @@
 //! }
 //! ```
 //!
+//! # TLS
+//!
+//! A listener speaks TLS when its [`ListenConfig`] says so, and shows the certificate of the vhost
+//! that the client names (SNI). What comes without TLS to the same port is rejected, redirected
+//! or, with `PlaintextPolicy::Serve`, served: ws and wss on one port. A client trusts what its
+//! vhost's `ClientTls` says.
+//!
+//! ```no_run
+//! # #[cfg(feature = "tls")]
+//! # mod example {
+//! use wsloop::tls::{ClientTls, Identity, Roots, ServerTls};
+//! use wsloop::{ClientConnectInfo, Context, ListenConfig, PlaintextPolicy, Protocol, VhostConfig};
+//!
+//! fn serve<P: Protocol>(context: &mut Context, echo: P) -> Result<(), Box<dyn std::error::Error>> {
+//!     let address: std::net::SocketAddr = "127.0.0.1:9443".parse()?;
+//!     let identity = Identity::from_pem_files("server.pem", "server.key")?;
+//!     let vhost = VhostConfig::new("a.example")
+//!         .listen(ListenConfig::new(address).tls(PlaintextPolicy::Serve)) // ws and wss
+//!         .server_tls(ServerTls::new(identity))
+//!         .protocol("echo", echo);
+//!     context.create_vhost(vhost)?;
+//!     Ok(())
+//! }
+//!
+//! fn dial<P: Protocol>(context: &mut Context, protocol: P) -> Result<(), Box<dyn std::error::Error>> {
+//!     let tls = ClientTls::new(Roots::from_pem_file("ca.pem")?);
+//!     let vhost = VhostConfig::new("client").client_tls(tls).protocol("client", protocol);
+//!     let vhost = context.create_vhost(vhost)?;
+//!     context.client_connect(vhost, ClientConnectInfo::from_url("wss://a.example:9443/")?)?;
+//!     Ok(())
+//! }
+//! # }
+//! ```
+//!
 //! # HTTP beside WebSocket
 //!
 //! A vhost serves plain requests, too: [`VhostConfig::mount`] gives a prefix of its paths to an

@@ -669,8 +669,8 @@ impl Lift<'_> {
                 send.push_ping(&mut self.inner.out, &payload);
             }
             Validity::HangUp => {
-                let silence = now.saturating_duration_since(send.last_received);
-                send.time_out(Deadline::new(DeadlineStage::Silence, silence));
+                let limit = send.settings.retry.hang_up_after().unwrap_or_default();
+                send.time_out(Deadline::new(DeadlineStage::Silence, limit));
                 send.flags |= Flags::ABORT;
             }
         }

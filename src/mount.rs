@@ -221,6 +221,15 @@ impl Mount {
         if self.prefix.len() > 1 && self.prefix.ends_with('/') {
             return Some("the prefix must not end with a slash; \"/a\" serves \"/a/\" too");
         }
+        if self.prefix.len() > 1
+            && self
+                .prefix
+                .split('/')
+                .skip(1)
+                .any(|name| matches!(name, "" | "." | ".."))
+        {
+            return Some("the prefix has an empty or a dot segment, which no request's path has");
+        }
         if has_framing_field(&self.options.headers) {
             return Some(FRAMING_PROBLEM);
         }

@@ -39,7 +39,8 @@ use crate::wsi::{Cx, Wsi};
 /// * [`on_established`](Self::on_established) comes before anything else of a connection; exactly
 ///   one [`on_closed`](Self::on_closed) comes last, also when the context is dropped. A client's
 ///   attempt ends in exactly one of `on_established` and
-///   [`on_connect_error`](Self::on_connect_error). If `on_established` itself refuses with `Err`,
+///   [`on_connect_error`](Self::on_connect_error), with an [`on_retry`](Self::on_retry) for each
+///   failure that a retry follows. If `on_established` itself refuses with `Err`,
 ///   there is no session and no `on_closed`; a client's attempt then ends in `on_connect_error`.
 /// * `Err(Close)` from a callback begins the closing handshake with that code and reason. `?`
 ///   works on a [`SendError`](crate::SendError).
@@ -183,6 +184,16 @@ pub trait Protocol: Send + 'static {
         let _ = (cx, id, error);
     }
 
+    /// An attempt of a client with a [`RetryPolicy`](crate::RetryPolicy) has failed, and another
+    /// one follows after `next_delay`, under the same id: `error` is what would have been told
+    /// otherwise. [`Cx::abort`] ends it; `on_connect_error` comes then. The default does nothing.
+    ///
+    /// The first attempt in place of a connection that was lost is told by
+    /// [`CloseCause::reconnect`].
+    fn on_retry(&mut self, cx: &mut Cx<'_>, id: WsiId, error: &ConnectError, next_delay: Duration) {
+        let _ = (cx, id, error, next_delay);
+    }
+
     /// Somebody called [`CancelService::cancel_service`](crate::CancelService::cancel_service).
     /// Calls may have been merged; at least one `on_wake` begins after the last of them.
     fn on_wake(&mut self, cx: &mut Cx<'_>) {
@@ -203,7 +214,9 @@ pub trait ContextObserver: Send + 'static {
         let _ = (cx, trouble);
     }
 
-    /// A vhost that was asked for in a callback could not be made; its id is stale now.
+    /// A vhost that was asked for in a callback could not be made; its id is stale now. Also when
+    /// TLS settings that were asked for in a callback do not go with the vhost, which stays as it
+    /// was then.
     fn on_vhost_error(&mut self, cx: &mut Cx<'_>, id: VhostId, error: &VhostError) {
         let _ = (cx, id, error);
     }
@@ -216,7 +229,7 @@ pub trait ContextObserver: Send + 'static {
 
     /// The certificate of a vhost has come closer to its end than one of the thresholds of
     /// [`Context::warn_before_expiry`](crate::Context::warn_before_expiry), by default 30 days, 7
-    /// days, one day and 0.
+    /// days, one day and 0, and never more than a third of its lifetime.
     #[cfg(feature = "tls")]
     fn on_certificate_expiring(
         &mut self,
@@ -250,7 +263,9 @@ pub trait ContextObserver: Send + 'static {
     }
 
     /// A vhost that watches its files ([`Context::watch_identity`](crate::Context::watch_identity))
-    /// has found a new pair: it is in use now, or it is not fit and the old one stays.
+    /// has found a new pair, or a callback asked for an exchange
+    /// ([`Cx::set_server_identity`] and the like): what is new is in use now, or it is not fit and
+    /// the old stays.
     #[cfg(feature = "tls")]
     fn on_identity_changed(
         &mut self,
@@ -340,6 +355,12 @@ impl<'a> Request<'a> {
     /// Whether it came over TLS.
     pub const fn is_tls(&self) -> bool {
         self.io.secure.is_some()
+    }
+
+    /// What the TLS handshake agreed on: version, SNI, suite; `None` without TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<crate::tls::TlsInfo> {
+        self.io.secure.as_ref()?.info()
     }
 
     /// Who the client is, by the certificate that it has shown; `None` if it has shown none.
@@ -567,6 +588,7 @@ pub(crate) trait Dispatch: Any + Send {
     fn free_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag);
     fn closed(&mut self, cx: &mut Cx<'_>, id: WsiId, session: usize, cause: &CloseCause);
     fn connect_error(&mut self, cx: &mut Cx<'_>, id: WsiId, error: &ConnectError);
+    fn retry(&mut self, cx: &mut Cx<'_>, id: WsiId, error: &ConnectError, next_delay: Duration);
     fn wake(&mut self, cx: &mut Cx<'_>);
     /// Drops a session without telling anybody: its callback panicked.
     fn forget(&mut self, session: usize);
@@ -701,6 +723,10 @@ impl<P: Protocol> Dispatch for Bound<P> {
 
     fn connect_error(&mut self, cx: &mut Cx<'_>, id: WsiId, error: &ConnectError) {
         self.protocol.on_connect_error(cx, id, error);
+    }
+
+    fn retry(&mut self, cx: &mut Cx<'_>, id: WsiId, error: &ConnectError, next_delay: Duration) {
+        self.protocol.on_retry(cx, id, error, next_delay);
     }
 
     fn wake(&mut self, cx: &mut Cx<'_>) {

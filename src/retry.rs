@@ -16,7 +16,7 @@ use thiserror::Error;
 /// |---|---|
 /// | delays | 1 s, 2 s, 4 s, 8 s, 15 s, 30 s |
 /// | jitter | up to 30 % on top |
-/// | attempts before giving up | as many as there are delays |
+/// | retries before giving up | as many as there are delays |
 /// | ping after silence of | 30 s |
 /// | hang up after silence of | 45 s |
 /// | a connection is stable after | 10 s |
@@ -49,7 +49,8 @@ impl RetryPolicy {
         self.jitter_percent
     }
 
-    /// How many attempts are made before the client gives up; `u32::MAX` means it never does.
+    /// How many times the client tries again after an attempt that failed, before it gives up;
+    /// `u32::MAX` means it never does.
     pub fn conceal_count(&self) -> u32 {
         self.conceal_count
     }
@@ -138,14 +139,23 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// How many attempts are made before the client gives up. Default: as many as there are
-    /// delays. Zero means that a failure is reported at once.
-    pub fn conceal_count(mut self, attempts: u32) -> Self {
-        self.conceal_count = Some(attempts);
+    /// How many times the client tries again before it gives up, not counting the first attempt:
+    /// so many failures are concealed, and the next one is reported. Default: as many as there are
+    /// delays. Zero means that the first failure is reported at once.
+    pub fn conceal_count(mut self, retries: u32) -> Self {
+        self.conceal_count = Some(retries);
         self
     }
 
     /// Never gives up; the last delay repeats.
+    ///
+    /// Tried again are failures that pass
+    /// ([`ConnectError::is_retryable`](crate::ConnectError::is_retryable)), and with such a policy
+    /// also certificates that are not accepted, the server's or our own, each time after the last
+    /// delay of the table: one that expired is exchanged some time, and then the client is back.
+    /// Everything else ends the attempts at once: a refusal with another status than 408, 425, 429
+    /// or 5xx, a response that breaks the protocol, TLS versions or suites without one in common,
+    /// `on_established` that refuses.
     pub fn forever(self) -> Self {
         self.conceal_count(u32::MAX)
     }
@@ -251,6 +261,17 @@ impl RetryState {
         }
         let index = usize::try_from(self.attempts).unwrap_or(usize::MAX);
         let delay = *policy.delays.get(index).or_else(|| policy.delays.last())?;
+        self.attempts = self.attempts.saturating_add(1);
+        Some(delay.saturating_add(jitter(delay, policy.jitter_percent, random)))
+    }
+
+    /// The same for a failure that takes its time to be mended: the last delay of the table, and
+    /// only by a policy that never gives up.
+    pub(crate) fn last_delay(&mut self, policy: &RetryPolicy, random: u64) -> Option<Duration> {
+        if policy.conceal_count != u32::MAX {
+            return None;
+        }
+        let delay = *policy.delays.last()?;
         self.attempts = self.attempts.saturating_add(1);
         Some(delay.saturating_add(jitter(delay, policy.jitter_percent, random)))
     }

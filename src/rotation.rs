@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use crate::conn::Conn;
 use crate::context::Context;
-use crate::error::VhostError;
+use crate::error::{Gone, VhostError};
 use crate::id::VhostId;
-use crate::inner::{Command, TimerKind, VhostState};
+use crate::inner::{Command, Inner, NewTls, TimerKind, VhostState};
 use crate::timer::saturating_add;
 use crate::tls::rotate::{ExpiryWatch, FileWatch, WatchOutcome, read_file};
 use crate::tls::{ClientTls, Identity, IdentityWarning, ServerTls, TlsConfigError, UtcTime};
 use crate::ws::{Close, CloseCode, Side};
+use crate::wsi::Cx;
 
 /// What a vhost looks after, for one side.
 #[derive(Debug, Default)]
@@ -111,11 +112,20 @@ impl Context {
     /// [`ContextObserver::on_identity_changed`](crate::ContextObserver::on_identity_changed) tells
     /// about it, and about a pair that is not fit. Identities that came from memory have no files.
     ///
+    /// Connections that are there keep the old certificate; [`Context::drain_old_identity`] ends
+    /// them.
+    ///
     /// # Errors
     ///
-    /// [`VhostError::Gone`] if there is no such vhost.
+    /// [`VhostError`] if there is no such vhost, it has no TLS settings, or the interval is zero.
     pub fn watch_identity(&mut self, id: VhostId, interval: Duration) -> Result<(), VhostError> {
         let vhost = self.inner.vhost_mut(id).ok_or(VhostError::Gone)?;
+        if vhost.server_tls.is_none() && vhost.client_tls.is_none() {
+            return Err(VhostError::NoTls);
+        }
+        if interval.is_zero() {
+            return Err(VhostError::ZeroInterval);
+        }
         vhost.watch_interval = Some(interval);
         self.refresh_upkeep(id);
         Ok(())
@@ -124,7 +134,8 @@ impl Context {
     /// Has
     /// [`ContextObserver::on_certificate_expiring`](crate::ContextObserver::on_certificate_expiring)
     /// told at each of these times before the end of a certificate of the vhost; a threshold of
-    /// zero is the end itself. Default: 30 days, 7 days, one day, and the end. None: never.
+    /// zero is the end itself. Default: 30 days, 7 days, one day, and the end, but none earlier
+    /// than a third of the certificate's lifetime before its end. None: never.
     ///
     /// # Errors
     ///
@@ -135,7 +146,7 @@ impl Context {
         thresholds: &[Duration],
     ) -> Result<(), VhostError> {
         let vhost = self.inner.vhost_mut(id).ok_or(VhostError::Gone)?;
-        vhost.expiry_thresholds = thresholds.to_vec();
+        vhost.expiry_thresholds = Some(thresholds.to_vec());
         self.refresh_upkeep(id);
         Ok(())
     }
@@ -176,7 +187,7 @@ impl Context {
             };
             made_with.is_some_and(|secure| Some(secure.generation) != current)
         };
-        let crate::inner::Inner { conns, out, .. } = &mut self.inner;
+        let Inner { conns, out, .. } = &mut self.inner;
         let mut closed = 0;
         for (_, _, conn) in conns.iter_mut() {
             let lives = conn.is_established() && conn.send.is_open();
@@ -188,6 +199,25 @@ impl Context {
             }
         }
         closed
+    }
+
+    /// Exchanges settings as a callback asked for, and tells what came of it.
+    pub(crate) fn set_tls_as_asked(&mut self, id: VhostId, new: NewTls) {
+        let (side, outcome) = match new {
+            NewTls::Client(tls) => (Side::Client, self.set_client_tls(id, tls)),
+            NewTls::ClientIdentity(new) => (Side::Client, self.set_client_identity(id, new)),
+            NewTls::Server(tls) => (Side::Server, self.set_server_tls(id, tls)),
+            NewTls::ServerIdentity(new) => (Side::Server, self.set_server_identity(id, new)),
+        };
+        let mut cx = Self::bare_cx(&mut self.inner);
+        let observer = &mut self.parts.observer;
+        match outcome {
+            Ok(()) => observer.on_identity_changed(&mut cx, id, side, Ok(())),
+            Err(VhostError::Tls(error)) => {
+                observer.on_identity_changed(&mut cx, id, side, Err(&error));
+            }
+            Err(error) => observer.on_vhost_error(&mut cx, id, &error),
+        }
     }
 
     /// Begins to look after an identity that is new.
@@ -241,8 +271,7 @@ impl Context {
             let upkeep = vhost.upkeep(side);
             upkeep.expiry = identity
                 .as_ref()
-                .filter(|_| !thresholds.is_empty())
-                .map(|identity| ExpiryWatch::new(identity, &thresholds));
+                .and_then(|identity| expiry_watch(identity, thresholds.as_deref()));
             upkeep.watch = identity
                 .as_ref()
                 .zip(interval)
@@ -310,9 +339,8 @@ impl Context {
         if outcome.is_ok() {
             let thresholds = vhost.expiry_thresholds.clone();
             let identity = vhost.identity(side).cloned();
-            vhost.upkeep(side).expiry = identity
-                .filter(|_| !thresholds.is_empty())
-                .map(|identity| ExpiryWatch::new(&identity, &thresholds));
+            vhost.upkeep(side).expiry =
+                identity.and_then(|identity| expiry_watch(&identity, thresholds.as_deref()));
         }
         self.retire_http_pool(id);
         let mut cx = Self::bare_cx(&mut self.inner);
@@ -339,6 +367,69 @@ impl Context {
                 .observer
                 .on_certificate_expiring(&mut cx, id, side, &expiring);
         }
+    }
+}
+
+/// TLS settings of a vhost, exchanged when no callback runs. Each outcome comes to the observer:
+/// [`on_identity_changed`](crate::ContextObserver::on_identity_changed), or
+/// [`on_vhost_error`](crate::ContextObserver::on_vhost_error) when the vhost itself does not go
+/// with them; the vhost stays as it was then.
+impl Cx<'_> {
+    /// As [`Context::set_server_tls`], when no callback runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`] if there is no such vhost.
+    pub fn set_server_tls(&mut self, id: VhostId, tls: ServerTls) -> Result<(), Gone> {
+        self.inner.queue_tls(id, NewTls::Server(tls))
+    }
+
+    /// As [`Context::set_server_identity`], when no callback runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`] if there is no such vhost.
+    pub fn set_server_identity(&mut self, id: VhostId, identity: Identity) -> Result<(), Gone> {
+        self.inner.queue_tls(id, NewTls::ServerIdentity(identity))
+    }
+
+    /// As [`Context::set_client_tls`], when no callback runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`] if there is no such vhost.
+    pub fn set_client_tls(&mut self, id: VhostId, tls: ClientTls) -> Result<(), Gone> {
+        self.inner.queue_tls(id, NewTls::Client(tls))
+    }
+
+    /// As [`Context::set_client_identity`], when no callback runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`] if there is no such vhost.
+    pub fn set_client_identity(&mut self, id: VhostId, identity: Identity) -> Result<(), Gone> {
+        self.inner.queue_tls(id, NewTls::ClientIdentity(identity))
+    }
+
+    /// As [`Context::drain_old_identity`], when no callback runs: after the exchanges that were
+    /// asked for before.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`] if there is no such vhost.
+    pub fn drain_old_identity(&mut self, id: VhostId) -> Result<(), Gone> {
+        self.inner.vhost(id).ok_or(Gone)?;
+        let command = Command::DrainOldIdentity(id);
+        self.inner.commands.push_back(command);
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn queue_tls(&mut self, id: VhostId, new: NewTls) -> Result<(), Gone> {
+        self.vhost(id).ok_or(Gone)?;
+        self.commands.push_back(Command::SetTls(id, Box::new(new)));
+        Ok(())
     }
 }
 
@@ -398,16 +489,16 @@ impl Upkeep {
     }
 }
 
+fn expiry_watch(identity: &Identity, thresholds: Option<&[Duration]>) -> Option<ExpiryWatch> {
+    match thresholds {
+        None => Some(ExpiryWatch::by_default(identity)),
+        Some([]) => None,
+        Some(thresholds) => Some(ExpiryWatch::new(identity, thresholds)),
+    }
+}
+
 fn failed(error: TlsConfigError) -> VhostError {
     VhostError::Tls(Box::new(error))
 }
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
-/// When to tell of the end of a certificate, unless the application says otherwise.
-pub(crate) const EXPIRY_THRESHOLDS: [Duration; 4] = [
-    Duration::from_secs(30 * DAY.as_secs()),
-    Duration::from_secs(7 * DAY.as_secs()),
-    DAY,
-    Duration::ZERO,
-];
 const CLOCK_CHECK: Duration = Duration::from_secs(3600);

@@ -248,6 +248,16 @@ impl Secure {
         Some(PeerIdentity::from_handshake(leaf, rest, self.verified))
     }
 
+    /// The name that the client asked for (SNI), once its hello has come.
+    pub(crate) fn server_name(&self) -> Option<String> {
+        self.session.server_name().map(str::to_owned)
+    }
+
+    /// Whether the handshake has come so far that a vhost was chosen by its name, or its lack.
+    pub(crate) fn chose_vhost(&self) -> bool {
+        self.session.server_name().is_some() || self.info().is_some()
+    }
+
     pub(crate) fn info(&self) -> Option<TlsInfo> {
         TlsInfo::of(&self.session)
     }

@@ -414,6 +414,12 @@ impl Context {
                 }
                 #[cfg(feature = "tls")]
                 Command::NewIdentity(id, side) => self.on_new_identity(id, side),
+                #[cfg(feature = "tls")]
+                Command::SetTls(id, new) => self.set_tls_as_asked(id, *new),
+                #[cfg(feature = "tls")]
+                Command::DrainOldIdentity(id) => {
+                    self.drain_old_identity(id);
+                }
                 Command::Shutdown(grace) => self.begin_shutdown(grace),
             }
         }

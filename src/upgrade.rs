@@ -455,7 +455,11 @@ impl Lift<'_> {
             _ => format!("https://{host}:{port}{target}"),
         };
         self.respond(308, &[("Location", &location)], b"");
-        self.refused(RefusalReason::Plaintext);
+        // What the listener is there for has happened: nothing was refused.
+        self.arm_last_words();
+        if let Role::Http(http) = &mut self.conn.role {
+            http.state = State::Responding;
+        }
     }
 
     fn is_full(&self) -> bool {

@@ -206,7 +206,9 @@ fn bind(
         asked.tls.check_listener(inherited.address, inherited.tls)?;
         bound.push(inherited);
     }
-    Ok(Found { shared, bound })
+    let found = Found { shared, bound };
+    asked.tls.check_use(parts, &found)?;
+    Ok(found)
 }
 
 /// Has the loop look at the identities of a new vhost when no callback runs.
@@ -254,6 +256,12 @@ fn check_pages(pages: &[Page]) -> Result<(), VhostError> {
 
 fn check_mounts(config: &VhostConfig) -> Result<(), VhostError> {
     let mut seen = BTreeSet::new();
+    for page in &config.pages {
+        if !seen.insert((page.path.as_str(), true)) {
+            let (path, problem) = (page.path.clone(), "there are two pages of that path");
+            return Err(VhostError::Page { path, problem });
+        }
+    }
     for mount in &config.mounts {
         let prefix = mount.prefix.as_str();
         let knows = |name: &String| config.protocols.iter().any(|known| known.name == *name);
@@ -610,6 +618,24 @@ impl TlsCells {
         pool
     }
 
+    /// A certificate for servers that no listener shows is a mistake, and a silent one: everything
+    /// would go in the clear.
+    fn check_use(&self, parts: &Parts, found: &Found) -> Result<(), VhostError> {
+        let shared = found.shared.iter().filter_map(|name| {
+            let slot = parts.listeners.get(name.0, name.1)?;
+            Some((slot.address, slot.tls))
+        });
+        let bound = found.bound.iter().map(|new| (new.address, new.tls));
+        let mut all = shared.chain(bound).peekable();
+        let first = all.peek().copied();
+        match first {
+            Some((address, _)) if self.server.is_some() && all.all(|(_, tls)| tls.is_none()) => {
+                Err(VhostError::ServerTlsUnused { address })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A TLS listener needs a certificate, and one that serves plaintext too cannot belong to a
     /// vhost where everybody has to show one.
     fn check_listener(
@@ -647,6 +673,10 @@ impl TlsCells {
 
     fn pool(&self, config: PoolConfig) -> VhostPool {
         VhostPool::new(config)
+    }
+
+    fn check_use(&self, _: &Parts, _: &Found) -> Result<(), VhostError> {
+        Ok(())
     }
 
     fn check_listener(

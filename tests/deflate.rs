@@ -388,7 +388,7 @@ fn fr_02_pm_01_pm_04_what_is_wrong_with_a_compressed_message_reaches_both_ends()
         let peer = enter(&mut world, offer);
         peer.write(&frame).unwrap();
         world.turn();
-        let (code, reason) = (error.close_code().value(), error.to_string());
+        let (code, reason) = (error.close_code().value(), error.peer_reason());
         let expected = [(0x88, close_payload(code, &reason))];
         assert_eq!(frames(Side::Server, &peer.read()), expected);
         let told = format!("closed Local protocol error: {error}, code {code}, not clean");

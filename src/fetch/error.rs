@@ -159,7 +159,7 @@ impl From<ConnectStage> for FetchStage {
     fn from(stage: ConnectStage) -> Self {
         match stage {
             ConnectStage::Argument => Self::Argument,
-            ConnectStage::Dns => Self::Dns,
+            ConnectStage::BackOff | ConnectStage::Dns => Self::Dns,
             ConnectStage::Tcp => Self::Tcp,
             ConnectStage::Tls => Self::Tls,
             ConnectStage::Request => Self::Request,

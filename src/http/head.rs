@@ -549,13 +549,13 @@ pub enum HeadError {
     #[error("a header line has a blank before its colon")]
     SpaceBeforeColon,
     /// The target is longer than [`HeadLimits::target`].
-    #[error("the request target is longer than HeadLimits::target allows")]
+    #[error("the request target is longer than is allowed here")]
     TargetTooLong,
     /// The head is longer than [`HeadLimits::bytes`].
-    #[error("the head is longer than HeadLimits::bytes allows")]
+    #[error("the head is longer than is allowed here")]
     TooLong,
     /// More header fields than [`HeadLimits::headers`].
-    #[error("the head has more fields than HeadLimits::headers allows")]
+    #[error("the head has more fields than are allowed here")]
     TooManyHeaders,
     /// Fewer bytes than one head were given to be parsed.
     #[error("the head is incomplete")]
@@ -566,6 +566,19 @@ pub enum HeadError {
 }
 
 impl HeadError {
+    /// What this side can do about it, which is not the peer's business.
+    pub(crate) const fn advice(&self) -> &'static str {
+        if matches!(self, Self::TargetTooLong) {
+            "; raise HeadLimits::target to accept it"
+        } else if matches!(self, Self::TooLong) {
+            "; raise HeadLimits::bytes to accept it"
+        } else if matches!(self, Self::TooManyHeaders) {
+            "; raise HeadLimits::headers to accept it"
+        } else {
+            ""
+        }
+    }
+
     /// The status of the response that a server gives before it closes the connection.
     pub fn status(&self) -> u16 {
         match self {

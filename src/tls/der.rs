@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A point in time as certificates give it: UTC, in whole seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UtcTime(i64);
 
 impl UtcTime {
@@ -65,6 +65,13 @@ impl From<SystemTime> for UtcTime {
             Ok(after) => Self(seconds(after)),
             Err(before) => Self(-seconds(before.duration())),
         }
+    }
+}
+
+/// As people read it: [`Display`](fmt::Display).
+impl fmt::Debug for UtcTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

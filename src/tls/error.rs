@@ -140,6 +140,10 @@ pub enum PemSource {
     File(PathBuf),
     /// Bytes that the application gave.
     Memory,
+    /// Bytes that the application gave as a certificate, beside a key.
+    MemoryCertificate,
+    /// Bytes that the application gave as a private key.
+    MemoryKey,
     /// The certificates of the operating system.
     System,
 }
@@ -149,7 +153,7 @@ impl PemSource {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
-            Self::Memory | Self::System => None,
+            Self::Memory | Self::MemoryCertificate | Self::MemoryKey | Self::System => None,
         }
     }
 }
@@ -159,6 +163,8 @@ impl fmt::Display for PemSource {
         match self {
             Self::File(path) => path.display().fmt(f),
             Self::Memory => f.write_str("PEM text from memory"),
+            Self::MemoryCertificate => f.write_str("the certificate's PEM text from memory"),
+            Self::MemoryKey => f.write_str("the key's PEM text from memory"),
             Self::System => f.write_str("the system's root certificates"),
         }
     }

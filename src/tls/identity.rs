@@ -298,8 +298,8 @@ impl IdentityOptions {
         key: impl AsRef<[u8]>,
     ) -> Result<Identity, TlsConfigError> {
         let sources = Sources {
-            certificate: PemSource::Memory,
-            key: PemSource::Memory,
+            certificate: PemSource::MemoryCertificate,
+            key: PemSource::MemoryKey,
             files: None,
         };
         self.assemble(certificate.as_ref(), key.as_ref(), sources)
@@ -665,8 +665,8 @@ mod tests {
         let (one, two) = (pki.leaf(&["a.test"]).issue(), pki.leaf(&["a.test"]).issue());
         assert_eq!(
             pem(&one.chain_pem(), &two.key_pem()).unwrap_err(),
-            "PEM text from memory: this private key does not belong to the certificate in PEM \
-             text from memory; was one of them replaced without the other?"
+            "the key's PEM text from memory: this private key does not belong to the certificate in \
+             the certificate's PEM text from memory; was one of them replaced without the other?"
         );
     }
 
@@ -678,7 +678,7 @@ mod tests {
         let only_leaf = leaf.chain_pem().replace(&between.ca_pem(), "");
         assert_eq!(
             pem(&(between.ca_pem() + &only_leaf), &leaf.key_pem()).unwrap_err(),
-            "PEM text from memory: the private key belongs to certificate 2; the chain is in a \
+            "the certificate's PEM text from memory: the private key belongs to certificate 2; the chain is in a \
              wrong order: the leaf certificate comes first, then each certificate's issuer"
         );
         // The rest in a wrong order works with many peers.
@@ -707,11 +707,11 @@ mod tests {
             .issue();
         assert_eq!(
             identity(&old).unwrap_err(),
-            "PEM text from memory: certificate 1 expired on 2002-02-03 00:00:00 UTC"
+            "the certificate's PEM text from memory: certificate 1 expired on 2002-02-03 00:00:00 UTC"
         );
         assert_eq!(
             identity(&early).unwrap_err(),
-            "PEM text from memory: certificate 1 is not valid before 2089-01-02 00:00:00 UTC; is \
+            "the certificate's PEM text from memory: certificate 1 is not valid before 2089-01-02 00:00:00 UTC; is \
              the clock right?"
         );
         let options = IdentityOptions::new().at(UtcTime::from_unix(1_000_000_000).system_time());
@@ -746,7 +746,7 @@ mod tests {
             .issue();
         assert_eq!(
             identity(&leaf).unwrap_err(),
-            "PEM text from memory: certificate 1 has a critical extension that is not understood, \
+            "the certificate's PEM text from memory: certificate 1 has a critical extension that is not understood, \
              and peers would refuse it (RFC 5280 section 4.2); have it issued without that \
              extension, or with the extension not critical"
         );
@@ -782,11 +782,11 @@ mod tests {
         let junk = "-----BEGIN CERTIFICATE-----\nMAMCAQA=\n-----END CERTIFICATE-----\n";
         assert_eq!(
             pem(&(leaf.chain_pem() + junk), &leaf.key_pem()).unwrap_err(),
-            "PEM text from memory: certificate 2 cannot be used: it is not an X.509 certificate"
+            "the certificate's PEM text from memory: certificate 2 cannot be used: it is not an X.509 certificate"
         );
         let junk = "-----BEGIN PRIVATE KEY-----\nMAMCAQA=\n-----END PRIVATE KEY-----\n";
         let error = pem(&leaf.chain_pem(), junk).unwrap_err();
-        let text = "PEM text from memory: the private key cannot be used: ";
+        let text = "the key's PEM text from memory: the private key cannot be used: ";
         assert!(error.starts_with(text), "{error}");
     }
 

@@ -59,6 +59,24 @@ impl TlsFailure {
         )
     }
 
+    /// Whether a certificate is not accepted, by this side or the other: exchanging one can mend
+    /// that.
+    pub(crate) const fn is_about_certificates(&self) -> bool {
+        matches!(
+            self,
+            Self::Certificate(_)
+                | Self::PeerAlert(
+                    Alert::BAD_CERTIFICATE
+                        | Alert::UNSUPPORTED_CERTIFICATE
+                        | Alert::CERTIFICATE_REVOKED
+                        | Alert::CERTIFICATE_EXPIRED
+                        | Alert::CERTIFICATE_UNKNOWN
+                        | Alert::UNKNOWN_CA
+                        | Alert::CERTIFICATE_REQUIRED
+                )
+        )
+    }
+
     /// Why a resumed session is not accepted. rustls has sent no alert: the handshake is over.
     pub(crate) fn of_resumption(error: rustls::Error) -> Self {
         Self::from_rustls(error, SentAlert::Nothing)

@@ -249,6 +249,9 @@ impl FileWatch {
 
 /// How soon something new is looked at again.
 const SETTLE: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// In days.
+const DEFAULT_THRESHOLDS: [u32; 4] = [30, 7, 1, 0];
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Reads a file for [`FileWatch::poll`], of at most 1 MiB.
@@ -327,6 +330,21 @@ impl ExpiryWatch {
         let mut thresholds = thresholds.to_vec();
         thresholds.sort_unstable_by(|one, other| other.cmp(one));
         thresholds.dedup();
+        Self::of(identity, thresholds)
+    }
+
+    /// At 30 days, 7 days, one day and the end; of a certificate for a shorter time not before
+    /// two thirds of it have passed, or it would be told as soon as it is there.
+    pub(crate) fn by_default(identity: &Identity) -> Self {
+        let third = identity.not_after().since(identity.not_before()) / 3;
+        let mut thresholds = DEFAULT_THRESHOLDS
+            .map(|days| (DAY * days).min(third))
+            .to_vec();
+        thresholds.dedup();
+        Self::of(identity, thresholds)
+    }
+
+    fn of(identity: &Identity, thresholds: Vec<Duration>) -> Self {
         Self {
             not_after: identity.not_after(),
             thresholds,

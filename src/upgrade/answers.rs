@@ -155,11 +155,27 @@ impl Lift<'_> {
         let Some(reason) = http.refused.take() else {
             return;
         };
+        let (index, generation) = http.listener;
+        let listener = self.parts.listeners.get(index, generation);
+        let shared = listener.is_some_and(|slot| slot.vhosts.len() > 1);
+        #[cfg(feature = "tls")]
+        let secure = io.secure.as_ref();
+        #[cfg(feature = "tls")]
+        let by_name = secure.is_some_and(|secure| secure.chose_vhost());
+        #[cfg(not(feature = "tls"))]
+        let by_name = false;
+        let known = !shared || by_name || reason.knows_vhost();
         let refusal = ServerRefusal {
             id: self.conn.send.id,
             peer: io.peer,
-            vhost: Some(self.conn.send.vhost),
+            vhost: known.then_some(self.conn.send.vhost),
             reason,
+            #[cfg(feature = "tls")]
+            server_name: secure.and_then(|secure| secure.server_name()),
+            #[cfg(feature = "tls")]
+            tls: secure.and_then(|secure| secure.info()),
+            #[cfg(feature = "tls")]
+            peer_identity: secure.and_then(|secure| secure.peer_identity()),
         };
         let mut cx = Cx::new(self.inner, NO_PROTOCOL);
         self.parts.observer.on_refused(&mut cx, &refusal);

@@ -47,7 +47,9 @@ pub enum ProtocolError {
     /// A compressed message ended inside a block.
     #[error("compressed message ends inside a DEFLATE block")]
     DeflateUnfinished,
-    /// A frame announced more than [`RecvLimits::frame_bytes`](super::RecvLimits::frame_bytes).
+    /// A frame announced more than [`RecvLimits::frame_bytes`](super::RecvLimits::frame_bytes),
+    /// which is less than a message may have; else it is
+    /// [`MessageTooLarge`](Self::MessageTooLarge).
     #[error("frame of {len} bytes is over the limit of {limit}; raise frame_bytes to accept it")]
     FrameTooLarge {
         /// What the frame's header announced, in bytes.
@@ -100,6 +102,26 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
+    /// The reason in the Close frame: what the peer did. What this side could do about it, which
+    /// the error's own text tells, is not the peer's business.
+    pub fn peer_reason(&self) -> String {
+        match self {
+            Self::DeflateRatio { limit } => {
+                format!("message inflates to over {limit} times its size")
+            }
+            Self::FrameTooLarge { len, limit } => {
+                format!("frame of {len} bytes is over the limit of {limit}")
+            }
+            Self::MessageTooLarge { limit } => {
+                format!("message is over the limit of {limit} bytes")
+            }
+            Self::TooManyFragments { limit } => {
+                format!("message in more than {limit} fragments")
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// The code of the Close frame that tells the peer (section 7.4.1).
     pub const fn close_code(&self) -> CloseCode {
         match self {
@@ -144,6 +166,20 @@ mod tests {
             (ProtocolError::MessageTooLarge { limit: 1 }, 1009),
         ] {
             assert_eq!(error.close_code().value(), code, "{error}");
+        }
+    }
+
+    #[test]
+    fn the_peer_is_not_told_which_setting_to_raise() {
+        for error in [
+            ProtocolError::DeflateRatio { limit: 3 },
+            ProtocolError::FrameTooLarge { len: 9, limit: 8 },
+            ProtocolError::MessageTooLarge { limit: 8 },
+            ProtocolError::TooManyFragments { limit: 8 },
+        ] {
+            let (ours, theirs) = (error.to_string(), error.peer_reason());
+            assert!(ours.starts_with(&theirs), "{ours}");
+            assert!(ours.contains("raise") && !theirs.contains('_'), "{theirs}");
         }
     }
 

@@ -261,6 +261,12 @@ impl Recv {
         } else {
             (compressed_bound(limit), compressed_bound(longest))
         };
+        if header.len > most && limits.message_bytes as u64 <= limit {
+            // The limit that it is refused by is that of messages.
+            return Err(ProtocolError::MessageTooLarge {
+                limit: limits.message_bytes,
+            });
+        }
         if header.len > most {
             return Err(ProtocolError::FrameTooLarge {
                 len: header.len,

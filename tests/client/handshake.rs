@@ -146,7 +146,7 @@ fn hc_05_a_refusal_brings_status_headers_and_body() {
     assert_eq!(error.stage, "response");
     assert_eq!(
         error.failure,
-        "the peer refused with status 401 Unauthorized"
+        "the peer refused with status 401 Unauthorized: {\"a\": 1,}"
     );
     assert!(!error.retryable);
     let refusal = error.refusal.unwrap();

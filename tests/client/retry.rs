@@ -68,6 +68,26 @@ fn failures_are_concealed_until_the_table_is_used_up() {
 }
 
 #[test]
+fn the_policy_of_a_connection_rules_its_silence() {
+    let policy = RetryPolicy::builder()
+        .ping_after(secs(5))
+        .hang_up_after(secs(8))
+        .build()
+        .unwrap();
+    let mut site = Site::new();
+    let peer = site.open(there().reconnect(policy));
+    peer.read();
+    site.world.pass(secs(6));
+    assert_eq!(peer.read().first(), Some(&0x89), "a ping");
+    site.world.pass(secs(3));
+    let told = site.caller.take();
+    assert!(
+        matches!(told[..], [Told::Closed(..)]),
+        "hung up by its own policy, not after 45 s: {told:?}"
+    );
+}
+
+#[test]
 fn an_error_that_cannot_get_better_is_not_tried_again() {
     let mut site = Site::new();
     let (peer, _) = site.dial(there().reconnect(policy()));
@@ -386,4 +406,58 @@ fn an_attempt_that_is_aborted_in_the_turn_of_its_deadline_is_not_tried_again() {
     assert!(!site.caller.error().retryable);
     assert_eq!(dialled(&mut site, secs(20)), [0; 0]);
     drop(peer);
+}
+
+/// Tells of each retry, and stops at the second.
+#[derive(Clone, Default)]
+struct Impatient(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+impl wsloop::Protocol for Impatient {
+    type Session = ();
+
+    fn on_established(
+        &mut self,
+        _: &mut wsloop::Wsi<'_>,
+        _: &wsloop::Established<'_>,
+    ) -> Result<(), wsloop::Close> {
+        Ok(())
+    }
+
+    fn on_retry(
+        &mut self,
+        cx: &mut wsloop::Cx<'_>,
+        id: WsiId,
+        error: &wsloop::ConnectError,
+        next_delay: Duration,
+    ) {
+        let attempts = error.attempts();
+        let told = format!("retry {attempts}, {} stage, {next_delay:?}", error.stage());
+        self.0.lock().unwrap().push(told);
+        if attempts == 2 {
+            cx.abort(id).unwrap();
+        }
+    }
+
+    fn on_connect_error(&mut self, _: &mut wsloop::Cx<'_>, _: WsiId, error: &wsloop::ConnectError) {
+        self.0.lock().unwrap().push(error.failure().to_string());
+    }
+}
+
+#[test]
+fn each_retry_is_told_with_its_reason_and_its_delay_and_can_be_stopped() {
+    let mut site = Site::new();
+    let told = Impatient::default();
+    let config = VhostConfig::new("impatient").protocol("c", told.clone());
+    site.vhost = site.world.context.create_vhost(config).unwrap();
+    site.connect(there().reconnect(policy()));
+    assert_eq!(dialled(&mut site, secs(20)).len(), 2);
+    assert_eq!(
+        *told.0.lock().unwrap(),
+        [
+            "retry 1, response stage, 1s",
+            "retry 2, response stage, 2s",
+            "aborted by the application"
+        ]
+    );
+    assert_eq!(site.world.context.connections(), 0);
 }

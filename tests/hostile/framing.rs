@@ -40,18 +40,12 @@ fn violations(side: Side) -> Vec<(&'static str, Vec<u8>, ProtocolError)> {
         (
             "fr_04",
             huge(1 << 32),
-            ProtocolError::FrameTooLarge {
-                len: 1 << 32,
-                limit,
-            },
+            ProtocolError::MessageTooLarge { limit },
         ),
         (
             "fr_04",
-            huge(limit + 1),
-            ProtocolError::FrameTooLarge {
-                len: limit + 1,
-                limit,
-            },
+            huge(limit as u64 + 1),
+            ProtocolError::MessageTooLarge { limit },
         ),
         ("fr_07", frame(0x09, b""), ProtocolError::ControlFragmented),
         (
@@ -97,7 +91,7 @@ fn fr_u8_a_violation_fails_the_connection_with_its_code_at_both_ends() {
             let mut sent = bytes.clone();
             sent.extend(session.frame(0x81, b"too late"));
             session.write(&sent);
-            let (code, reason) = (error.close_code().value(), error.to_string());
+            let (code, reason) = (error.close_code().value(), error.peer_reason());
             let expected = [(0x88, close_payload(code, &reason))];
             assert_eq!(session.frames(), expected, "{side:?} {id} {error}");
             assert!(session.peer.ended(), "{side:?} {id} {error}");
@@ -114,7 +108,7 @@ fn fr_u8_the_close_frame_leaves_although_the_peer_has_ended_its_stream() {
         for (id, bytes, error) in violations(side) {
             let mut session = Session::open(side, Recorder::echo);
             session.peer.write(&bytes).unwrap();
-            let (code, reason) = (error.close_code().value(), error.to_string());
+            let (code, reason) = (error.close_code().value(), error.peer_reason());
             let expected = [(0x88, close_payload(code, &reason))];
             assert_eq!(session.end(), expected, "{side:?} {id} {error}");
             let told = format!("closed Local protocol error: {error}, code {code}, not clean");
@@ -137,7 +131,7 @@ fn fr_15_a_message_over_the_limit_by_one_byte_is_refused() {
         let error = ProtocolError::MessageTooLarge { limit: 100 };
         assert_eq!(
             session.frames(),
-            [(0x88, close_payload(1009, &error.to_string()))]
+            [(0x88, close_payload(1009, &error.peer_reason()))]
         );
         assert!(
             session.final_event().contains(", code 1009, "),
@@ -294,7 +288,7 @@ fn fr_10_a_million_fragments_stop_at_the_limit() {
             most = most.max(session.world.context.memory());
         }
         let error = ProtocolError::TooManyFragments { limit: 1024 };
-        let reason = error.to_string();
+        let reason = error.peer_reason();
         assert_eq!(
             session.frames(),
             [(0x88, close_payload(1008, &reason))],

@@ -84,7 +84,7 @@ fn dp_01_the_first_byte_decides() {
                 };
                 assert_eq!(status, expected);
                 let kind = refused.map(|refused| refused.kind);
-                let expected = (policy != PlaintextPolicy::Serve).then_some("Plaintext");
+                let expected = (policy == PlaintextPolicy::Reject).then_some("Plaintext");
                 assert_eq!(kind.as_deref(), expected);
             } else if first == b'g' && policy == PlaintextPolicy::Serve {
                 // A method that nobody knows, and HTTP all the same.
@@ -97,8 +97,10 @@ fn dp_01_the_first_byte_decides() {
                         .count(|event| matches!(event, Event::Open(_))),
                     0
                 );
-                let refused = refused.unwrap();
-                assert!(!refused.text.is_empty());
+                // A redirect is an answer, everything else is refused.
+                let redirected = answer.starts_with("HTTP/1.1 308");
+                assert_eq!(refused.is_none(), redirected, "{answer:?}");
+                assert!(refused.is_none_or(|refused| !refused.text.is_empty()));
                 if !answer.is_empty() {
                     let (status, _, whole) = response(&answer);
                     assert!(
@@ -220,7 +222,7 @@ fn dp_05_a_redirect_is_a_whole_response_to_the_same_place() {
         assert!(answer.contains(&line), "{answer:?}");
         site.lab.pass(Duration::from_millis(200));
         assert!(peer.ended());
-        assert_eq!(site.lab.journal.refused().unwrap().kind, "Plaintext");
+        assert!(site.lab.journal.refused().is_none(), "a redirect is none");
     }
     assert_eq!(site.lab.journal.filters("a.test"), 0);
 }
@@ -261,12 +263,13 @@ fn dp_07_is_tls_is_the_truth_in_all_four_combinations() {
                 listen = listen.tls(policy);
             }
             lab.net.name("a.test", [addr().ip()]);
-            lab.add(
-                VhostConfig::new("a.test")
-                    .listen(listen)
-                    .server_tls(server_tls(&pki, &["a.test"]))
-                    .protocol("p", Probe::echo("server", &lab.journal)),
-            );
+            let mut config = VhostConfig::new("a.test")
+                .listen(listen)
+                .protocol("p", Probe::echo("server", &lab.journal));
+            if tls_port {
+                config = config.server_tls(server_tls(&pki, &["a.test"]));
+            }
+            lab.add(config);
             let client = lab.client("client", ClientTls::new(roots(&pki)));
             lab.dial(client, &format!("{scheme}://a.test:80/"));
             let secure = scheme == "wss";
@@ -395,6 +398,26 @@ fn requiring(pki: &Pki) -> ServerTls {
 
 fn is_contradiction(result: &Result<impl Sized, VhostError>) -> bool {
     matches!(result, Err(VhostError::PlaintextWithRequired { address }) if *address == addr())
+}
+
+#[test]
+fn a_certificate_that_no_listener_shows_is_an_error() {
+    let pki = Pki::new("ca");
+    let mut lab = Lab::new();
+    let config = |name: &str| VhostConfig::new(name).server_tls(server_tls(&pki, &[name]));
+    let plain = "127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap();
+    let made = lab.context.create_vhost(config("a.test").listen(plain));
+    let text = made.unwrap_err().to_string();
+    assert!(text.contains("127.0.0.1"), "{text}");
+    assert!(!text.contains(":0"), "{text}");
+    // One of several is enough, and clients need none.
+    let secure = ListenConfig::new(addr()).tls(PlaintextPolicy::Reject);
+    let both = config("a.test").listen(plain).listen(secure);
+    lab.context.create_vhost(both).unwrap();
+    lab.context
+        .create_vhost(config("b.test").listen(addr()))
+        .unwrap();
+    lab.context.create_vhost(config("c.test")).unwrap();
 }
 
 #[test]

@@ -12,7 +12,9 @@ use wsloop::tls::{
     Alert, CertificateProblem, ClientAuth, ClientTls, ClientTrust, Identity, Refused, Resumption,
     Roots, ServerTls, TlsFailure, TlsStep,
 };
-use wsloop::{ClientConnectInfo, ProtocolHandle, RetryPolicy, Side, VhostError, VhostId, WsiId};
+use wsloop::{
+    ClientConnectInfo, ProtocolHandle, RetryPolicy, Side, VhostConfig, VhostError, VhostId, WsiId,
+};
 
 use crate::lab::{
     Event, Lab, Open, Probe, TlsStranger, any_identity, has_step, identity, provider, roots,
@@ -955,4 +957,44 @@ fn who_closes_during_a_drain_is_not_brought_back() {
             if comes_back { 2 } else { 0 }
         );
     }
+}
+
+#[test]
+fn settings_are_exchanged_from_a_callback_and_the_outcome_is_told() {
+    let mut site = Site::new(|tls, _| tls);
+    let next = identity(&site.pki.leaf(&["a.test"]).issue());
+    site.lab.journal.take();
+    let server = site.server;
+    let mut config = VhostConfig::new("caller");
+    let handle = config.add_protocol("p", Probe::echo("caller", &site.lab.journal));
+    let caller = site.lab.add(config);
+    let asked = site.lab.context.with_protocol(handle, |_, cx| {
+        cx.set_server_identity(server, next).unwrap();
+        cx.drain_old_identity(server).unwrap();
+        // It has no TLS as a client, and no identity to be exchanged.
+        cx.set_client_identity(caller, identity(&Pki::new("x").leaf(&["x"]).issue()))
+            .unwrap();
+    });
+    asked.unwrap();
+    site.lab.pass(SECOND);
+    let changed = site.lab.journal.pick(|event| match event {
+        Event::Identity(id, side, outcome) => Some((*id, *side, outcome.clone())),
+        _ => None,
+    });
+    assert_eq!(changed, [(server, Side::Server, Ok(()))]);
+}
+
+#[test]
+fn what_cannot_be_watched_is_an_error() {
+    let mut lab = Lab::new();
+    let plain = lab.add(VhostConfig::new("plain"));
+    let watched = lab.context.watch_identity(plain, SECOND);
+    assert!(matches!(watched, Err(VhostError::NoTls)), "{watched:?}");
+    let pki = Pki::new("ca");
+    let secure = lab.server("a.test", crate::lab::server_tls(&pki, &["a.test"]));
+    let watched = lab.context.watch_identity(secure, Duration::ZERO);
+    assert!(
+        matches!(watched, Err(VhostError::ZeroInterval)),
+        "{watched:?}"
+    );
 }

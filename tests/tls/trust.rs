@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -381,5 +382,36 @@ fn what_our_own_rules_have_accepted_is_verified_in_resumed_sessions_too() {
             let verified = has_step(&trace, |step| *step == TlsStep::Verified);
             assert_eq!(verified, how == "full handshake", "{side:?} {trace}");
         }
+    }
+}
+
+#[test]
+fn a_client_that_never_gives_up_comes_back_when_the_certificate_is_exchanged() {
+    let policy = |forever: bool| {
+        let builder = wsloop::RetryPolicy::builder()
+            .delays([Duration::from_secs(1), Duration::from_secs(60)])
+            .jitter_percent(0);
+        let builder = if forever { builder.forever() } else { builder };
+        builder.build().unwrap()
+    };
+    let pki = Pki::new("ca");
+    for forever in [true, false] {
+        let mut lab = Lab::new();
+        let foreign = Pki::new("another ca");
+        let server = lab.server("a.test", server_tls(&foreign, &["a.test"]));
+        let client = lab.client("client", ClientTls::new(roots(&pki)));
+        let info = wsloop::ClientConnectInfo::from_url(&url("a.test")).unwrap();
+        lab.connect(client, info.reconnect(policy(forever)));
+        assert_eq!(lab.journal.connect_error().is_none(), forever);
+        let good = identity(&pki.leaf(&["a.test"]).issue());
+        lab.context.set_server_identity(server, good).unwrap();
+        lab.pass(Duration::from_secs(59));
+        assert_eq!(
+            lab.journal.opens("client"),
+            0,
+            "the last delay, not the first"
+        );
+        lab.pass(Duration::from_secs(2));
+        assert_eq!(lab.journal.opens("client") == 1, forever);
     }
 }

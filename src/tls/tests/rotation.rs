@@ -12,7 +12,7 @@ use rustls::time_provider::TimeProvider;
 use super::super::client::ClientTls;
 use super::super::der::UtcTime;
 use super::super::failure::CertificateProblem;
-use super::super::identity::IdentityFiles;
+use super::super::identity::{IdentityFiles, IdentityOptions};
 use super::super::roots::{RevocationLists, Roots};
 use super::super::rotate::{
     ClientCell, Expiring, ExpiryWatch, FileWatch, ServerCell, WatchOutcome, read_file,
@@ -582,4 +582,24 @@ fn each_threshold_before_the_end_is_told_once() {
     assert_eq!(watch.expiring(before(1)), None);
     assert_eq!(watch.expiring(before(-100)), expected(days(0), days(0)));
     assert_eq!((watch.next(), watch.expiring(before(-1000))), (None, None));
+}
+
+#[test]
+fn by_default_a_certificate_for_a_short_time_is_told_of_in_its_last_third() {
+    let leaf = Pki::new("ca")
+        .leaf(&["a.test"])
+        .valid(date(2026, 1, 1), date(2026, 1, 7))
+        .issue();
+    let options = IdentityOptions::new().accept_out_of_date();
+    let identity = options.from_pem(leaf.chain_pem(), leaf.key_pem()).unwrap();
+    let days = |count: u64| Duration::from_secs(count * 24 * 3600);
+    let mut watch = ExpiryWatch::by_default(&identity);
+    let at =
+        |left: u64| UtcTime::from_unix(identity.not_after().unix() - i64::try_from(left).unwrap());
+    assert_eq!(watch.expiring(at(days(3).as_secs())), None);
+    let told = |watch: &mut ExpiryWatch, left| watch.expiring(at(left)).map(|told| told.threshold);
+    assert_eq!(told(&mut watch, days(2).as_secs()), Some(days(2)));
+    assert_eq!(told(&mut watch, days(2).as_secs() - 1), None);
+    assert_eq!(told(&mut watch, days(1).as_secs()), Some(days(1)));
+    assert_eq!(told(&mut watch, 0), Some(days(0)));
 }

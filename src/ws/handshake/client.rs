@@ -1,5 +1,6 @@
 //! The client's half: what it says, and what it takes for an answer.
 
+use std::fmt;
 use std::ops::Range;
 
 use base64::Engine;
@@ -362,7 +363,7 @@ impl ResponseError {
 }
 
 /// What a server said when it refused an upgrade.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusal {
     /// The status code.
@@ -375,6 +376,46 @@ pub struct Refusal {
     pub body: Vec<u8>,
     /// Whether the body was longer than was kept, cut short, or not decodable.
     pub truncated: bool,
+}
+
+impl Refusal {
+    /// The first line of the body that has something in it, cut to a readable length.
+    fn first_line(&self) -> Option<String> {
+        let mut lines = self.body.split(|byte| matches!(byte, b'\r' | b'\n'));
+        let line = lines.find(|line| !line.trim_ascii().is_empty())?;
+        let text = String::from_utf8_lossy(line.trim_ascii());
+        Some(text.chars().filter(|c| !c.is_control()).take(120).collect())
+    }
+}
+
+/// Status and reason, where a redirect leads, and the first line of the body.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "status {}", self.status)?;
+        if !self.reason.is_empty() {
+            write!(f, " {}", self.reason)?;
+        }
+        if let (300..=399, Some(to)) = (self.status, self.headers.get("location")) {
+            write!(f, " to {}", excerpt(to))?;
+        }
+        match self.first_line() {
+            Some(line) => write!(f, ": {line}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The body as text.
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusal")
+            .field("status", &self.status)
+            .field("reason", &self.reason)
+            .field("headers", &self.headers)
+            .field("body", &String::from_utf8_lossy(&self.body))
+            .field("truncated", &self.truncated)
+            .finish()
+    }
 }
 
 /// Collects the first part of the body of a response that refused the upgrade.

@@ -371,11 +371,11 @@ fn fr_03_reserved_opcodes_are_refused() {
 
 #[test]
 fn fr_04_a_length_over_the_limit_is_refused_with_the_header() {
-    let limit = RecvLimits::default().frame_bytes;
+    let limit = RecvLimits::default().message_bytes;
     for side in SIDES {
-        for len in [(1 << 63) - 1, 1 << 32, limit + 1] {
+        for len in [(1 << 63) - 1, 1 << 32, limit as u64 + 1] {
             let bytes = header(side, 0x82, len);
-            let error = ProtocolError::FrameTooLarge { len, limit };
+            let error = ProtocolError::MessageTooLarge { limit };
             expect_everywhere(side, &RecvLimits::default(), &bytes, &[], Some(error));
             assert_eq!(error.close_code().value(), 1009);
         }
@@ -1215,7 +1215,7 @@ fn reference_order(
         (Some(_), _) => {}
     }
     let (len, limit) = (header.len, limits.frame_bytes);
-    if len > limit {
+    if len > limit && limit < limits.message_bytes as u64 {
         return Err(ProtocolError::FrameTooLarge { len, limit });
     }
     let (_, _, total, count) = open.as_mut().unwrap();
