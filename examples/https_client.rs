@@ -78,7 +78,10 @@ impl HttpClientHandler for Answers {
                 self.last = String::from_utf8_lossy(&response.body).into_owned();
                 if !self.quiet {
                     println!("{} {}", response.status, response.url);
-                    print!("{}", self.last);
+                    match self.last.trim_end_matches('\n') {
+                        "" => {}
+                        text => println!("{text}"),
+                    }
                 }
             }
             Err(error) => self.error = Some(error),
