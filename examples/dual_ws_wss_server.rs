@@ -21,6 +21,8 @@
 
 #[path = "support/args.rs"]
 mod args;
+#[path = "support/client_auth.rs"]
+mod client_auth;
 #[cfg(feature = "deflate")]
 #[path = "support/deflate.rs"]
 mod deflate;
@@ -31,10 +33,9 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use args::Args;
+use client_auth::client_auth;
 use pki::ServerFiles;
-use wsloop::tls::{
-    ClientAuth, ClientSelector, ClientTrust, Identity, RevocationLists, Roots, ServerTls,
-};
+use wsloop::tls::{ClientAuth, Identity, ServerTls};
 use wsloop::{
     Close, Context, ContextConfig, ContextObserver, Cx, Established, Limits, ListenConfig, Message,
     PlaintextPolicy, Protocol, RefusalReason, ServerRefusal, VhostConfig, Wsi,
@@ -130,28 +131,4 @@ fn serve(mut args: Args) -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(context.run()?)
-}
-
-/// Who is asked for a certificate, and which certificates are good.
-fn client_auth(asked: Option<&str>, files: &ServerFiles) -> Result<ClientAuth, Box<dyn Error>> {
-    let Some(asked) = asked.filter(|asked| *asked != "none") else {
-        return Ok(ClientAuth::None);
-    };
-    let ca = files
-        .client_ca
-        .as_ref()
-        .ok_or("--client-auth needs --client-ca PEM")?;
-    let mut trust = ClientTrust::new(Roots::from_pem_file(ca)?);
-    if let Some(crl) = &files.crl {
-        trust = trust.revocation_lists(RevocationLists::from_pem_file(crl)?);
-    }
-    match asked {
-        "optional" => Ok(ClientAuth::Optional(trust)),
-        "required" => Ok(ClientAuth::Required(trust)),
-        "browsers" => Ok(ClientAuth::OptionalIf(
-            ClientSelector::not_a_browser(),
-            trust,
-        )),
-        _ => Err("--client-auth: say none, optional, required or browsers".into()),
-    }
 }

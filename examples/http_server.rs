@@ -1,6 +1,10 @@
-//! A page, a JSON route, server-sent events and a WebSocket on one port.
+//! A page, a JSON route, uploads, server-sent events, files and a WebSocket on one port.
 //!
-//!     cargo run --release --example http_server [ADDR:PORT]
+//!     cargo run --release --example http_server [ADDR:PORT] [--dir PATH]
+//!         [--cert PEM --key PEM [--client-auth none|optional|required|browsers --client-ca PEM]]
+//!
+//! `--dir` is served below `/files/`. With a certificate the port speaks https and wss as well, or
+//! instead if clients have to show one.
 //!
 //! Then open http://127.0.0.1:7681/ in a browser, or:
 //!
@@ -10,18 +14,30 @@
 
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
+#[path = "support/args.rs"]
+mod args;
+#[path = "support/client_auth.rs"]
+mod client_auth;
+#[path = "support/pki.rs"]
+mod pki;
+
 use std::error::Error;
-use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use args::Args;
+use client_auth::client_auth;
+use pki::ServerFiles;
 use wsloop::http::HeaderList;
 use wsloop::http::event_stream::{CONTENT_TYPE, Event};
+use wsloop::tls::{ClientAuth, Identity, ServerTls};
 use wsloop::{
     BodyLength, Close, CloseCause, Context, ContextConfig, Cx, Established, Http, HttpFailure,
-    HttpHandler, HttpRequest, Message, Mount, Protocol, Response, TimerTag, VhostConfig, Wsi,
-    WsiId,
+    HttpHandler, HttpRequest, ListenConfig, Message, Mount, PlaintextPolicy, Protocol, Response,
+    StaticFiles, TimerTag, VhostConfig, Wsi, WsiId,
 };
 
 /// How many WebSockets are open: what the handlers and the protocol share.
@@ -108,13 +124,18 @@ impl HttpHandler for Upload {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let address = std::env::args().nth(1);
-    let address: SocketAddr = address.as_deref().unwrap_or("127.0.0.1:7681").parse()?;
+fn main() -> ExitCode {
+    args::exit("http_server", serve(Args::new()))
+}
+
+fn serve(mut args: Args) -> Result<(), Box<dyn Error>> {
+    let [dir] = args.values::<PathBuf, 1>(["--dir"])?;
+    let files = args.values(["--cert", "--key", "--client-ca", "--crl"])?;
+    let [asked] = args.values::<String, 1>(["--client-auth"])?;
+    let listen = ListenConfig::new(args.address("127.0.0.1:7681")?);
     let open = Open::default();
     let counted = Arc::clone(&open);
-    let vhost = VhostConfig::new("localhost")
-        .listen(address)
+    let mut vhost = VhostConfig::new("localhost")
         .protocol("echo", Echo(open))
         .mount(Mount::protocol("/ws", "echo"))
         .mount(Mount::response("/", Response::html(200, PAGE)).exact())
@@ -124,11 +145,27 @@ fn main() -> Result<(), Box<dyn Error>> {
             let open = counted.load(Ordering::Relaxed);
             Response::json(200, format!("{{\"open\":{open}}}\n"))
         }));
+    if let Some(dir) = dir {
+        vhost = vhost.mount(Mount::handler("/files", StaticFiles::new(dir)?));
+    }
+    let vhost = if files.iter().any(Option::is_some) || asked.is_some() {
+        let files = ServerFiles::or_made("http_server", files)?;
+        let identity = Identity::from_pem_files(&files.cert, &files.key)?;
+        let client_auth = client_auth(asked.as_deref(), &files)?;
+        let plaintext = match client_auth {
+            ClientAuth::Required(_) => PlaintextPolicy::Reject,
+            _ => PlaintextPolicy::Serve,
+        };
+        vhost
+            .server_tls(ServerTls::new(identity).client_auth(client_auth))
+            .listen(listen.tls(plaintext))
+    } else {
+        vhost.listen(listen)
+    };
     let mut context = Context::new(ContextConfig::new())?;
     let vhost = context.create_vhost(vhost)?;
     println!("listening on {:?}", context.listen_addrs(vhost));
-    context.run()?;
-    Ok(())
+    Ok(context.run()?)
 }
 
 const PAGE: &str = include_str!("http_server.html");

@@ -1,12 +1,15 @@
 //! Requests over HTTPS through a pool of connections, with an authority and a certificate of one's
 //! own.
 //!
-//!     cargo run --example https_client [--ca PEM] [--cert PEM --key PEM] [--method M] [--body TEXT]
+//!     cargo run --example https_client [--ca PEM] [--cert PEM --key PEM] [--method M]
+//!         [--body TEXT | --body-file PATH] [--chunked] [--output PATH]
 //!         [--times N] [--connections N] [--follow] [--quiet] URL
 //!
 //! `--ca` is whose servers are good, for `https`; `--cert` and `--key` are shown to servers that
-//! ask. The request is made `--times` times, over at most `--connections` connections; the status
-//! is 1 if one of them gave no response. At the end the statistics of the pool are told.
+//! ask. With `--chunked` the body is sent in pieces, with `--output` the response's body goes into
+//! a file as it comes. The request is made `--times` times, over at most `--connections`
+//! connections; the status is 1 if one of them gave no response. At the end the statistics of the
+//! pool are told.
 //!
 //! Without arguments it shows itself: an endpoint in the same process that demands certificates is
 //! asked 100 times over 4 connections, and then the certificate is replaced.
@@ -17,37 +20,68 @@ mod args;
 #[path = "support/pki.rs"]
 mod pki;
 
+use std::collections::HashMap;
 use std::error::Error;
+use std::fs::{self, File};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use self::{args::Args, pki::Pki};
+use bytes::Bytes;
 use wsloop::tls::{ClientAuth, ClientTls, ClientTrust, Identity, Roots, ServerTls};
 use wsloop::{
-    Context, ContextConfig, Cx, FetchError, FetchId, FetchInfo, Fetched, HttpClientHandle,
-    HttpClientHandler, ListenConfig, Method, Mount, PlaintextPolicy, PoolConfig, RedirectPolicy,
-    Response, VhostConfig, VhostId,
+    Context, ContextConfig, Cx, FetchAbort, FetchError, FetchId, FetchInfo, Fetched,
+    HttpClientHandle, HttpClientHandler, ListenConfig, Method, Mount, PlaintextPolicy, PoolConfig,
+    RedirectPolicy, Response, VhostConfig, VhostId,
 };
 
-/// Counts what comes of the requests, and shows the bodies.
+/// Sends the bodies of requests that are chunked, counts what comes of the requests, and shows the
+/// bodies of the responses.
 #[derive(Default)]
 struct Answers {
     quiet: bool,
+    /// What is sent in pieces, and what is left of it by request.
+    body: Bytes,
+    rest: HashMap<FetchId, Bytes>,
+    output: Option<File>,
     done: usize,
     last: String,
     error: Option<FetchError>,
 }
 
 impl HttpClientHandler for Answers {
-    fn on_done(&mut self, _: &mut Cx<'_>, _: FetchId, outcome: Result<Fetched, FetchError>) {
+    fn on_writable(&mut self, cx: &mut Cx<'_>, id: FetchId) -> Result<(), FetchAbort> {
+        let rest = self.rest.entry(id).or_insert_with(|| self.body.clone());
+        let piece = rest.split_to(rest.len().min(PIECE));
+        // What cannot be sent any more is no news: `on_done` tells what became of the request.
+        let _ = cx.fetch_write(id, &piece);
+        let _ = if rest.is_empty() {
+            cx.fetch_finish(id)
+        } else {
+            cx.request_fetch_writable(id)
+        };
+        Ok(())
+    }
+
+    fn on_body(&mut self, _: &mut Cx<'_>, _: FetchId, data: &[u8]) -> Result<(), FetchAbort> {
+        let file = self.output.as_mut().ok_or(FetchAbort)?;
+        file.write_all(data).map_err(|_| FetchAbort)
+    }
+
+    fn on_done(&mut self, _: &mut Cx<'_>, id: FetchId, outcome: Result<Fetched, FetchError>) {
         self.done += 1;
+        self.rest.remove(&id);
         match outcome {
             Ok(response) => {
                 self.last = String::from_utf8_lossy(&response.body).into_owned();
                 if !self.quiet {
                     println!("{} {}", response.status, response.url);
-                    print!("{}", self.last);
+                    match self.last.trim_end_matches('\n') {
+                        "" => {}
+                        text => println!("{text}"),
+                    }
                 }
             }
             Err(error) => self.error = Some(error),
@@ -63,9 +97,10 @@ fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
     if args.is_empty() {
         return show();
     }
-    let (follow, quiet) = (args.switch("--follow"), args.switch("--quiet"));
+    let [follow, quiet, chunked] = ["--follow", "--quiet", "--chunked"].map(|s| args.switch(s));
     let [ca, cert, key] = args.values::<PathBuf, 3>(["--ca", "--cert", "--key"])?;
     let [method, body] = args.values::<String, 2>(["--method", "--body"])?;
+    let [body_file, output] = args.values::<PathBuf, 2>(["--body-file", "--output"])?;
     let [times, connections] = args.values::<String, 2>(["--times", "--connections"])?;
     let url = args.word()?.ok_or("a URL is missing")?;
     let tls = match (ca, cert, key) {
@@ -79,14 +114,29 @@ fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
     };
     let method = Method::new(method.as_deref().unwrap_or("GET"))?;
     let mut info = FetchInfo::new(method, &url)?;
-    if let Some(body) = body {
-        info = info.body(body);
+    let mut answers = Answers {
+        quiet,
+        ..Answers::default()
+    };
+    match (body, body_file) {
+        (Some(text), _) => answers.body = text.into(),
+        (None, Some(path)) => answers.body = fs::read(path)?.into(),
+        (None, None) => {}
+    }
+    if chunked {
+        info = info.streamed_body(None);
+    } else if !answers.body.is_empty() {
+        info = info.body(answers.body.clone());
+    }
+    if let Some(path) = output {
+        answers.output = Some(File::create(path)?);
+        info = info.streamed();
     }
     if follow {
         info = info.redirects(RedirectPolicy::new());
     }
     let number = |text: Option<String>| text.map_or(Ok(1), |text| text.parse());
-    let mut client = Client::new(tls, number(connections)?, quiet)?;
+    let mut client = Client::new(tls, number(connections)?, answers)?;
     client.ask(&info, number(times)?)?;
     client.tell_pool()
 }
@@ -102,7 +152,7 @@ impl Client {
     fn new(
         tls: Option<ClientTls>,
         connections: usize,
-        quiet: bool,
+        answers: Answers,
     ) -> Result<Self, Box<dyn Error>> {
         let mut context = Context::new(ContextConfig::new())?;
         let pool = PoolConfig::new().per_origin(connections).waiting(100_000);
@@ -110,10 +160,7 @@ impl Client {
         if let Some(tls) = tls {
             config = config.client_tls(tls);
         }
-        let answers = config.add_http_client(Answers {
-            quiet,
-            ..Answers::default()
-        });
+        let answers = config.add_http_client(answers);
         Ok(Self {
             vhost: context.create_vhost(config)?,
             context,
@@ -157,7 +204,11 @@ fn show() -> Result<(), Box<dyn Error>> {
         Ok(Identity::from_pem_files(cert, key)?)
     };
     let tls = ClientTls::new(Roots::from_pem_file(pki.ca())?).identity(identity("anna")?);
-    let mut client = Client::new(Some(tls), 4, true)?;
+    let answers = Answers {
+        quiet: true,
+        ..Answers::default()
+    };
+    let mut client = Client::new(Some(tls), 4, answers)?;
     let address = endpoint(&mut client.context, &pki)?;
     let info = FetchInfo::get(&format!("https://localhost:{}/who", address.port()))?;
     // The name is in the certificate; looking it up is not what this is about.
@@ -196,3 +247,6 @@ fn endpoint(context: &mut Context, pki: &Pki) -> Result<SocketAddr, Box<dyn Erro
     let addresses = context.listen_addrs(vhost);
     Ok(*addresses.first().ok_or("no listener")?)
 }
+
+/// How much of a body that is sent in pieces is given to the loop at once.
+const PIECE: usize = 64 * 1024;

@@ -99,7 +99,9 @@ impl Lift<'_> {
                 }
             }
         }
-        used
+        // A redirect was followed. Nothing more may come that could say that this response is over.
+        let rest = input.get(used..).unwrap_or_default();
+        used + self.drain_response(rest)
     }
 
     fn spoil(&mut self) {

@@ -51,14 +51,14 @@ struct Own {
 }
 
 impl ServerTls {
-    /// The defaults: no client is asked for a certificate; TLS 1.2 and 1.3; ALPN `http/1.1`, and
-    /// clients without ALPN; resumption by tickets.
+    /// The defaults: no client is asked for a certificate; TLS 1.2 and 1.3; ALPN `http/1.1` and
+    /// `http/1.0`, and clients without ALPN; resumption by tickets.
     pub fn new(identity: Identity) -> Self {
         Self {
             rules: Rules::Own(Own {
                 identity,
                 client_auth: ClientAuth::None,
-                alpn: vec![b"http/1.1".to_vec()],
+                alpn: vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()],
                 terms: Terms::default(),
                 resumption: Resumption::Tickets,
             }),
@@ -85,7 +85,7 @@ impl ServerTls {
 
     /// The application protocols to agree to (RFC 7301), best first. A client that offers only
     /// others is refused; one that offers none is served. Empty: ALPN is ignored. Default
-    /// `http/1.1`.
+    /// `http/1.1`, `http/1.0`.
     pub fn alpn<P: Into<Vec<u8>>>(self, protocols: impl IntoIterator<Item = P>) -> Self {
         let protocols = protocols.into_iter().map(Into::into).collect();
         self.set(|own| own.alpn = protocols)

@@ -47,6 +47,7 @@ struct Outcome {
     client_steps: Vec<TlsStep>,
     server_steps: Vec<TlsStep>,
     kind: Option<HandshakeKind>,
+    alpn: Option<Vec<u8>>,
     /// Everything that went either way.
     to_server: Vec<u8>,
     to_client: Vec<u8>,
@@ -104,6 +105,7 @@ fn run(client: ClientConnection, server: &Server<'_>) -> Outcome {
     };
     Outcome {
         kind: server.connection.handshake_kind(),
+        alpn: client.connection.alpn_protocol().map(<[u8]>::to_vec),
         client_chain: chain(&server.connection),
         server_chain: chain(&client.connection),
         unverified: super::verify::take_unverified(),

@@ -1,6 +1,6 @@
 //! Redirects: where they lead, what they take along, and what becomes of the connection.
 
-use wsloop::http::client::{Method, RedirectError};
+use wsloop::http::client::{Method, PoolConfig, RedirectError};
 use wsloop::{FetchFailure, FetchInfo, FetchStage, RedirectPolicy};
 
 use crate::common::{OK, Site, URL, get, read, response};
@@ -55,6 +55,24 @@ fn a_redirect_is_followed_over_the_same_connection_and_not_shown() {
     assert_eq!((done.status, done.redirects), (200, 1));
     assert_eq!(done.url, "http://10.0.0.7/b?c");
     assert_eq!((site.metrics().opened, site.counts()), (1, (1, 1, 0)));
+}
+
+/// Nothing more comes that could say that the response is over.
+#[test]
+fn a_redirect_without_a_body_gives_the_connection_back_at_once() {
+    let bare = "HTTP/1.1 302 Moved\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n";
+    let head = "HTTP/1.1 302 Moved\r\nLocation: /b\r\nContent-Length: 9\r\n\r\n";
+    for (method, redirect) in [(Method::GET, bare), (Method::HEAD, head)] {
+        let mut site = Site::with(PoolConfig::new().per_origin(1));
+        let info = FetchInfo::new(method, URL).unwrap();
+        site.fetch(info.redirects(RedirectPolicy::new()));
+        let peer = site.accept();
+        site.answer(&peer, redirect.as_bytes());
+        let request = site.answer(&peer, b"HTTP/1.1 204 No Content\r\n\r\n");
+        assert!(request.contains(" /b HTTP/1.1\r\n"), "{request}");
+        assert_eq!(site.keeper.fetched().redirects, 1);
+        assert_eq!((site.metrics().opened, site.counts()), (1, (1, 1, 0)));
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 //
 //   SERVER_URL=ws://127.0.0.1:PORT [CHROMIUM=chromium] node peer_chromium.mjs
 //   SERVER_URL='wss://localhost:PORT ws://localhost:PORT' PKI=DIR BROWSERS_URL=... OPTIONAL_URL=... node peer_chromium.mjs
+//   PAGE_URL=https://localhost:PORT/files/page_http.html PKI=DIR node peer_chromium.mjs
 //
+// With PAGE_URL the page is not ours but that one, which our http_server serves and which talks about HTTP with it.
 // With DEFLATE, shared or takeover, the server is to agree on permessage-deflate so.
 // With PKI (see pki.sh) the browser, in a home of its own, trusts its authority, and goes to two servers more: one
 // that asks all but browsers for a certificate, which it can talk to, and one that asks everybody, which it cannot.
@@ -24,7 +26,7 @@ const FLAGS = [
 const page = readFileSync(new URL('page.html', import.meta.url));
 const home = mkdtempSync(join(tmpdir(), 'wsloop-chromium-'));
 const profile = join(home, 'profile');
-const { PKI, SERVER_URL, BROWSERS_URL, OPTIONAL_URL, DEFLATE } = process.env;
+const { PKI, SERVER_URL = '', PAGE_URL, BROWSERS_URL, OPTIONAL_URL, DEFLATE } = process.env;
 let passed = 0;
 let failed = 0;
 let said = '';
@@ -71,7 +73,8 @@ if (DEFLATE) {
   const shared = ['server_no_context_takeover', 'client_no_context_takeover'];
   query.append('deflate', ['permessage-deflate', ...(DEFLATE === 'shared' ? shared : [])]);
 }
-const address = `http://127.0.0.1:${server.address().port}/page.html?${query}`;
+const here = `http://127.0.0.1:${server.address().port}`;
+const address = PAGE_URL ? `${PAGE_URL}?${new URLSearchParams({ report: here })}` : `${here}/page.html?${query}`;
 // A process group of its own: the browser's helpers end with it.
 const browser = spawn(process.env.CHROMIUM ?? 'chromium', [...FLAGS, `--user-data-dir=${profile}`, address], { detached: true, stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, HOME: home } });
 // Without a desktop Chromium complains about the message bus, at length.

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Judged peers talk with our examples: Python's `websockets`, npm's `ws`, headless Chromium; `curl` with
 # `openssl s_client`. A peer's name with -tls: over wss and ws on one port, and about certificates; with -shared and
-# -takeover: with permessage-deflate, without and with context takeover.
+# -takeover: with permessage-deflate, without and with context takeover. About HTTP: clients with our http_server, and
+# servers with our https_client.
 #
-#   run.sh [PEER...]              websockets ws chromium, each also with -tls -shared -takeover; curl; all by default
+#   run.sh [PEER...]              websockets ws chromium, each also with -tls -shared -takeover; curl; HTTP clients:
+#                                 curl-http requests httpx undici chromium-http chromium-https; HTTP servers:
+#                                 fetch-nginx fetch-python fetch-node; all by default
 #   run.sh --self-test [PEER...]  websockets ws chromium, with a correct stand-in in the place of our examples
 #
 #   ECHO_SERVER  command line of the server, which gets HOST:PORT   (default: the release example)
@@ -12,10 +15,11 @@
 #                for -tls also --ca PEM before the URL, and --cert PEM --key PEM
 #   DUAL_SERVER  command line of the server for -tls, which gets HOST:PORT --cert PEM --key PEM
 #                --client-auth none|optional|required|browsers --client-ca PEM (default: the release example)
+#   HTTP_SERVER  command line of the server for HTTP, which gets HOST:PORT --dir DIR and the options of DUAL_SERVER
+#   HTTPS_CLIENT command line of the client for HTTP (default of both: the release example)
 #   CHROMIUM     the browser's program (default: chromium)
 #
-# A further kind of conversation (HTTP) is a row in a peer's file, and its server one more
-# `start` here.
+# A further kind of conversation is a row in a peer's file, and its server one more `start` here.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -38,6 +42,7 @@ fi
 all=(
     websockets ws chromium websockets-tls ws-tls chromium-tls curl
     websockets-shared ws-shared chromium-shared websockets-takeover ws-takeover chromium-takeover
+    curl-http requests httpx undici chromium-http chromium-https fetch-nginx fetch-python fetch-node
 )
 if [ "${1:-}" = --self-test ]; then
     shift
@@ -47,11 +52,16 @@ if [ "${1:-}" = --self-test ]; then
 fi
 read -ra echo_server <<<"${ECHO_SERVER:-$top/target/release/examples/echo_server}"
 read -ra dual_server <<<"${DUAL_SERVER:-$top/target/release/examples/dual_ws_wss_server}"
+read -ra http_server <<<"${HTTP_SERVER:-$top/target/release/examples/http_server}"
+export HTTPS_CLIENT=${HTTPS_CLIENT:-$top/target/release/examples/https_client}
 export ECHO_CLIENT=${ECHO_CLIENT:-$top/target/release/examples/echo_client}
 [ $# -gt 0 ] || set -- "${all[@]}"
-over_tls=
+over_tls='' about_http='' fetches=''
 [[ " $* " =~ -tls\ |\ curl\  ]] && over_tls=1
-for program in "${echo_server[0]}" "${ECHO_CLIENT%% *}" ${over_tls:+"${dual_server[0]}"}; do
+[[ " $* " =~ -https?\ |\ (requests|httpx|undici)\  ]] && about_http=1
+[[ " $* " =~ \ fetch- ]] && fetches=1
+for program in "${echo_server[0]}" "${ECHO_CLIENT%% *}" ${over_tls:+"${dual_server[0]}"} \
+    ${about_http:+"${http_server[0]}"} ${fetches:+"${HTTPS_CLIENT%% *}"}; do
     command -v "$program" >/dev/null && continue
     echo "interop: no $program: cargo build --release --examples" >&2
     exit 2
@@ -101,10 +111,28 @@ start_dual() {
         --client-auth "$1" --client-ca "$pki/ca.pem"
 }
 
-if [ -n "$over_tls" ]; then
-    pki=$work/pki
-    mkdir "$pki"
+if [ -n "$over_tls$about_http$fetches" ]; then
+    pki=$work/pki files=$work/files
+    mkdir "$pki" "$files"
     ./pki.sh "$pki"
+    cp page_http.html "$files"
+    printf 0123456789 >"$files/digits.txt"
+    head -c 16777216 /dev/urandom >"$files/big.bin"
+    http=(PKI="$pki" FILES="$files")
+fi
+
+if [ -n "$about_http" ]; then
+    shown=(--dir "$files" --cert "$pki/server.pem" --key "$pki/server.key" --client-ca "$pki/ca.pem")
+    port=$(free_port)
+    start "$port" "${http_server[@]}" "127.0.0.1:$port" "${shown[@]}"
+    http+=(HTTP_URLS="http://localhost:$port https://localhost:$port")
+    page_url=localhost:$port/files/page_http.html
+    port=$(free_port)
+    start "$port" "${http_server[@]}" "127.0.0.1:$port" "${shown[@]}" --client-auth required
+    http+=(MUTUAL_URL="https://localhost:$port")
+fi
+
+if [ -n "$over_tls" ]; then
     start_dual none && https_port=$port
     start_dual required && required_port=$port
     start_dual optional && optional_port=$port
@@ -150,6 +178,12 @@ for peer in "$@"; do
         websockets-shared | websockets-takeover) deflate "${peer#*-}" "$venv/bin/python" peer_websockets.py ;;
         ws-shared | ws-takeover) deflate "${peer#*-}" node peer_ws.mjs ;;
         chromium-shared | chromium-takeover) deflate "${peer#*-}" node peer_chromium.mjs ;;
+        curl-http) judge "$peer" env "${http[@]}" ./peer_curl_http.sh ;;
+        requests | httpx) judge "$peer" env "${http[@]}" "$venv/bin/python" peer_http.py "$peer" ;;
+        undici) judge "$peer" env "${http[@]}" node --disable-warning=UNDICI-ES peer_undici.mjs ;;
+        chromium-http) judge "$peer" env "${http[@]}" PAGE_URL="http://$page_url" node peer_chromium.mjs ;;
+        chromium-https) judge "$peer" env "${http[@]}" PAGE_URL="https://$page_url" node peer_chromium.mjs ;;
+        fetch-*) judge "$peer" env "${http[@]}" "$venv/bin/python" peer_fetch.py "${peer#*-}" ;;
         curl) judge "$peer" env "${tls[@]}" ./peer_curl.sh ;;
         *)
             echo "interop: no peer $peer" >&2

@@ -522,6 +522,26 @@ fn http_1_1_is_offered_and_agreed_to_by_default() {
     assert!(outcome.hello().alpn().eq([b"http/1.1"]));
 }
 
+/// `http/1.0` is a protocol of its own in the registry of RFC 7301, and `curl --http1.0` offers it
+/// alone.
+#[test]
+fn a_client_that_speaks_http_1_0_alone_is_served_by_default() {
+    let pki = Pki::new("ca");
+    let server = ServerTls::new(identity(&pki.leaf(&["a.test"]).issue()));
+    let server = server.build(&env()).unwrap();
+    for (offered, agreed) in [
+        (&["http/1.0"][..], b"http/1.0"),
+        (&["http/1.0", "http/1.1"], b"http/1.1"),
+    ] {
+        let client = ClientTls::new(Roots::from_pem(pki.ca_pem()).unwrap());
+        let client = client.alpn(offered.iter().copied());
+        let client = client.build(&env()).unwrap();
+        let outcome = handshake(&client, names("a.test"), &Server::Ours(&server));
+        assert!(outcome.is_established(), "{offered:?}");
+        assert_eq!(outcome.alpn.as_deref(), Some(&agreed[..]));
+    }
+}
+
 #[test]
 fn peers_without_roots_are_told_what_to_do() {
     let identity = identity(&Pki::new("ca").leaf(&["a.test"]).issue());
