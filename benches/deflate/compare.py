@@ -9,7 +9,7 @@ none, shared (no context takeover) or takeover; a server that wants other words 
 'NAME=COMMAND {port} {none:WORDS;shared:WORDS;takeover:WORDS}'. One run is interleaved: every round measures every
 server, in turn from another one on. Medians, with the smallest and the largest. Standard library only.
 """
-import argparse, re, shlex, signal, socket, statistics, subprocess, sys, time
+import argparse, atexit, re, shlex, signal, socket, statistics, subprocess, sys, time
 
 DEADLINE = 30
 REQUEST = ("GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -28,6 +28,7 @@ class Server:
             choices = dict(choice.split(":", 1) for choice in words[1].split(";"))
             command = command.replace(words[0], choices[mode])
         self.child = subprocess.Popen(shlex.split(command), stdout=subprocess.DEVNULL)
+        atexit.register(self.stop)
         self.url = f"ws://127.0.0.1:{self.port}/"
         self.connect().close()
 
