@@ -40,8 +40,9 @@ fn main() {
 
 /// What a connection with context takeover keeps, in bytes: made by its first message.
 fn owned(bits: u8) -> (usize, usize) {
-    let (config, mut params) = (DeflateConfig::new(), DeflateParams::new());
-    params.server_max_window_bits = bits;
+    let config = DeflateConfig::new().kept_window_bits(bits);
+    let config = config.expect("bits of a window");
+    let params = DeflateParams::new();
     let mut pools = Pools::default();
     // Makes the buffers that all connections share.
     exchange(&mut pools, &params, &config, 256);

@@ -8,7 +8,8 @@ use wsloop::ws::deflate::{DeflateConfig, Takeover};
 
 /// With `shared` connections share their compressors; with `takeover` each keeps its own, and its
 /// messages refer to those before. Every message is compressed, however short. A level may follow
-/// (`shared:6`), and behind that the bits of the server's window (`takeover:2:12`).
+/// (`shared:6`), and behind that the bits of the window that each keeps
+/// (`takeover:2:12`).
 pub fn config(said: Option<&str>) -> Result<Option<DeflateConfig>, String> {
     let Some(said) = said else {
         return Ok(None);
@@ -25,8 +26,8 @@ pub fn config(said: Option<&str>) -> Result<Option<DeflateConfig>, String> {
     }
     if let Some(bits) = words.next() {
         let bits = bits.parse().map_err(|error: ParseIntError| wrong(&error))?;
-        let limited = config.server_max_window_bits(bits);
-        config = limited.map_err(|error| wrong(&error))?;
+        let kept = config.kept_window_bits(bits);
+        config = kept.map_err(|error| wrong(&error))?;
     }
     match mode {
         "shared" => Ok(Some(config)),

@@ -233,6 +233,12 @@ impl Compressing {
                 params.server_no_context_takeover,
             ),
         };
+        // A smaller window than what was agreed on is anybody's right.
+        let bits = if alone {
+            bits
+        } else {
+            bits.min(config.kept_bits)
+        };
         Self {
             params,
             config,
