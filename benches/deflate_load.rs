@@ -11,6 +11,10 @@
 //! `idle` exchanges one message on every connection and prints the server's resident memory before
 //! and after in KiB. `texts` prints what is sent. Nothing without such words, so that it may be run with all benches.
 #![allow(clippy::print_stdout, reason = "figures are what it is for")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a load lasts as long as it is told to"
+)]
 
 mod readings;
 
