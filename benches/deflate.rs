@@ -3,9 +3,12 @@
 //! JSON-like text, in both directions, with and without context takeover. The receiving numbers
 //! include reading and unmasking the frame.
 
+mod readings;
+
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use readings::{MESSAGES, messages};
 use wsloop::ws::deflate::{Compressing, CompressorPool, SendOptions};
 use wsloop::ws::{
     Delivery, FrameHeader, Item, MAX_HEADER_LEN, Opcode, Recv, RecvLimits, RecvPool, Side, mask,
@@ -15,7 +18,6 @@ use wsloop::{Compression, DeflateConfig, DeflateParams, Takeover};
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const SIZES: [usize; 3] = [64, 1024, 65_536];
 const TAKEOVERS: [(&str, Takeover); 2] = [("alone", Takeover::None), ("takeover", Takeover::Both)];
-const MESSAGES: usize = 64;
 
 criterion_group!(benches, compress, levels, inflate);
 criterion_main!(benches);
@@ -152,30 +154,4 @@ fn frame(sender: &mut Compressing, pool: &mut CompressorPool, message: &[u8]) ->
     frame.extend_from_slice(&place[..header_len]);
     mask::copy(KEY, bytes, &mut frame);
     frame
-}
-
-/// Texts of that length, like each other as those of one application are.
-fn messages(len: usize) -> Vec<Vec<u8>> {
-    let mut random = 0x5eed_0020_u64;
-    let mut next = || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random
-    };
-    (0..MESSAGES)
-        .map(|id| {
-            let mut text = format!("{{\"id\":{id},\"readings\":[");
-            while text.len() < len {
-                let (sensor, value, at) = (next() % 1000, next() % 100_000, next() % 86_400);
-                text.push_str(&format!(
-                    "{{\"sensor\":\"s{sensor}\",\"value\":{}.{:02},\"unit\":\"C\",\"at\":{at},\"ok\":true}},",
-                    value / 100,
-                    value % 100
-                ));
-            }
-            text.truncate(len);
-            text.into_bytes()
-        })
-        .collect()
 }

@@ -12,6 +12,7 @@ use crate::error::SendError;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::inner::Out;
 use crate::lift::Lift;
+use crate::protocol::{Accept, DeflateChoice};
 use crate::ws::deflate::compress::{Compressing, Make};
 use crate::ws::deflate::{
     DeflateConfig, DeflateParams, SendOptions, Takeover, answer_offers, offer,
@@ -213,7 +214,14 @@ impl ClientRole {
 
 impl Lift<'_> {
     /// A server's answer to what the client offers: the value of `Sec-WebSocket-Extensions`.
-    pub(crate) fn agree_on_extensions(&mut self, head: &RequestHead<'_>) -> Option<String> {
+    pub(crate) fn agree_on_extensions(
+        &mut self,
+        head: &RequestHead<'_>,
+        accept: &Accept,
+    ) -> Option<String> {
+        if accept.deflate == DeflateChoice::Declined {
+            return None;
+        }
         let send = &mut self.conn.send;
         let mut config = send.settings.deflate?;
         let takeovers = &self.parts.takeovers;

@@ -13,6 +13,7 @@ use crate::dial::ClientRole;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::inner::Out;
 use crate::lift::Lift;
+use crate::protocol::Accept;
 use crate::ws::Message;
 use crate::ws::handshake::{ResponseError, check_response};
 use crate::ws::recv::Recv;
@@ -68,7 +69,11 @@ impl ClientRole {
 }
 
 impl Lift<'_> {
-    pub(crate) fn agree_on_extensions(&mut self, _: &RequestHead<'_>) -> Option<String> {
+    pub(crate) fn agree_on_extensions(
+        &mut self,
+        _: &RequestHead<'_>,
+        _: &Accept,
+    ) -> Option<String> {
         None
     }
 

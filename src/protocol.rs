@@ -436,6 +436,17 @@ pub struct Accept {
     pub(crate) subprotocol: Subprotocol,
     pub(crate) headers: HeaderList,
     pub(crate) later: Option<Option<Duration>>,
+    #[cfg(feature = "deflate")]
+    pub(crate) deflate: DeflateChoice,
+}
+
+/// Whether messages of the connection may be compressed.
+#[cfg(feature = "deflate")]
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum DeflateChoice {
+    Declined,
+    #[default]
+    AsConfigured,
 }
 
 #[derive(Debug, Default)]
@@ -481,6 +492,15 @@ impl Accept {
     /// Answers without a subprotocol.
     pub fn no_subprotocol(mut self) -> Self {
         self.subprotocol = Subprotocol::None;
+        self
+    }
+
+    /// Does not compress the messages of this connection, although its vhost does
+    /// ([`VhostConfig::deflate`](crate::VhostConfig::deflate)) and the client offers it: for those
+    /// that carry what is compressed already, or secrets beside what a stranger chose.
+    #[cfg(feature = "deflate")]
+    pub fn no_deflate(mut self) -> Self {
+        self.deflate = DeflateChoice::Declined;
         self
     }
 

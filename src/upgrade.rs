@@ -625,7 +625,7 @@ impl Lift<'_> {
             // RFC 6455 section 4.2.2: the server can only choose what the client offered.
             Subprotocol::Named(_) => return self.refuse(&Refuse::new(500)),
         };
-        let extensions = self.agree_on_extensions(head);
+        let extensions = self.agree_on_extensions(head, &accept);
         let extensions = extensions.as_deref();
         let mut headers = choice.headers.clone();
         headers.extend(&accept.headers);

@@ -22,7 +22,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 #[test]
 fn an_echoed_message_allocates_nothing() {
-    let mut failures = Vec::new();
+    let mut failures = compressed::failures();
     for traffic in table() {
         for side in [Side::Server, Side::Client] {
             let allocations = measure(side, &traffic);
@@ -100,10 +100,162 @@ impl Protocol for Echo {
     }
 }
 
+/// Messages with permessage-deflate. Their lengths are not known before, so the answers are
+/// counted.
+#[cfg(feature = "deflate")]
+mod compressed {
+    use stats_alloc::Region;
+    use wsloop::ws::deflate::{Compressing, CompressorPool, DeflateParams, SendOptions};
+    use wsloop::{Context, DeflateConfig, Takeover, VhostConfig};
+
+    use crate::real::{Peer, masked, plain};
+    use crate::{ALLOCATOR, Echo, Side, TURNS, client, progress, server};
+    use std::io::{Read, Write};
+    use std::time::Duration;
+
+    pub(crate) fn failures() -> Vec<String> {
+        let mut failures = Vec::new();
+        for takeover in [Takeover::None, Takeover::Both] {
+            for side in [Side::Server, Side::Client] {
+                for size in [1024, 16 * 1024] {
+                    for depth in [1, 16] {
+                        let allocations = measure(side, takeover, size, depth);
+                        if allocations > 0 {
+                            failures.push(format!(
+                                "{side:?}, compressed, takeover {takeover:?}, {size} bytes, \
+                                 {depth} at a time: {allocations}"
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        failures
+    }
+
+    fn measure(side: Side, takeover: Takeover, size: usize, depth: usize) -> usize {
+        let config = DeflateConfig::new().context_takeover(takeover);
+        let mut extensions = String::from("Sec-WebSocket-Extensions: permessage-deflate");
+        if takeover == Takeover::None {
+            extensions.push_str("; server_no_context_takeover; client_no_context_takeover");
+        }
+        extensions.push_str("\r\n");
+        let vhost = VhostConfig::new("localhost")
+            .deflate(config)
+            .protocol("echo", Echo);
+        let (mut context, mut peer) = match side {
+            Side::Server => server(vhost, &extensions),
+            Side::Client => client(vhost, &extensions),
+        };
+        let output = message(side, size).repeat(depth);
+        let mut answers = Answers {
+            bytes: vec![0; 64 * 1024],
+            filled: 0,
+        };
+        let turns = 320 / depth;
+        // The window is full then.
+        for _ in 0..turns {
+            exchange(&mut context, &mut peer, &output, &mut answers, depth);
+        }
+        let region = Region::new(ALLOCATOR);
+        for _ in 0..turns {
+            exchange(&mut context, &mut peer, &output, &mut answers, depth);
+        }
+        let change = region.change();
+        change.allocations + change.reallocations
+    }
+
+    /// One that refers to nothing before it, so that it may come again and again.
+    fn message(side: Side, size: usize) -> Vec<u8> {
+        let mut text = String::new();
+        for n in 0.. {
+            text.push_str(&format!("{{\"n\":{},\"ok\":true}},", n * 7919 % 10_007));
+            if text.len() >= size {
+                break;
+            }
+        }
+        text.truncate(size);
+        let their_side = match side {
+            Side::Client => wsloop::Side::Server,
+            Side::Server => wsloop::Side::Client,
+        };
+        let mut pool = CompressorPool::default();
+        let mut sender = Compressing::new(their_side, DeflateParams::new(), DeflateConfig::new());
+        let payload = sender.compress(&mut pool, text.as_bytes(), SendOptions::new());
+        let payload = payload.unwrap();
+        match side {
+            Side::Client => plain(0xc1, payload.as_slice()),
+            Side::Server => masked(0xc1, payload.as_slice()),
+        }
+    }
+
+    /// As the other `exchange`, until so many answers have come.
+    fn exchange(
+        context: &mut Context,
+        peer: &mut Peer,
+        output: &[u8],
+        answers: &mut Answers,
+        wanted: usize,
+    ) {
+        let (mut written, mut got) = (0, 0);
+        for _ in 0..TURNS {
+            if written < output.len() {
+                written += progress(peer.stream.write(&output[written..]));
+            }
+            context.service(Some(Duration::ZERO)).unwrap();
+            got += answers.read(&mut peer.stream);
+            if got == wanted && written == output.len() {
+                return;
+            }
+        }
+        panic!("{written} bytes written and {got} answers, then no more");
+    }
+
+    /// Frames that are not there as a whole yet.
+    struct Answers {
+        bytes: Vec<u8>,
+        filled: usize,
+    }
+
+    impl Answers {
+        /// How many came, each a compressed text in one frame.
+        fn read(&mut self, stream: &mut impl Read) -> usize {
+            self.filled += progress(stream.read(&mut self.bytes[self.filled..]));
+            let (mut count, mut at) = (0, 0);
+            while let Some(len) = frame_len(&self.bytes[at..self.filled]) {
+                assert_eq!(self.bytes[at], 0xc1);
+                at += len;
+                count += 1;
+            }
+            self.bytes.copy_within(at..self.filled, 0);
+            self.filled -= at;
+            count
+        }
+    }
+
+    fn frame_len(bytes: &[u8]) -> Option<usize> {
+        let second = *bytes.get(1)?;
+        let mask = if second & 0x80 == 0 { 0 } else { 4 };
+        let len = match second & 0x7f {
+            126 => 4 + usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])),
+            short => 2 + usize::from(short),
+        };
+        (bytes.len() >= len + mask).then_some(len + mask)
+    }
+}
+
+#[cfg(not(feature = "deflate"))]
+mod compressed {
+    pub(crate) fn failures() -> Vec<String> {
+        Vec::new()
+    }
+}
+
 fn measure(side: Side, traffic: &Traffic) -> usize {
+    let vhost = VhostConfig::new("localhost").protocol("echo", Echo);
     let (mut context, mut peer) = match side {
-        Side::Server => server(),
-        Side::Client => client(),
+        Side::Server => server(vhost, ""),
+        Side::Client => client(vhost, ""),
     };
     let output = traffic.messages(side);
     let answers = traffic.answers(side);
@@ -170,14 +322,13 @@ impl Traffic {
     }
 }
 
-fn server() -> (Context, Peer) {
-    let vhost = VhostConfig::new("localhost")
-        .listen(loopback())
-        .protocol("echo", Echo);
+/// A server and a stranger who is connected, with further header lines in its request.
+fn server(vhost: VhostConfig, headers: &str) -> (Context, Peer) {
+    let vhost = vhost.listen(loopback());
     let mut context = Context::new(ContextConfig::new()).unwrap();
     let vhost = context.create_vhost(vhost).unwrap();
     let mut peer = Peer::connect(context.listen_addrs(vhost)[0]);
-    peer.write(real::REQUEST);
+    peer.write(&with_headers(real::REQUEST.to_vec(), headers));
     for _ in 0..TURNS {
         context.service(Some(Duration::from_millis(5))).unwrap();
         if peer.take_head().is_some() {
@@ -187,9 +338,9 @@ fn server() -> (Context, Peer) {
     panic!("no answer to the request");
 }
 
-fn client() -> (Context, Peer) {
+/// A client and a stranger that it has dialled, with further header lines in its response.
+fn client(vhost: VhostConfig, headers: &str) -> (Context, Peer) {
     let listener = TcpListener::bind(loopback()).unwrap();
-    let vhost = VhostConfig::new("client").protocol("echo", Echo);
     let mut context = Context::new(ContextConfig::new()).unwrap();
     let vhost = context.create_vhost(vhost).unwrap();
     let url = format!("ws://{}/", listener.local_addr().unwrap());
@@ -201,11 +352,19 @@ fn client() -> (Context, Peer) {
     for _ in 0..TURNS {
         context.service(Some(Duration::from_millis(5))).unwrap();
         if let Some(request) = peer.take_head() {
-            peer.write(&real::response_to(&request));
+            peer.write(&with_headers(real::response_to(&request), headers));
             return (context, peer);
         }
     }
     panic!("no request");
+}
+
+/// A head with further lines before its end.
+fn with_headers(mut head: Vec<u8>, lines: &str) -> Vec<u8> {
+    head.truncate(head.len() - 2);
+    head.extend_from_slice(lines.as_bytes());
+    head.extend_from_slice(b"\r\n");
+    head
 }
 
 /// Writes all of `output` and reads `input` full, the context turning in between. Does not

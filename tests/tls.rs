@@ -9,6 +9,9 @@ mod testpki;
 
 #[path = "tls/crowd.rs"]
 mod crowd;
+#[cfg(feature = "deflate")]
+#[path = "tls/deflate.rs"]
+mod deflate;
 #[path = "tls/faults.rs"]
 mod faults;
 #[path = "tls/fetch.rs"]

@@ -65,8 +65,15 @@ impl Compressor {
         // A window of 8 bits is compressed for with one of 9: with that one no distance is over
         // 250 (512 less the longest match and its look-ahead), so 8 bits read it.
         let bits = make.bits.max(9);
+        let config = zlib_rs::DeflateConfig {
+            level: make.level.into(),
+            // Negative for DEFLATE without a header of zlib's.
+            window_bits: -i32::from(bits),
+            mem_level: mem_level(make.level),
+            ..zlib_rs::DeflateConfig::default()
+        };
         Self {
-            deflate: Deflate::new(make.level.into(), false, bits),
+            deflate: Deflate::new_with_config(config),
             make,
         }
     }
@@ -98,7 +105,7 @@ impl Compressor {
 
     /// Bytes of heap that it takes, measured.
     pub(crate) fn memory(&self) -> usize {
-        size_of::<Self>() + compressor_bytes(self.make.bits)
+        size_of::<Self>() + compressor_bytes(self.make)
     }
 }
 
@@ -226,6 +233,12 @@ impl Compressing {
                 params.server_no_context_takeover,
             ),
         };
+        // A smaller window than what was agreed on is anybody's right.
+        let bits = if alone {
+            bits
+        } else {
+            bits.min(config.kept_bits)
+        };
         Self {
             params,
             config,
@@ -352,10 +365,17 @@ fn store(piece: &[u8], tail: usize, out: &mut Vec<u8>) -> usize {
     out.len().saturating_sub(tail)
 }
 
-/// What a compressor for a window of so many bits takes, measured.
-const fn compressor_bytes(bits: u8) -> usize {
-    let window = 1 << if bits < 9 { 9 } else { bits };
-    249_000 + 4 * window
+/// How much of a block a compressor can put off, as a power of two less 6. Level 1 writes at once
+/// and needs next to nothing; for the others a block is up to 4096 symbols.
+const fn mem_level(level: u8) -> i32 {
+    if level == 1 { 4 } else { 6 }
+}
+
+/// What a compressor takes, measured.
+const fn compressor_bytes(make: Make) -> usize {
+    let window = 1 << if make.bits < 9 { 9 } else { make.bits };
+    let block = 1 << (mem_level(make.level) + 6);
+    134_300 + 7 * block + 4 * window
 }
 
 /// The least room that is given to the backend at once: a flush must never find none.
