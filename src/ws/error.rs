@@ -118,7 +118,25 @@ impl ProtocolError {
             Self::TooManyFragments { limit } => {
                 format!("message in more than {limit} fragments")
             }
-            other => other.to_string(),
+            Self::CompressedContinuation
+            | Self::CompressedControl
+            | Self::ContinuationWithoutStart
+            | Self::ControlFragmented
+            | Self::ControlTooLong
+            | Self::DataInsideMessage
+            | Self::DeflateData
+            | Self::DeflateMemory
+            | Self::DeflateTrailing
+            | Self::DeflateUnfinished
+            | Self::InvalidCloseCode(_)
+            | Self::InvalidCloseLength
+            | Self::InvalidUtf8
+            | Self::LengthNotMinimal
+            | Self::LengthTopBitSet
+            | Self::MaskedByServer
+            | Self::ReservedBit(_)
+            | Self::ReservedOpcode(_)
+            | Self::UnmaskedByClient => self.to_string(),
         }
     }
 
