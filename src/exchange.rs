@@ -661,8 +661,12 @@ impl Lift<'_> {
             return self.end_now();
         }
         if exchange.wants_body() {
-            // RFC 9112 section 8: the request is incomplete.
-            return self.end_now();
+            // RFC 9112 section 8: the request is incomplete. What it was answered all the same is
+            // worth reading.
+            return match exchange.response.is_done() {
+                true => self.close_http(),
+                false => self.end_now(),
+            };
         }
         if !std::mem::replace(&mut exchange.read_closed, true) {
             exchange.close_after();

@@ -266,7 +266,9 @@ impl<'a> HookRequest<'a> {
         self.head.method()
     }
 
-    /// The path of the target, without the query and not decoded.
+    /// The path of the target, without the query and not decoded. Mounts undo percent-encoding
+    /// to compare: a hook that decides by the path has to, too, or `/%61dmin` goes around its
+    /// `/admin`.
     pub fn path(&self) -> &'a str {
         self.head.path()
     }

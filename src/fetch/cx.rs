@@ -61,7 +61,8 @@ impl Cx<'_> {
     }
 
     /// Takes nothing more of a request's response until [`Cx::resume_fetch`]: once the system's
-    /// buffers are full the peer cannot send.
+    /// buffers are full the peer cannot send. Its end may come all the same, once nothing of it is
+    /// held back.
     ///
     /// # Errors
     ///

@@ -72,11 +72,13 @@ impl Lift<'_> {
             if exchange.failure.is_some() {
                 return input.len();
             }
-            exchange.held = paused && used < input.len();
-            if paused {
+            let rest = input.get(used..).unwrap_or_default();
+            exchange.held = paused && !rest.is_empty();
+            // With nothing left to hold back, all that may come of it is that the response is
+            // complete; no byte would follow that brings somebody back for that.
+            if exchange.held {
                 break;
             }
-            let rest = input.get(used..).unwrap_or_default();
             let progress = match exchange.reader.next(rest) {
                 Ok(progress) => progress,
                 Err(error) => {
@@ -204,6 +206,8 @@ impl Lift<'_> {
             if sent && body.is_done() && !reader.ends_with_connection() {
                 http.served += 1;
                 http.state = State::Draining(Box::new(reader), MAX_DRAINED);
+                // Nothing more may come: the response is complete if it has no body.
+                self.drain_response(&[]);
             }
         }
     }

@@ -42,8 +42,9 @@ use crate::wsi::Cx;
 ///
 /// `purpose` is `"upgrade"` or `"http"`; `tls` is `null` on a plain connection and its `identity`
 /// is `null` if the client has shown no certificate; `headers` has those of
-/// [`include_header`](Self::include_header) that the request has. The endpoint answers with 200
-/// and
+/// [`include_header`](Self::include_header) that the request has. `path` has its percent-encoding
+/// undone where that changes nothing else, as mounts compare it: `/%61dmin` is `/admin`. The
+/// endpoint answers with 200 and
 ///
 /// ```json
 /// {"result":"allow","headers":{"X-User":"ada"},"subprotocol":"chat","attributes":{"user":"ada"}}

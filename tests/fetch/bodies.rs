@@ -438,3 +438,40 @@ fn a_callback_can_give_the_request_up() {
         assert_eq!((site.counts(), site.context.connections()), ((0, 0, 0), 0));
     }
 }
+
+#[test]
+fn a_response_that_is_paused_at_its_end_is_complete_when_it_is_resumed() {
+    for (answer, in_body) in [
+        (OK, true),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".as_slice(),
+            true,
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".as_slice(),
+            false,
+        ),
+    ] {
+        let mut site = Site::new();
+        site.keeper.set(|acts| {
+            let pause = Box::new(|cx: &mut wsloop::Cx<'_>, id| {
+                cx.pause_fetch(id).unwrap();
+                Ok(())
+            });
+            *(if in_body {
+                &mut acts.body
+            } else {
+                &mut acts.response
+            }) = Some(pause);
+        });
+        let id = site.fetch(get().streamed());
+        let peer = site.accept();
+        site.answer(&peer, answer);
+        site.turn();
+        // It may be over already: then there was nothing left to hold back.
+        let _ = site.cx(|cx| cx.resume_fetch(id));
+        site.turn();
+        assert!(site.keeper.fetched().is_success());
+        assert_eq!(site.counts(), (1, 1, 0));
+    }
+}

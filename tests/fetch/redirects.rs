@@ -220,3 +220,20 @@ fn a_redirect_to_https_without_client_tls_is_an_error() {
     assert!(error.to_string().contains("no client TLS"), "{error}");
     assert_eq!(site.counts().2, 0);
 }
+
+#[test]
+fn a_redirect_without_a_body_gives_its_connection_back_at_once() {
+    for head in [
+        "HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 307 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        let mut site = Site::with(PoolConfig::new().per_origin(1));
+        site.fetch(following());
+        let peer = site.accept();
+        site.answer(&peer, head.as_bytes());
+        let request = site.answer(&peer, OK);
+        assert!(request.starts_with("GET /b HTTP/1.1\r\n"), "{request}");
+        assert_eq!(site.keeper.fetched().redirects, 1);
+        assert_eq!((site.metrics().opened, site.counts()), (1, (1, 1, 0)));
+    }
+}

@@ -215,3 +215,18 @@ impl wsloop::HttpHandler for Echo {
         Ok(())
     }
 }
+
+#[test]
+fn a_client_that_gives_up_its_body_still_gets_the_answer_that_did_not_need_it() {
+    for (target, want) in [("/nope", 404), ("/user/denied", 401)] {
+        let mut site = site(&Ids::default());
+        let peer = site.world.dial();
+        let head = format!("POST {target} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhe");
+        peer.write(head.as_bytes()).unwrap();
+        peer.shutdown_write();
+        site.world.turn();
+        assert_eq!(status(&text(&peer)), want, "{target}");
+        site.world.pass(Duration::from_secs(10));
+        assert_eq!(site.world.context.connections(), 0);
+    }
+}

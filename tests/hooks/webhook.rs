@@ -580,3 +580,28 @@ fn whatever_call_fails_every_client_has_one_outcome_and_nothing_stays_behind() {
         }
     }
 }
+
+#[test]
+fn no_spelling_of_a_path_is_another_question() {
+    let mut site = Site::new(|question| match question.contains("\"path\":\"/admin!\"") {
+        true => kept(r#"{"result":"deny","status":402}"#, 10),
+        false => kept(r#"{"result":"allow"}"#, 10),
+    });
+    for target in ["/admin!", "/%61dmin!", "/%61%64%6d%69%6E%21"] {
+        assert_eq!(site.send(&request(target)).1, 402, "{target}");
+    }
+    assert_eq!(site.questions.count("{"), 1);
+    // What would be another path, or none, stays as it is.
+    for (target, told) in [
+        ("/a%2fb", "/a%2Fb"),
+        ("/a%3fb%23%25%20%c3%A9", "/a%3Fb%23%25%20%C3%A9"),
+        ("/%zz%", "/%zz%"),
+    ] {
+        let (_, _) = site.send(&request(target));
+        let question = site.questions.take().pop().unwrap();
+        assert!(
+            question.contains(&format!("\"path\":\"{told}\"")),
+            "{question}"
+        );
+    }
+}
