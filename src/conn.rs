@@ -290,6 +290,7 @@ impl SendHalf {
     }
 
     /// Makes sure that the loop comes by: once per turn, however often this is called.
+    #[inline]
     pub(crate) fn mark(&mut self, out: &mut Out) {
         if !self.flags.intersects(Flags::DIRTY | Flags::LIFTED) {
             self.flags |= Flags::DIRTY;
@@ -297,6 +298,7 @@ impl SendHalf {
         }
     }
 
+    #[inline]
     pub(crate) fn send_message(
         &mut self,
         out: &mut Out,
@@ -304,7 +306,13 @@ impl SendHalf {
     ) -> Result<Queued, SendError> {
         let payload = message.as_bytes();
         self.admit(payload.len())?;
-        self.push_frame(out, Fin::Last, opcode(message.kind()), payload);
+        let code = opcode(message.kind());
+        let short = self.side == Side::Server;
+        if short && self.tx.append_short(&mut out.pool, code, payload) {
+            self.mark(out);
+        } else {
+            self.push_frame(out, Fin::Last, code, payload);
+        }
         Ok(self.queued())
     }
 
@@ -587,7 +595,20 @@ impl SendHalf {
     }
 
     /// May a whole message of that length be queued now?
+    #[inline]
     pub(crate) fn admit(&self, len: usize) -> Result<(), SendError> {
+        let limits = &self.settings.limits;
+        let buffered = self.tx.len();
+        let fits = buffered == 0 || buffered.saturating_add(len) <= limits.output_bytes;
+        if self.is_open() && self.fragment.is_none() && len <= limits.message_bytes && fits {
+            return Ok(());
+        }
+        self.refusal(len)
+    }
+
+    /// Why not.
+    #[cold]
+    fn refusal(&self, len: usize) -> Result<(), SendError> {
         if self.fragment.is_some() {
             return Err(SendError::FragmentOpen);
         }
@@ -632,6 +653,7 @@ impl SendHalf {
         self.push_frame(out, Fin::Last, Opcode::Close, payload);
     }
 
+    #[inline(never)]
     fn push_frame(&mut self, out: &mut Out, fin: Fin, opcode: Opcode, payload: &[u8]) {
         let mask = match self.side {
             Side::Client => Some(out.random.mask()),

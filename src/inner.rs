@@ -2,7 +2,7 @@
 //! the loop to settle it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,24 +41,31 @@ pub(crate) struct LiftMark {
     pub(crate) vhost: VhostId,
     pub(crate) protocol: u32,
     pub(crate) session: Option<usize>,
-    /// The address it counts for, if it was accepted.
-    pub(crate) ip: Option<IpAddr>,
+    peer: Option<SocketAddr>,
+    side: Side,
 }
 
 impl LiftMark {
+    #[inline]
     pub(crate) fn of(conn: &Conn) -> Self {
         let session = match &conn.role {
             Role::Ws(ws) => Some(ws.session),
             Role::Client(_) | Role::Http(_) | Role::Linger => None,
         };
-        let io = conn.io.as_ref().filter(|_| conn.send.side == Side::Server);
         Self {
             id: conn.send.id,
             vhost: conn.send.vhost,
             protocol: conn.send.protocol,
             session,
-            ip: io.map(|io| io.peer.ip()),
+            peer: conn.io.as_ref().map(|io| io.peer),
+            side: conn.send.side,
         }
+    }
+
+    /// The address it counts for, if it was accepted.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        let peer = self.peer.filter(|_| self.side == Side::Server)?;
+        Some(peer.ip())
     }
 }
 

@@ -5,8 +5,10 @@
 
 use std::time::Instant;
 
-use crate::conn::{Conn, Flags, NO_PROTOCOL, Phase, Role, STASHED_HEADER, Stash};
-use crate::context::Parts;
+use slab::Slab;
+
+use crate::conn::{Conn, Flags, NO_PROTOCOL, Phase, Rare, Role, STASHED_HEADER, Stash};
+use crate::context::{Parts, ProtocolSlot};
 use crate::dial::clone_error;
 use crate::error::{
     CloseCause, CloseKind, CloseSide, ConnectFailure, Deadline, DeadlineStage, RefusalReason,
@@ -14,6 +16,7 @@ use crate::error::{
 use crate::id::TimerTag;
 use crate::inner::{Inner, LiftMark, TimerKind};
 use crate::net::transport::{Flushed, Io, ReadEnd};
+use crate::pool::BufferPool;
 use crate::retry::{PingState, Validity};
 use crate::timer::{TimerKey, saturating_add};
 use crate::upgrade::NO_SESSION;
@@ -40,6 +43,71 @@ pub(crate) enum Fate {
 impl Lift<'_> {
     /// Does all that can be done now.
     pub(crate) fn pump(&mut self) -> Fate {
+        if self.is_calm() {
+            self.read_calmly();
+            if self.is_calm() && !self.wants_reading() && self.is_filed() {
+                return Fate::Keep;
+            }
+        }
+        self.pump_all()
+    }
+
+    /// Whether nothing but received bytes can give work: what nearly every visit finds, and
+    /// leaves behind.
+    #[inline]
+    fn is_calm(&self) -> bool {
+        let Conn {
+            io: Some(io),
+            role: Role::Ws(ws),
+            send,
+            stash: Stash::Empty,
+        } = &*self.conn
+        else {
+            return false;
+        };
+        let holds_pong = |rare: &Box<Rare>| rare.held_pong.is_some();
+        send.phase == Phase::Open
+            && send.flags == Flags::LIFTED
+            && send.tx.is_empty()
+            && io.is_calm()
+            && ws.session != NO_SESSION
+            && !ws.recv.is_inside_message()
+            && !send.rare.as_ref().is_some_and(holds_pong)
+    }
+
+    /// Whether its timer, set by an earlier visit, is not later than its next deadline. For a calm
+    /// connection deadlines only ever move away.
+    #[inline]
+    fn is_filed(&self) -> bool {
+        self.conn.send.deadlines.armed.is_some() || self.next_deadline().is_none()
+    }
+
+    /// Reads once, gives what came, and sends what that led to: for a calm connection all that
+    /// [`Lift::pump_all`] would do, unless it is not calm any more.
+    #[inline]
+    fn read_calmly(&mut self) {
+        let Self { conn, inner, parts } = self;
+        let Some(io) = &mut conn.io else { return };
+        // A buffer that a panic lost is made by the other path.
+        let Some(room @ [_, ..]) = parts.buffer.get_mut(STASHED_HEADER..) else {
+            return;
+        };
+        let n = io.read(room);
+        if n == 0 {
+            return;
+        }
+        conn.send.last_received = inner.out.now;
+        let input = room.get_mut(..n).unwrap_or_default();
+        let used = on_frames(conn, inner, &mut parts.protocols, &mut parts.pool, input);
+        let rest = input.get(used..).unwrap_or_default();
+        if !rest.is_empty() {
+            conn.stash = conn.put_aside(rest);
+        }
+        self.flush();
+    }
+
+    #[inline(never)]
+    fn pump_all(&mut self) -> Fate {
         self.apply_verdict();
         self.dial();
         self.read();
@@ -132,18 +200,7 @@ impl Lift<'_> {
     fn process(&mut self, input: &mut [u8]) {
         let used = self.consume(input);
         let rest = input.get(used..).unwrap_or_default();
-        self.conn.stash = if self.is_short_of_header(rest) {
-            Stash::header(rest)
-        } else {
-            Stash::aside(rest.to_vec(), 0)
-        };
-    }
-
-    /// Whether bytes are left because they do not make a frame header yet, and not because nobody
-    /// wants them now: those may be whole frames, however few they are.
-    fn is_short_of_header(&self, rest: &[u8]) -> bool {
-        let parsed = matches!(self.conn.role, Role::Ws(_)) && self.is_willing();
-        parsed && rest.len() < STASHED_HEADER
+        self.conn.stash = self.conn.put_aside(rest);
     }
 
     /// As [`Lift::process`] for bytes that were put aside, of which `done` are used up. Those who
@@ -152,7 +209,7 @@ impl Lift<'_> {
         let used = self.consume(bytes.get_mut(done..).unwrap_or_default());
         let done = done + used;
         let rest = bytes.get(done..).unwrap_or_default();
-        self.conn.stash = if self.is_short_of_header(rest) {
+        self.conn.stash = if self.conn.is_short_of_header(rest) {
             Stash::header(rest)
         } else {
             Stash::aside(bytes, done)
@@ -168,7 +225,10 @@ impl Lift<'_> {
                 Role::Client(_) => self.on_response_bytes(rest),
                 Role::Http(_) => self.on_request_bytes(rest),
                 Role::Linger => rest.len(),
-                Role::Ws(_) => self.on_frames(rest),
+                Role::Ws(_) => {
+                    let Self { conn, inner, parts } = self;
+                    on_frames(conn, inner, &mut parts.protocols, &mut parts.pool, rest)
+                }
             };
             if used == 0 {
                 break;
@@ -178,58 +238,16 @@ impl Lift<'_> {
         done
     }
 
-    fn on_frames(&mut self, input: &mut [u8]) -> usize {
-        let Conn { io, role, send, .. } = &mut *self.conn;
-        let Role::Ws(ws) = role else { return 0 };
-        if matches!(send.phase, Phase::CloseDone | Phase::Failed) || ws.session == NO_SESSION {
-            return input.len();
-        }
-        let Some(bound) = self.parts.protocols.get_mut(send.protocol as usize) else {
-            return input.len();
-        };
-        let mut wsi = Wsi::new(self.inner, send, io.as_ref());
-        let pool = &mut self.parts.pool;
-        let used = bound
-            .dispatch
-            .drive(&mut ws.recv, pool, input, &mut wsi, ws.session);
-        let deadline = &mut send.deadlines.message;
-        // While closing, the deadline of the closing handshake is the only one.
-        if !ws.recv.is_inside_message() || send.phase != Phase::Open {
-            *deadline = None;
-        } else if deadline.is_none() {
-            *deadline = saturating_add(self.inner.out.now, send.settings.timeouts.message);
-        }
-        if matches!(send.phase, Phase::CloseDone | Phase::Failed) {
-            return input.len();
-        }
-        used
-    }
-
     /// What was put aside while nobody wanted it. Heads that are incomplete stay: they are of use
     /// only with what comes next.
     fn wants_stash(&self) -> bool {
         let aside = matches!(self.conn.stash, Stash::Heap { .. });
-        aside && matches!(self.conn.role, Role::Ws(_)) && self.is_willing()
+        aside && matches!(self.conn.role, Role::Ws(_)) && self.conn.is_willing()
     }
 
     fn wants_reading(&self) -> bool {
         let readable = self.conn.io.as_ref().is_some_and(Io::is_readable);
-        readable && self.is_willing()
-    }
-
-    fn is_willing(&self) -> bool {
-        let send = &self.conn.send;
-        if send.flags.contains(Flags::ABORT) {
-            return false;
-        }
-        match &self.conn.role {
-            Role::Client(client) => client.is_reading(),
-            Role::Http(http) => http.is_reading(),
-            Role::Linger => true,
-            Role::Ws(_) => {
-                send.is_reading() || matches!(send.phase, Phase::CloseDone | Phase::Failed)
-            }
-        }
+        readable && self.conn.is_willing()
     }
 
     /// The ends of streams, seen by the role.
@@ -587,6 +605,73 @@ impl Lift<'_> {
         if let Some(rare) = &mut self.conn.send.rare {
             for key in rare.timers.drain(..) {
                 timers.cancel(key);
+            }
+        }
+    }
+}
+
+/// Gives bytes to the protocol of a WebSocket connection; how many are done.
+#[inline]
+fn on_frames(
+    conn: &mut Conn,
+    inner: &mut Inner,
+    protocols: &mut Slab<ProtocolSlot>,
+    pool: &mut BufferPool,
+    input: &mut [u8],
+) -> usize {
+    let Conn { io, role, send, .. } = conn;
+    let Role::Ws(ws) = role else { return 0 };
+    if matches!(send.phase, Phase::CloseDone | Phase::Failed) || ws.session == NO_SESSION {
+        return input.len();
+    }
+    let Some(bound) = protocols.get_mut(send.protocol as usize) else {
+        return input.len();
+    };
+    let mut wsi = Wsi::new(inner, send, io.as_ref());
+    let used = bound
+        .dispatch
+        .drive(&mut ws.recv, pool, input, &mut wsi, ws.session);
+    let deadline = &mut send.deadlines.message;
+    // While closing, the deadline of the closing handshake is the only one.
+    if !ws.recv.is_inside_message() || send.phase != Phase::Open {
+        *deadline = None;
+    } else if deadline.is_none() {
+        *deadline = saturating_add(inner.out.now, send.settings.timeouts.message);
+    }
+    if matches!(send.phase, Phase::CloseDone | Phase::Failed) {
+        return input.len();
+    }
+    used
+}
+
+impl Conn {
+    /// Keeps what is left of received bytes.
+    fn put_aside(&self, rest: &[u8]) -> Stash {
+        if self.is_short_of_header(rest) {
+            Stash::header(rest)
+        } else {
+            Stash::aside(rest.to_vec(), 0)
+        }
+    }
+
+    /// Whether bytes are left because they do not make a frame header yet, and not because nobody
+    /// wants them now: those may be whole frames, however few they are.
+    fn is_short_of_header(&self, rest: &[u8]) -> bool {
+        let parsed = matches!(self.role, Role::Ws(_)) && self.is_willing();
+        parsed && rest.len() < STASHED_HEADER
+    }
+
+    fn is_willing(&self) -> bool {
+        let send = &self.send;
+        if send.flags.contains(Flags::ABORT) {
+            return false;
+        }
+        match &self.role {
+            Role::Client(client) => client.is_reading(),
+            Role::Http(http) => http.is_reading(),
+            Role::Linger => true,
+            Role::Ws(_) => {
+                send.is_reading() || matches!(send.phase, Phase::CloseDone | Phase::Failed)
             }
         }
     }

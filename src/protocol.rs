@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use slab::Slab;
@@ -19,7 +20,7 @@ use crate::tls::{Expiring, TlsConfigError};
 #[cfg(feature = "tls")]
 use crate::ws::Side;
 use crate::ws::handshake::UpgradeRequest;
-use crate::ws::recv::{Delivery, Item, Recv};
+use crate::ws::recv::{Delivery, Feed, Item, Recv};
 use crate::ws::{Chunk, Close, CloseFrame, Message};
 use crate::wsi::{Cx, Wsi};
 
@@ -565,6 +566,9 @@ impl<P: Protocol> Dispatch for Bound<P> {
         let mut feed = recv.feed(wsi.side(), *delivery, &limits, pool, input);
         while wsi.send_half().is_reading() {
             let open = wsi.send_half().phase == Phase::Open;
+            if open && !give_whole(protocol, wsi, session, &mut feed) {
+                continue;
+            }
             let done = match feed.next() {
                 Ok(None) => break,
                 Ok(Some(Item::Message(message))) if open => {
@@ -648,4 +652,37 @@ impl<P: Protocol> Dispatch for Bound<P> {
     fn as_any(&mut self) -> &mut dyn Any {
         self
     }
+}
+
+/// The fast path of an open connection: gives the messages that lie whole at the front of what
+/// was received. Whether it is still open, and reading, when that was all.
+#[inline]
+fn give_whole<P: Protocol>(
+    protocol: &mut P,
+    wsi: &mut Wsi<'_>,
+    session: &mut P::Session,
+    feed: &mut Feed<'_>,
+) -> bool {
+    let mut goes_on = true;
+    let given = feed.each_whole(|message| {
+        wsi.message_ended();
+        if let Err(close) = protocol.on_message(wsi, session, message) {
+            wsi.close(close);
+        }
+        let send = wsi.send_half();
+        goes_on = send.phase == Phase::Open && send.is_reading();
+        if goes_on {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    });
+    if let Err(error) = given {
+        wsi.fail(error);
+        goes_on = false;
+    }
+    if !goes_on && wsi.send_half().phase != Phase::Open {
+        feed.discard_data();
+    }
+    goes_on
 }

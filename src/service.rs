@@ -399,10 +399,10 @@ impl Context {
     /// Frees the slot of a connection and takes it off all accounts.
     fn release(&mut self, mark: &LiftMark) {
         self.inner.conns.remove(mark.id.index, mark.id.generation);
-        if let Some(count) = mark.ip.and_then(|ip| self.inner.per_ip.get_mut(&ip)) {
-            *count -= 1;
-            if *count == 0 {
-                if let Some(ip) = mark.ip {
+        if let Some(ip) = mark.ip() {
+            if let Some(count) = self.inner.per_ip.get_mut(&ip) {
+                *count -= 1;
+                if *count == 0 {
                     self.inner.per_ip.remove(&ip);
                 }
             }
@@ -633,11 +633,11 @@ impl Lift<'_> {
 
 impl SendHalf {
     /// Whether there is more to do that no event announces: `on_writable` was asked for again.
+    #[inline]
     fn wants_visit(&self) -> bool {
-        let low = self.settings.limits.output_low_water;
         self.flags.contains(Flags::WANT_WRITABLE)
             && self.phase == Phase::Open
-            && self.tx.len() <= low
+            && self.tx.len() <= self.settings.limits.output_low_water
     }
 }
 

@@ -143,6 +143,7 @@ impl<'a> Wsi<'a> {
     /// # Errors
     ///
     /// See [`SendError`]; nothing of a refused message is sent.
+    #[inline]
     pub fn send(&mut self, message: Message<'_>) -> Result<Queued, SendError> {
         let (send, out) = self.parts();
         send.send_message(out, message)

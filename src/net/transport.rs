@@ -75,13 +75,21 @@ impl Io {
         }
     }
 
+    /// Whether nothing has failed or ended, and no TLS lies between.
+    #[inline]
+    pub(crate) fn is_calm(&self) -> bool {
+        self.read_end.is_none() && self.write_error.is_none() && self.secure.is_none()
+    }
+
     /// Whether a read may give something.
+    #[inline]
     pub(crate) fn is_readable(&self) -> bool {
         self.read_end.is_none() && self.ready.contains(ReadyFlags::READABLE)
     }
 
     /// Reads once. 0 says that there is nothing now, or that `read_end` says why there will be
     /// nothing any more.
+    #[inline]
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> usize {
         if !self.is_readable() {
             return 0;
@@ -188,6 +196,7 @@ impl Io {
     }
 
     /// Whether everything that was queued for it has been handed to the system.
+    #[inline]
     pub(crate) fn is_flushed(&self, tx: &TxQueue) -> bool {
         tx.is_empty()
             && self

@@ -10,7 +10,9 @@ pub fn apply(key: [u8; 4], offset: usize, data: &mut [u8]) {
     match data.len() {
         0..4 => apply_bytes(key, data),
         4..8 => apply_halves(key, data),
-        8..64 => apply_words(key, data),
+        8..16 => apply_words(key, data),
+        16..=32 => apply_halves_of_32(key, data),
+        33..64 => apply_words(key, data),
         _ => apply_blocks(key, data),
     }
 }
@@ -93,27 +95,64 @@ fn apply_words(key: u32, data: &mut [u8]) {
     }
 }
 
+/// 16 to 32 bytes: as `apply_halves`, with halves of 16 bytes.
+#[inline]
+fn apply_halves_of_32(key: u32, data: &mut [u8]) {
+    let head_key = twice(word_at(key, 0));
+    let tail_key = twice(word_at(key, data.len()));
+    let tail = data
+        .last_chunk()
+        .map(|tail| u128::from_le_bytes(*tail) ^ tail_key);
+    if let Some(head) = data.first_chunk_mut() {
+        *head = (u128::from_le_bytes(*head) ^ head_key).to_le_bytes();
+    }
+    if let (Some(place), Some(tail)) = (data.last_chunk_mut(), tail) {
+        *place = tail.to_le_bytes();
+    }
+}
+
+#[inline]
+fn twice(word: u64) -> u128 {
+    let word = u128::from(word);
+    word << 64 | word
+}
+
 /// 64 bytes or more: the compiler turns each block into a few vector instructions. Out of line,
 /// so that the short cases can be inlined where they are needed.
 #[inline(never)]
 fn apply_blocks(key: u32, data: &mut [u8]) {
-    const BLOCK: usize = 64;
     let word = word_at(key, 0).to_le_bytes();
-    let mut blocks = data.chunks_exact_mut(BLOCK);
+    let mut mask = [0; PART];
+    for place in mask.chunks_exact_mut(word.len()) {
+        place.copy_from_slice(&word);
+    }
+    let mut blocks = data.chunks_exact_mut(4 * PART);
     for block in &mut blocks {
-        for bytes in block.chunks_exact_mut(8) {
-            for (byte, mask) in bytes.iter_mut().zip(word) {
-                *byte ^= mask;
-            }
+        for part in block.chunks_exact_mut(PART) {
+            apply_part(&mask, part);
         }
     }
-    let rest = blocks.into_remainder();
+    let mut parts = blocks.into_remainder().chunks_exact_mut(PART);
+    for part in &mut parts {
+        apply_part(&mask, part);
+    }
+    let rest = parts.into_remainder();
     match rest.len() {
         0..4 => apply_bytes(key, rest),
         4..8 => apply_halves(key, rest),
         _ => apply_words(key, rest),
     }
 }
+
+#[inline(always)]
+fn apply_part(mask: &[u8; PART], part: &mut [u8]) {
+    for (byte, mask) in part.iter_mut().zip(mask) {
+        *byte ^= mask;
+    }
+}
+
+/// What the widest vectors that are usual hold.
+const PART: usize = 32;
 
 #[cfg(test)]
 mod tests {

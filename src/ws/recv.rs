@@ -4,6 +4,7 @@ mod assembly;
 
 use std::fmt;
 use std::mem;
+use std::ops::ControlFlow;
 
 use self::assembly::Assembly;
 use super::close::{CloseFrame, MAX_PAYLOAD_LEN};
@@ -164,7 +165,8 @@ impl Recv {
         pool: &'a mut BufferPool,
         input: &'a mut [u8],
     ) -> Feed<'a> {
-        let fast_len = limits.frame_bytes.min(limits.message_bytes as u64).min(125);
+        let fast_len = limits.frame_bytes.min(limits.message_bytes as u64);
+        let fast_len = fast_len.min(u64::from(u16::MAX));
         Feed {
             recv: self,
             input,
@@ -327,7 +329,7 @@ pub struct Feed<'a> {
     recv: &'a mut Recv,
     input: &'a mut [u8],
     at: usize,
-    /// The longest payload that the fast path may accept.
+    /// The longest payload that the fast paths may accept.
     fast_len: u64,
     side: Side,
     delivery: Delivery,
@@ -399,7 +401,7 @@ impl Feed<'_> {
             Side::Client => second,
             Side::Server => second ^ 0x80,
         };
-        if u64::from(len) > self.fast_len {
+        if len > MAX_SHORT || u64::from(len) > self.fast_len {
             return None;
         }
         let len = usize::from(len);
@@ -416,6 +418,48 @@ impl Feed<'_> {
         };
         self.at = start + len;
         Some((kind, start, self.at))
+    }
+
+    /// The fast path of a server that wants whole messages: gives those that lie here whole, in
+    /// frames of at most 65 535 bytes, outside any message, until `give` says to stop. Anything
+    /// else, and anything wrong with a header, is left to [`Feed::next`].
+    ///
+    /// # Errors
+    ///
+    /// A text that is not UTF-8, as [`Feed::next`].
+    #[inline]
+    pub(crate) fn each_whole(
+        &mut self,
+        mut give: impl FnMut(Message<'_>) -> ControlFlow<()>,
+    ) -> Result<(), ProtocolError> {
+        let wanted = (self.side, self.delivery) == (Side::Server, Delivery::Messages);
+        if self.recv.phase != Phase::Idle || !wanted {
+            return Ok(());
+        }
+        while let Some(rest) = self.input.get_mut(self.at..) {
+            let Some((kind, start, len)) = masked_whole(rest, self.fast_len) else {
+                break;
+            };
+            let Some((header, payload)) = rest.split_at_mut_checked(start) else {
+                break;
+            };
+            let (Some(key), Some(payload)) = (header.last_chunk(), payload.get_mut(..len)) else {
+                break;
+            };
+            self.at += start + len;
+            mask::apply(*key, 0, payload);
+            let message = match kind {
+                MessageKind::Binary => Message::Binary(payload),
+                MessageKind::Text => match utf8::validate(payload) {
+                    Ok(text) => Message::Text(text),
+                    Err(error) => return Err(self.recv.fail(error)),
+                },
+            };
+            if give(message).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Whether there is nothing to do, as at the end of nearly every read.
@@ -735,6 +779,29 @@ enum Step {
     Starve,
     Whole(MessageKind, usize, usize),
 }
+
+/// The header of an unfragmented, masked data frame without extensions: its kind, its own length
+/// and that of the payload, if there is nothing about it that [`Feed::next`] has to look at.
+#[inline]
+fn masked_whole(rest: &[u8], limit: u64) -> Option<(MessageKind, usize, usize)> {
+    let (&[first, second, high, low], _) = rest.split_first_chunk()?;
+    let kind = match first {
+        0x81 => MessageKind::Text,
+        0x82 => MessageKind::Binary,
+        _ => return None,
+    };
+    let (start, len) = match second ^ 0x80 {
+        short @ ..=MAX_SHORT => (6, u16::from(short)),
+        // RFC 6455 section 5.2: "the minimal number of bytes MUST be used to encode the length".
+        126 => (8, u16::from_be_bytes([high, low])),
+        _ => return None,
+    };
+    let is_minimal = start == 6 || len > u16::from(MAX_SHORT);
+    (is_minimal && u64::from(len) <= limit).then_some((kind, start, usize::from(len)))
+}
+
+/// The longest payload whose length is in the second byte of its frame.
+const MAX_SHORT: u8 = 125;
 
 /// Makes the item of a control frame; the payload of a Close has been checked.
 fn give_control(control: Control, payload: &[u8]) -> Result<Item<'_>, ProtocolError> {

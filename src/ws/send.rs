@@ -69,7 +69,7 @@ impl TxQueue {
     pub(crate) fn append(&mut self, pool: &mut BufferPool, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(rest) = &mut self.rest else {
             if self.flat.capacity() == 0 {
-                self.flat = pool.take();
+                self.flat = take_roomy(pool);
             } else if self.written >= COMPACT_AT && self.written * 2 >= self.flat.len() {
                 self.flat.drain(..self.written);
                 self.written = 0;
@@ -85,6 +85,30 @@ impl TxQueue {
             write(tail);
             self.rest_len += tail.len() - before;
         }
+    }
+
+    /// Appends a whole short frame without a mask, if there is room for it where the queue ends.
+    /// Whether there was.
+    #[inline]
+    pub(crate) fn append_short(
+        &mut self,
+        pool: &mut BufferPool,
+        opcode: Opcode,
+        payload: &[u8],
+    ) -> bool {
+        if self.rest.is_some() || payload.len() > MAX_SHORT {
+            return false;
+        }
+        if self.flat.capacity() == 0 {
+            self.flat = take_roomy(pool);
+        }
+        if self.flat.capacity() - self.flat.len() < MAX_SHORT + 2 {
+            return false;
+        }
+        let header = [FIN | opcode.bits(), payload.len() as u8];
+        self.flat.extend_from_slice(&header);
+        self.flat.extend_from_slice(payload);
+        true
     }
 
     /// Appends bytes that are owned elsewhere: by reference if that is worth it.
@@ -203,6 +227,16 @@ impl Segment {
     }
 }
 
+/// A buffer for output that need not grow with the first few messages.
+#[inline]
+fn take_roomy(pool: &mut BufferPool) -> Vec<u8> {
+    let mut buffer = pool.take();
+    if buffer.capacity() < ROOM {
+        buffer.reserve_exact(ROOM);
+    }
+    buffer
+}
+
 /// Appends a whole frame. With a `mask` (a client's) the payload is masked on its way.
 pub(crate) fn append_frame(
     tail: &mut Vec<u8>,
@@ -248,6 +282,12 @@ pub enum Fin {
     More,
 }
 
+/// The longest payload whose length is in the second byte of its frame.
+const MAX_SHORT: usize = 125;
+/// The least capacity of a buffer for output.
+const ROOM: usize = 1024;
+/// The bit of a frame that ends its message.
+const FIN: u8 = 0x80;
 /// From this size on a shared payload is queued by reference: below, a copy is cheaper than
 /// another slice of a vectored write.
 const SHARE_FROM: usize = 4096;
