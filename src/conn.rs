@@ -18,7 +18,7 @@ use crate::upgrade::{HttpRole, NO_SESSION};
 use crate::ws::close::write_close_payload;
 use crate::ws::frame::Opcode;
 use crate::ws::recv::Recv;
-use crate::ws::send::{Fin, TxQueue, append_frame};
+use crate::ws::send::{Fin, MAX_SHORT, TxQueue, append_frame};
 use crate::ws::{Close, CloseCode, CloseFrame, Message, MessageKind, ProtocolError, Side};
 
 /// A connection, in its slot or lifted out of it.
@@ -280,6 +280,12 @@ impl SendHalf {
         self.phase == Phase::Open && !self.flags.contains(Flags::ABORT)
     }
 
+    /// Whether messages are given to the application now.
+    #[inline]
+    pub(crate) fn is_giving(&self) -> bool {
+        self.phase == Phase::Open && !self.flags.intersects(Flags::PAUSED | Flags::ABORT)
+    }
+
     /// Whether data and control frames are taken from the peer now.
     pub(crate) fn is_reading(&self) -> bool {
         match self.phase {
@@ -305,13 +311,22 @@ impl SendHalf {
         message: Message<'_>,
     ) -> Result<Queued, SendError> {
         let payload = message.as_bytes();
+        if self.tx.append_short(opcode(message.kind()), payload) {
+            return Ok(self.queued());
+        }
+        self.send_any(out, message)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn send_any(&mut self, out: &mut Out, message: Message<'_>) -> Result<Queued, SendError> {
+        let payload = message.as_bytes();
         self.admit(payload.len())?;
-        let code = opcode(message.kind());
-        let short = self.side == Side::Server;
-        if short && self.tx.append_short(&mut out.pool, code, payload) {
-            self.mark(out);
-        } else {
-            self.push_frame(out, Fin::Last, code, payload);
+        self.push_frame(out, Fin::Last, opcode(message.kind()), payload);
+        let limits = &self.settings.limits;
+        let is_visited = self.flags.contains(Flags::LIFTED);
+        if self.side == Side::Server && is_visited && limits.message_bytes >= MAX_SHORT {
+            self.tx.open(limits.output_bytes);
         }
         Ok(self.queued())
     }
@@ -493,6 +508,7 @@ impl SendHalf {
         self.stay_away();
         self.set_cause(CloseCause::abnormal(CloseSide::Local, kind));
         self.flags |= Flags::ABORT;
+        self.tx.shut();
         self.mark(out);
     }
 
@@ -595,20 +611,7 @@ impl SendHalf {
     }
 
     /// May a whole message of that length be queued now?
-    #[inline]
     pub(crate) fn admit(&self, len: usize) -> Result<(), SendError> {
-        let limits = &self.settings.limits;
-        let buffered = self.tx.len();
-        let fits = buffered == 0 || buffered.saturating_add(len) <= limits.output_bytes;
-        if self.is_open() && self.fragment.is_none() && len <= limits.message_bytes && fits {
-            return Ok(());
-        }
-        self.refusal(len)
-    }
-
-    /// Why not.
-    #[cold]
-    fn refusal(&self, len: usize) -> Result<(), SendError> {
         if self.fragment.is_some() {
             return Err(SendError::FragmentOpen);
         }
@@ -640,6 +643,7 @@ impl SendHalf {
         Ok(())
     }
 
+    #[inline]
     fn queued(&self) -> Queued {
         Queued {
             buffered: self.tx.len(),
@@ -666,6 +670,7 @@ impl SendHalf {
     }
 }
 
+#[inline]
 fn opcode(kind: MessageKind) -> Opcode {
     match kind {
         MessageKind::Binary => Opcode::Binary,

@@ -43,11 +43,8 @@ pub(crate) enum Fate {
 impl Lift<'_> {
     /// Does all that can be done now.
     pub(crate) fn pump(&mut self) -> Fate {
-        if self.is_calm() {
-            self.read_calmly();
-            if self.is_calm() && !self.wants_reading() && self.is_filed() {
-                return Fate::Keep;
-            }
+        if self.is_calm() && self.read_calmly() && self.is_filed() {
+            return Fate::Keep;
         }
         self.pump_all()
     }
@@ -82,19 +79,20 @@ impl Lift<'_> {
         self.conn.send.deadlines.armed.is_some() || self.next_deadline().is_none()
     }
 
-    /// Reads once, gives what came, and sends what that led to: for a calm connection all that
-    /// [`Lift::pump_all`] would do, unless it is not calm any more.
+    /// Reads once, gives what came, and sends what that led to. For a calm connection that is all
+    /// that [`Lift::pump_all`] would do, if it is calm yet, and nothing more can be read: whether
+    /// that is so.
     #[inline]
-    fn read_calmly(&mut self) {
+    fn read_calmly(&mut self) -> bool {
         let Self { conn, inner, parts } = self;
-        let Some(io) = &mut conn.io else { return };
+        let Some(io) = &mut conn.io else { return false };
         // A buffer that a panic lost is made by the other path.
         let Some(room @ [_, ..]) = parts.buffer.get_mut(STASHED_HEADER..) else {
-            return;
+            return false;
         };
         let n = io.read(room);
         if n == 0 {
-            return;
+            return false;
         }
         conn.send.last_received = inner.out.now;
         let input = room.get_mut(..n).unwrap_or_default();
@@ -103,7 +101,10 @@ impl Lift<'_> {
         if !rest.is_empty() {
             conn.stash = conn.put_aside(rest);
         }
-        self.flush();
+        if let (Some(io), false) = (&mut conn.io, conn.send.flags.contains(Flags::ABORT)) {
+            io.flush_at_once(&mut conn.send.tx, &mut inner.out.pool);
+        }
+        self.is_calm() && !self.conn.io.as_ref().is_some_and(Io::is_readable)
     }
 
     #[inline(never)]

@@ -565,47 +565,11 @@ impl<P: Protocol> Dispatch for Bound<P> {
         let limits = wsi.recv_limits();
         let mut feed = recv.feed(wsi.side(), *delivery, &limits, pool, input);
         while wsi.send_half().is_reading() {
-            let open = wsi.send_half().phase == Phase::Open;
-            if open && !give_whole(protocol, wsi, session, &mut feed) {
+            if wsi.send_half().is_giving() && !give_whole(protocol, wsi, session, &mut feed) {
                 continue;
             }
-            let done = match feed.next() {
-                Ok(None) => break,
-                Ok(Some(Item::Message(message))) if open => {
-                    wsi.message_ended();
-                    protocol.on_message(wsi, session, message)
-                }
-                Ok(Some(Item::Chunk(chunk))) if open => {
-                    if chunk.last {
-                        wsi.message_ended();
-                    }
-                    protocol.on_chunk(wsi, session, chunk)
-                }
-                Ok(Some(Item::Ping(payload))) => {
-                    wsi.answer_ping(payload);
-                    Ok(())
-                }
-                Ok(Some(Item::Pong(payload))) if open => {
-                    let round_trip = wsi.match_pong(payload);
-                    protocol.on_pong(wsi, session, payload, round_trip)
-                }
-                Ok(Some(Item::Close(frame))) => {
-                    if wsi.peer_closed(frame) {
-                        protocol.on_peer_close(wsi, session, frame);
-                    }
-                    Ok(())
-                }
-                Ok(Some(_)) => Ok(()),
-                Err(error) => {
-                    wsi.fail(error);
-                    break;
-                }
-            };
-            if let Err(close) = done {
-                wsi.close(close);
-            }
-            if open && wsi.send_half().phase != Phase::Open {
-                feed.discard_data();
+            if feed.is_drained() || !give_next(protocol, wsi, session, &mut feed) {
+                break;
             }
         }
         feed.finish()
@@ -654,6 +618,56 @@ impl<P: Protocol> Dispatch for Bound<P> {
     }
 }
 
+/// Gives the next item, whatever it is. Whether there was one, and another may follow.
+#[inline(never)]
+fn give_next<P: Protocol>(
+    protocol: &mut P,
+    wsi: &mut Wsi<'_>,
+    session: &mut P::Session,
+    feed: &mut Feed<'_>,
+) -> bool {
+    let open = wsi.send_half().phase == Phase::Open;
+    let done = match feed.next() {
+        Ok(None) => return false,
+        Ok(Some(Item::Message(message))) if open => {
+            wsi.message_ended();
+            protocol.on_message(wsi, session, message)
+        }
+        Ok(Some(Item::Chunk(chunk))) if open => {
+            if chunk.last {
+                wsi.message_ended();
+            }
+            protocol.on_chunk(wsi, session, chunk)
+        }
+        Ok(Some(Item::Ping(payload))) => {
+            wsi.answer_ping(payload);
+            Ok(())
+        }
+        Ok(Some(Item::Pong(payload))) if open => {
+            let round_trip = wsi.match_pong(payload);
+            protocol.on_pong(wsi, session, payload, round_trip)
+        }
+        Ok(Some(Item::Close(frame))) => {
+            if wsi.peer_closed(frame) {
+                protocol.on_peer_close(wsi, session, frame);
+            }
+            Ok(())
+        }
+        Ok(Some(_)) => Ok(()),
+        Err(error) => {
+            wsi.fail(error);
+            return false;
+        }
+    };
+    if let Err(close) = done {
+        wsi.close(close);
+    }
+    if open && wsi.send_half().phase != Phase::Open {
+        feed.discard_data();
+    }
+    true
+}
+
 /// The fast path of an open connection: gives the messages that lie whole at the front of what
 /// was received. Whether it is still open, and reading, when that was all.
 #[inline]
@@ -663,14 +677,15 @@ fn give_whole<P: Protocol>(
     session: &mut P::Session,
     feed: &mut Feed<'_>,
 ) -> bool {
+    if feed.is_between_messages() {
+        wsi.message_ended();
+    }
     let mut goes_on = true;
     let given = feed.each_whole(|message| {
-        wsi.message_ended();
         if let Err(close) = protocol.on_message(wsi, session, message) {
             wsi.close(close);
         }
-        let send = wsi.send_half();
-        goes_on = send.phase == Phase::Open && send.is_reading();
+        goes_on = wsi.send_half().is_giving();
         if goes_on {
             ControlFlow::Continue(())
         } else {

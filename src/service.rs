@@ -376,6 +376,7 @@ impl Context {
         }
         let send = &mut conn.send;
         send.flags -= Flags::LIFTED;
+        send.tx.shut();
         if fate == Fate::KeepReady && !send.flags.contains(Flags::READY) {
             send.flags |= Flags::READY;
             self.turn.ready.push(id);

@@ -99,6 +99,8 @@ def callgrind(args, server, line, seconds):
             out = f"{args.keep}/{server.name}.{line}.{seconds}"
         with open(out) as text:
             total = re.search(r"^(?:summary|totals): (\d+)", text.read(), re.M)
+    if args.keep:
+        print(f"{server.name} {line}: {total[1]} for {told['total_msgs']} messages", file=sys.stderr)
     return int(total[1]), told["total_msgs"]
 
 

@@ -128,6 +128,22 @@ impl Io {
         system && !self.ready.intersects(ending)
     }
 
+    /// Writes once what waits, if it lies together: what nearly always is enough. If something
+    /// waits yet, [`Io::flush`] goes on.
+    #[inline]
+    pub(crate) fn flush_at_once(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) {
+        let can = self.is_calm() && self.ready.contains(ReadyFlags::WRITABLE);
+        let Some(bytes @ [_, ..]) = tx.as_single().filter(|_| can) else {
+            return;
+        };
+        match self.stream.write(bytes) {
+            Ok(0) => {}
+            Ok(n) => tx.advance(n, pool),
+            // It will happen again, and is dealt with then.
+            Err(_) => {}
+        }
+    }
+
     /// Writes what waits, as far as the system takes it.
     pub(crate) fn flush(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> Flushed {
         if self.secure.is_some() {

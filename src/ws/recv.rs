@@ -420,6 +420,11 @@ impl Feed<'_> {
         Some((kind, start, self.at))
     }
 
+    /// Whether no message is open.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        self.recv.phase == Phase::Idle
+    }
+
     /// The fast path of a server that wants whole messages: gives those that lie here whole, in
     /// frames of at most 65 535 bytes, outside any message, until `give` says to stop. Anything
     /// else, and anything wrong with a header, is left to [`Feed::next`].
@@ -464,7 +469,7 @@ impl Feed<'_> {
 
     /// Whether there is nothing to do, as at the end of nearly every read.
     #[inline]
-    fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         self.recv.phase == Phase::Idle && self.at == self.input.len()
     }
 

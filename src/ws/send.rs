@@ -28,6 +28,9 @@ pub(crate) struct TxQueue {
     rest_len: usize,
     /// Bytes that were written, ever.
     gone: u64,
+    /// Up to which length of `flat` short messages may be appended without asking again whether
+    /// they may: see [`TxQueue::open`].
+    open_to: usize,
 }
 
 #[derive(Debug)]
@@ -67,6 +70,7 @@ impl TxQueue {
 
     /// Appends bytes through `write`.
     pub(crate) fn append(&mut self, pool: &mut BufferPool, write: impl FnOnce(&mut Vec<u8>)) {
+        self.shut();
         let Some(rest) = &mut self.rest else {
             if self.flat.capacity() == 0 {
                 self.flat = take_roomy(pool);
@@ -87,22 +91,28 @@ impl TxQueue {
         }
     }
 
-    /// Appends a whole short frame without a mask, if there is room for it where the queue ends.
-    /// Whether there was.
+    /// A message may be sent, as all of these: by a server, now, by whoever will flush it. As long
+    /// as nothing but such messages is queued and less than `limit` bytes wait, that stays so for
+    /// messages of up to [`MAX_SHORT`] bytes, and [`TxQueue::append_short`] takes them.
+    pub(crate) fn open(&mut self, limit: usize) {
+        if self.rest.is_none() {
+            self.open_to = self.written.saturating_add(limit);
+        }
+    }
+
+    /// Takes [`TxQueue::open`] back. Whatever else is queued does so too.
     #[inline]
-    pub(crate) fn append_short(
-        &mut self,
-        pool: &mut BufferPool,
-        opcode: Opcode,
-        payload: &[u8],
-    ) -> bool {
-        if self.rest.is_some() || payload.len() > MAX_SHORT {
-            return false;
-        }
-        if self.flat.capacity() == 0 {
-            self.flat = take_roomy(pool);
-        }
-        if self.flat.capacity() - self.flat.len() < MAX_SHORT + 2 {
+    pub(crate) fn shut(&mut self) {
+        self.open_to = 0;
+    }
+
+    /// Appends a whole short frame without a mask, if the queue is open and has room. Whether it
+    /// was, and had.
+    #[inline]
+    pub(crate) fn append_short(&mut self, opcode: Opcode, payload: &[u8]) -> bool {
+        let len = 2 + payload.len();
+        let has_room = len <= self.flat.capacity() - self.flat.len();
+        if payload.len() > MAX_SHORT || self.flat.len() + len > self.open_to || !has_room {
             return false;
         }
         let header = [FIN | opcode.bits(), payload.len() as u8];
@@ -116,6 +126,7 @@ impl TxQueue {
         if bytes.len() < SHARE_FROM {
             return self.append(pool, |tail| tail.extend_from_slice(&bytes));
         }
+        self.shut();
         self.rest_len += bytes.len();
         let rest = self.rest.get_or_insert_default();
         rest.push_back(Segment::Shared(bytes));
@@ -158,6 +169,7 @@ impl TxQueue {
     /// Drops `n` bytes that were written; an emptied queue gives its memory back.
     pub(crate) fn advance(&mut self, mut n: usize, pool: &mut BufferPool) {
         debug_assert!(n <= self.len(), "cannot write more than there is");
+        self.shut();
         self.gone += n as u64;
         loop {
             let here = n.min(self.flat.len() - self.written);
@@ -283,7 +295,7 @@ pub enum Fin {
 }
 
 /// The longest payload whose length is in the second byte of its frame.
-const MAX_SHORT: usize = 125;
+pub(crate) const MAX_SHORT: usize = 125;
 /// The least capacity of a buffer for output.
 const ROOM: usize = 1024;
 /// The bit of a frame that ends its message.
