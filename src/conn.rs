@@ -317,17 +317,20 @@ impl SendHalf {
         self.send_any(out, message)
     }
 
-    #[cold]
+    /// The first message of a visit, a long one, or one that cannot be sent.
     #[inline(never)]
     fn send_any(&mut self, out: &mut Out, message: Message<'_>) -> Result<Queued, SendError> {
         let payload = message.as_bytes();
         self.admit(payload.len())?;
-        self.push_frame(out, Fin::Last, opcode(message.kind()), payload);
         let limits = &self.settings.limits;
         let is_visited = self.flags.contains(Flags::LIFTED);
         if self.side == Side::Server && is_visited && limits.message_bytes >= MAX_SHORT {
-            self.tx.open(limits.output_bytes);
+            self.tx.open(&mut out.pool, limits.output_bytes);
+            if self.tx.append_short(opcode(message.kind()), payload) {
+                return Ok(self.queued());
+            }
         }
+        self.push_frame(out, Fin::Last, opcode(message.kind()), payload);
         Ok(self.queued())
     }
 
@@ -611,7 +614,18 @@ impl SendHalf {
     }
 
     /// May a whole message of that length be queued now?
+    #[inline]
     pub(crate) fn admit(&self, len: usize) -> Result<(), SendError> {
+        let limits = &self.settings.limits;
+        let is_first = self.tx.is_empty() && self.fragment.is_none();
+        if is_first && self.is_open() && len <= limits.message_bytes {
+            return Ok(());
+        }
+        self.judge(len)
+    }
+
+    #[inline(never)]
+    fn judge(&self, len: usize) -> Result<(), SendError> {
         if self.fragment.is_some() {
             return Err(SendError::FragmentOpen);
         }

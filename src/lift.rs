@@ -67,7 +67,6 @@ impl Lift<'_> {
             && send.flags == Flags::LIFTED
             && send.tx.is_empty()
             && io.is_calm()
-            && ws.session != NO_SESSION
             && !ws.recv.is_inside_message()
             && !send.rare.as_ref().is_some_and(holds_pong)
     }

@@ -564,11 +564,14 @@ impl<P: Protocol> Dispatch for Bound<P> {
         };
         let limits = wsi.recv_limits();
         let mut feed = recv.feed(wsi.side(), *delivery, &limits, pool, input);
-        while wsi.send_half().is_reading() {
-            if wsi.send_half().is_giving() && !give_whole(protocol, wsi, session, &mut feed) {
-                continue;
+        loop {
+            let is_done = wsi.send_half().is_giving()
+                && give_whole(protocol, wsi, session, &mut feed)
+                && feed.is_drained();
+            if is_done || !wsi.send_half().is_reading() {
+                break;
             }
-            if feed.is_drained() || !give_next(protocol, wsi, session, &mut feed) {
+            if !give_next(protocol, wsi, session, &mut feed) {
                 break;
             }
         }

@@ -65,6 +65,7 @@ impl Io {
     }
 
     /// An event came.
+    #[inline]
     pub(crate) fn note(&mut self, flags: ReadyFlags) {
         self.ready |= flags;
         if flags.intersects(ReadyFlags::ERROR | ReadyFlags::WRITE_CLOSED) {

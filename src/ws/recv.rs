@@ -365,11 +365,10 @@ impl Feed<'_> {
     /// Close all are.
     #[inline]
     pub fn consumed(&self) -> usize {
-        match self.recv.phase {
-            Phase::Closed => self.input.len(),
-            Phase::Control(_) | Phase::Data(_) | Phase::Discard => self.at,
-            Phase::Header | Phase::Idle | Phase::Lent => self.at,
+        if self.recv.phase == Phase::Closed {
+            return self.input.len();
         }
+        self.at
     }
 
     /// Ends the feed, early or not, and gives [`consumed`](Self::consumed).

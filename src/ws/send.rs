@@ -94,8 +94,12 @@ impl TxQueue {
     /// A message may be sent, as all of these: by a server, now, by whoever will flush it. As long
     /// as nothing but such messages is queued and less than `limit` bytes wait, that stays so for
     /// messages of up to [`MAX_SHORT`] bytes, and [`TxQueue::append_short`] takes them.
-    pub(crate) fn open(&mut self, limit: usize) {
+    #[inline]
+    pub(crate) fn open(&mut self, pool: &mut BufferPool, limit: usize) {
         if self.rest.is_none() {
+            if self.flat.capacity() == 0 {
+                self.flat = take_roomy(pool);
+            }
             self.open_to = self.written.saturating_add(limit);
         }
     }
@@ -167,10 +171,20 @@ impl TxQueue {
     }
 
     /// Drops `n` bytes that were written; an emptied queue gives its memory back.
-    pub(crate) fn advance(&mut self, mut n: usize, pool: &mut BufferPool) {
+    #[inline]
+    pub(crate) fn advance(&mut self, n: usize, pool: &mut BufferPool) {
         debug_assert!(n <= self.len(), "cannot write more than there is");
         self.shut();
         self.gone += n as u64;
+        if self.rest.is_none() && n == self.flat.len() - self.written {
+            self.written = 0;
+            pool.put(std::mem::take(&mut self.flat));
+        } else {
+            self.drop_front(n, pool);
+        }
+    }
+
+    fn drop_front(&mut self, mut n: usize, pool: &mut BufferPool) {
         loop {
             let here = n.min(self.flat.len() - self.written);
             self.written += here;
