@@ -18,7 +18,7 @@ use crate::upgrade::{HttpRole, NO_SESSION};
 use crate::ws::close::write_close_payload;
 use crate::ws::frame::Opcode;
 use crate::ws::recv::Recv;
-use crate::ws::send::{Fin, MAX_SHORT, TxQueue, append_frame};
+use crate::ws::send::{Fin, LEND_FROM, MAX_SHORT, TxQueue, append_frame};
 use crate::ws::{Close, CloseCode, CloseFrame, Message, MessageKind, ProtocolError, Side};
 
 /// A connection, in its slot or lifted out of it.
@@ -323,15 +323,35 @@ impl SendHalf {
         let payload = message.as_bytes();
         self.admit(payload.len())?;
         let limits = &self.settings.limits;
+        let (longest, waiting) = (limits.message_bytes, limits.output_bytes);
         let is_visited = self.flags.contains(Flags::LIFTED);
-        if self.side == Side::Server && is_visited && limits.message_bytes >= MAX_SHORT {
-            self.tx.open(&mut out.pool, limits.output_bytes);
+        if self.side == Side::Server && is_visited && longest >= MAX_SHORT {
+            if payload.len() >= LEND_FROM && self.lend(out, message) {
+                return Ok(self.queued());
+            }
+            self.tx.open(&mut out.pool, waiting);
             if self.tx.append_short(opcode(message.kind()), payload) {
                 return Ok(self.queued());
             }
         }
         self.push_frame(out, Fin::Last, opcode(message.kind()), payload);
         Ok(self.queued())
+    }
+
+    /// Queues a message that lies among the received bytes of this visit without copying it.
+    /// Whether it does. Addresses say where it lies; that they are those of the received bytes
+    /// cannot be a coincidence, since both are borrowed now.
+    fn lend(&mut self, out: &mut Out, message: Message<'_>) -> bool {
+        let payload = message.as_bytes();
+        let begin = payload.as_ptr().addr();
+        let lies_there = out.lender.start <= begin && begin + payload.len() <= out.lender.end;
+        let start = begin.wrapping_sub(out.lender.start);
+        let place = start..start.wrapping_add(payload.len());
+        lies_there && {
+            let code = opcode(message.kind());
+            self.tx
+                .append_lent(&mut out.pool, &mut out.lent, code, place)
+        }
     }
 
     /// Queues a frame that was encoded for many peers.

@@ -217,6 +217,8 @@ impl Context {
                 pool: spare_buffers(),
                 random,
                 timers: Timers::new(),
+                lender: 0..0,
+                lent: Vec::new(),
             },
             commands: Default::default(),
             per_ip: BTreeMap::new(),

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::net::random::Random;
 use crate::pool::BufferPool;
 use crate::timer::{TimerKey, Timers, saturating_add};
 use crate::ws::Side;
+use crate::ws::send::Lent;
 
 /// Everything but sockets, protocols and the connection that is being worked on.
 #[derive(Debug)]
@@ -77,6 +79,10 @@ pub(crate) struct Out {
     pub(crate) pool: BufferPool,
     pub(crate) random: Random,
     pub(crate) timers: Timers<TimerKind>,
+    /// Where received bytes lie that the connection being visited may send from there: addresses.
+    pub(crate) lender: Range<usize>,
+    /// What it has queued of them.
+    pub(crate) lent: Vec<Lent>,
 }
 
 /// What a callback asked for and the loop does when no callback runs.

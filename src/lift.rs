@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use crate::conn::{Conn, Flags, NO_PROTOCOL, Phase, Rare, Role, STASHED_HEADER, Stash};
+use crate::conn::{Conn, Flags, NO_PROTOCOL, Phase, Rare, Role, STASHED_HEADER, SendHalf, Stash};
 use crate::context::{Parts, ProtocolSlot};
 use crate::dial::clone_error;
 use crate::error::{
     CloseCause, CloseKind, CloseSide, ConnectFailure, Deadline, DeadlineStage, RefusalReason,
 };
 use crate::id::TimerTag;
-use crate::inner::{Inner, LiftMark, TimerKind};
+use crate::inner::{Inner, LiftMark, Out, TimerKind};
 use crate::net::transport::{Flushed, Io, ReadEnd};
 use crate::pool::BufferPool;
 use crate::retry::{PingState, Validity};
@@ -320,7 +320,11 @@ impl Lift<'_> {
     pub(crate) fn flush(&mut self) {
         let Conn { io, send, .. } = &mut *self.conn;
         let Some(io) = io else { return };
-        if io.is_flushed(&send.tx) || send.flags.contains(Flags::ABORT) {
+        if io.is_flushed(&send.tx) {
+            send.deadlines.write = None;
+            return;
+        }
+        if send.flags.contains(Flags::ABORT) {
             return;
         }
         let ping_waited = send.is_ping_unsent();
@@ -627,10 +631,19 @@ fn on_frames(
     let Some(bound) = protocols.get_mut(send.protocol as usize) else {
         return input.len();
     };
+    let lends = !send.flags.contains(Flags::PING_SENT);
+    if lends && io.as_ref().is_some_and(|io| io.secure.is_none()) {
+        let addresses = input.as_ptr_range();
+        inner.out.lender = addresses.start.addr()..addresses.end.addr();
+    }
     let mut wsi = Wsi::new(inner, send, io.as_ref());
     let used = bound
         .dispatch
         .drive(&mut ws.recv, pool, input, &mut wsi, ws.session);
+    inner.out.lender = 0..0;
+    if !inner.out.lent.is_empty() {
+        flush_lent(io.as_mut(), send, &mut inner.out, input);
+    }
     let deadline = &mut send.deadlines.message;
     // While closing, the deadline of the closing handshake is the only one.
     if !ws.recv.is_inside_message() || send.phase != Phase::Open {
@@ -642,6 +655,23 @@ fn on_frames(
         return input.len();
     }
     used
+}
+
+/// Sends what was lent from `input`, before that is used for something else.
+#[inline(never)]
+fn flush_lent(io: Option<&mut Io>, send: &mut SendHalf, out: &mut Out, input: &[u8]) {
+    let waited = send.tx.len();
+    let Out { pool, lent, .. } = out;
+    match io {
+        Some(io) if !send.flags.contains(Flags::ABORT) => {
+            io.flush_lent(&mut send.tx, pool, lent, input);
+        }
+        _ => send.tx.write_lent(pool, lent, input, |_| None),
+    }
+    if send.tx.len() < waited {
+        // There was progress.
+        send.deadlines.write = None;
+    }
 }
 
 impl Conn {
@@ -685,7 +715,7 @@ fn abnormal_end(end: &ReadEnd) -> CloseCause {
     CloseCause::abnormal(CloseSide::Peer, kind)
 }
 
-impl crate::conn::SendHalf {
+impl SendHalf {
     /// The peer's stream has ended (or failed): what that means to the closing handshake.
     fn ws_ended(&mut self, cause: CloseCause) {
         match self.phase {

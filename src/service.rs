@@ -159,6 +159,8 @@ impl Context {
         let Some(mark) = self.inner.lifted.take() else {
             return;
         };
+        self.inner.out.lent.clear();
+        self.inner.out.lender = 0..0;
         if let (Some(session), Some(slot)) = (
             mark.session,
             self.parts.protocols.get_mut(mark.protocol as usize),

@@ -7,7 +7,7 @@ use super::poller::ReadyFlags;
 use super::stream::{SHORT_READ_MEANS_DRAINED, Stream};
 use crate::pool::BufferPool;
 use crate::secure::Secure;
-use crate::ws::send::TxQueue;
+use crate::ws::send::{Lent, SLICES, TxQueue};
 
 /// A stream, and the two ready bits that edge-triggered polling asks for: set by an event, cleared
 /// when the system has no more to give or take.
@@ -145,6 +145,38 @@ impl Io {
         }
     }
 
+    /// Writes what waits with what `lender` has lent; nothing is lent any more then.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn flush_lent(
+        &mut self,
+        tx: &mut TxQueue,
+        pool: &mut BufferPool,
+        lent: &mut Vec<Lent>,
+        lender: &[u8],
+    ) {
+        let drains = self.short_read_drains();
+        let can = self.is_calm();
+        let Self { stream, ready, .. } = self;
+        tx.write_lent(pool, lent, lender, |slices| {
+            if !can || !ready.contains(ReadyFlags::WRITABLE) {
+                return None;
+            }
+            let offered = slices.iter().map(|slice| slice.len()).sum();
+            match stream.write_vectored(slices) {
+                Ok(0) => None,
+                Ok(n) => {
+                    if n < offered && drains {
+                        *ready -= ReadyFlags::WRITABLE;
+                    }
+                    Some(n)
+                }
+                // It will happen again, and is dealt with then.
+                Err(_) => None,
+            }
+        });
+    }
+
     /// Writes what waits, as far as the system takes it.
     pub(crate) fn flush(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> Flushed {
         if self.secure.is_some() {
@@ -242,6 +274,3 @@ impl Io {
         Ok(written)
     }
 }
-
-/// Slices of one vectored write.
-const SLICES: usize = 64;

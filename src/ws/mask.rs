@@ -116,16 +116,17 @@ fn twice(word: u64) -> u128 {
 /// so that the short cases can be inlined where they are needed.
 #[inline(never)]
 fn apply_blocks(key: u32, data: &mut [u8]) {
-    let word = word_at(key, 0).to_le_bytes();
-    let mut mask = [0; PART];
-    for place in mask.chunks_exact_mut(word.len()) {
-        place.copy_from_slice(&word);
-    }
+    let keys = [key.to_le_bytes(); PART / 4];
+    let mask = keys.as_flattened().try_into().unwrap_or([0; PART]);
     let mut blocks = data.chunks_exact_mut(4 * PART);
     for block in &mut blocks {
-        for part in block.chunks_exact_mut(PART) {
-            apply_part(&mask, part);
-        }
+        // Spelled out: the compiler does not always unroll a loop here.
+        let (first, second) = block.split_at_mut(2 * PART);
+        let ((a, b), (c, d)) = (first.split_at_mut(PART), second.split_at_mut(PART));
+        apply_part(&mask, a);
+        apply_part(&mask, b);
+        apply_part(&mask, c);
+        apply_part(&mask, d);
     }
     let mut parts = blocks.into_remainder().chunks_exact_mut(PART);
     for part in &mut parts {
@@ -142,8 +143,10 @@ fn apply_blocks(key: u32, data: &mut [u8]) {
 
 #[inline(always)]
 fn apply_part(mask: &[u8; PART], part: &mut [u8]) {
-    for (byte, mask) in part.iter_mut().zip(mask) {
-        *byte ^= mask;
+    if let Some(part) = part.first_chunk_mut::<PART>() {
+        for (byte, mask) in part.iter_mut().zip(mask) {
+            *byte ^= mask;
+        }
     }
 }
 
