@@ -140,8 +140,18 @@ impl Io {
         match self.stream.write(bytes) {
             Ok(0) => {}
             Ok(n) => tx.advance(n, pool),
-            // It will happen again, and is dealt with then.
-            Err(_) => {}
+            Err(error) => self.write_failed(error),
+        }
+    }
+
+    #[cold]
+    fn write_failed(&mut self, error: io::Error) {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            self.ready -= ReadyFlags::WRITABLE;
+        } else {
+            // Whatever the peer said before is more interesting than our failure.
+            self.ready |= ReadyFlags::READABLE | ReadyFlags::ERROR;
+            self.write_error = Some(error);
         }
     }
 
@@ -156,23 +166,23 @@ impl Io {
         lender: &[u8],
     ) {
         let drains = self.short_read_drains();
-        let can = self.is_calm();
-        let Self { stream, ready, .. } = self;
         tx.write_lent(pool, lent, lender, |slices| {
-            if !can || !ready.contains(ReadyFlags::WRITABLE) {
+            if !self.is_calm() || !self.ready.contains(ReadyFlags::WRITABLE) {
                 return None;
             }
             let offered = slices.iter().map(|slice| slice.len()).sum();
-            match stream.write_vectored(slices) {
+            match self.stream.write_vectored(slices) {
                 Ok(0) => None,
                 Ok(n) => {
                     if n < offered && drains {
-                        *ready -= ReadyFlags::WRITABLE;
+                        self.ready -= ReadyFlags::WRITABLE;
                     }
                     Some(n)
                 }
-                // It will happen again, and is dealt with then.
-                Err(_) => None,
+                Err(error) => {
+                    self.write_failed(error);
+                    None
+                }
             }
         });
     }
@@ -192,14 +202,7 @@ impl Io {
                     tx.advance(n, pool);
                     progress = Flushed::Some;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.ready -= ReadyFlags::WRITABLE;
-                }
-                Err(error) => {
-                    // Whatever the peer said before is more interesting than our failure.
-                    self.ready |= ReadyFlags::READABLE | ReadyFlags::ERROR;
-                    self.write_error = Some(error);
-                }
+                Err(error) => self.write_failed(error),
             }
         }
         Flushed::All
