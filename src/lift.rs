@@ -62,13 +62,13 @@ impl Lift<'_> {
         else {
             return false;
         };
-        let holds_pong = |rare: &Box<Rare>| rare.held_pong.is_some();
+        let holds_pong = |rare: &Rare| rare.held_pong.is_some();
         send.phase == Phase::Open
             && send.flags == Flags::LIFTED
             && send.tx.is_empty()
             && io.is_calm()
             && !ws.recv.is_inside_message()
-            && !send.rare.as_ref().is_some_and(holds_pong)
+            && !send.rare.as_deref().is_some_and(holds_pong)
     }
 
     /// Whether its timer, set by an earlier visit, is not later than its next deadline. For a calm

@@ -39,7 +39,7 @@ fn main() {
 }
 
 /// Names, and what is done; it gives the number of its units.
-const SCENARIOS: &[(&str, fn() -> usize)] = &[
+const SCENARIOS: &[(&str, Scenario)] = &[
     ("decode-20B", || decode(20, 4096)),
     ("decode-1KiB", || decode(1024, 1024)),
     ("decode-16KiB", || decode(16 * 1024, 128)),
@@ -57,6 +57,8 @@ const SCENARIOS: &[(&str, fn() -> usize)] = &[
     #[cfg(feature = "aws-lc-rs")]
     ("tls-echo-16KiB-d1", || echo(true, 16 * 1024, 1)),
 ];
+
+type Scenario = fn() -> usize;
 
 const CONNECTIONS: usize = 20;
 const ROUNDS: usize = 20;

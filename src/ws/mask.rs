@@ -41,7 +41,7 @@ pub(crate) fn rotate(key: [u8; 4], by: usize) -> [u8; 4] {
 #[inline]
 fn half_at(key: [u8; 4], by: usize) -> u32 {
     // Two bits of `by` matter: the key has four bytes.
-    let bytes = (by & 3) as u32;
+    let bytes = u32::try_from(by & 3).unwrap_or(0);
     u32::from_le_bytes(key).rotate_right(8 * bytes)
 }
 

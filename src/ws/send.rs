@@ -125,10 +125,13 @@ impl TxQueue {
     pub(crate) fn append_short(&mut self, opcode: Opcode, payload: &[u8]) -> bool {
         let len = 2 + payload.len();
         let has_room = len <= self.flat.capacity() - self.flat.len();
+        let Ok(short) = u8::try_from(payload.len()) else {
+            return false;
+        };
         if payload.len() > MAX_SHORT || self.flat.len() + len > self.open_to || !has_room {
             return false;
         }
-        let header = [FIN | opcode.bits(), payload.len() as u8];
+        let header = [FIN | opcode.bits(), short];
         self.flat.extend_from_slice(&header);
         self.flat.extend_from_slice(payload);
         true
