@@ -24,7 +24,9 @@ where
         .build()
         .expect("a runtime");
     LocalSet::new().block_on(&runtime, async {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .await
+            .expect("a free port");
         loop {
             let Ok((stream, _)) = listener.accept().await else {
                 continue;
@@ -48,7 +50,9 @@ where
 fn acceptor(cert: &str, key: &str) -> TlsAcceptor {
     let open = |path| std::io::BufReader::new(std::fs::File::open(path).expect("a PEM file"));
     let certs = rustls_pemfile::certs(&mut open(cert)).collect::<Result<_, _>>();
-    let key = rustls_pemfile::private_key(&mut open(key)).expect("PEM").expect("a key");
+    let key = rustls_pemfile::private_key(&mut open(key))
+        .expect("PEM")
+        .expect("a key");
     let config = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(certs.expect("PEM"), key)

@@ -15,7 +15,11 @@ struct Peer {
 }
 
 fn main() {
-    let port: u16 = std::env::args().nth(1).expect("PORT").parse().expect("a port");
+    let port: u16 = std::env::args()
+        .nth(1)
+        .expect("PORT")
+        .parse()
+        .expect("a port");
     let mut poll = Poll::new().expect("a poll loop");
     let mut events = Events::with_capacity(1024);
     let mut listener = TcpListener::bind(([127, 0, 0, 1], port).into()).expect("a free port");
@@ -43,7 +47,11 @@ fn accept(poll: &Poll, listener: &TcpListener, peers: &mut Slab<Peer>) {
         stream.set_nodelay(true).expect("a TCP socket");
         let entry = peers.vacant_entry();
         poll.registry()
-            .register(&mut stream, Token(entry.key()), Interest::READABLE | Interest::WRITABLE)
+            .register(
+                &mut stream,
+                Token(entry.key()),
+                Interest::READABLE | Interest::WRITABLE,
+            )
             .expect("registered");
         let rest = Vec::new();
         entry.insert(Peer { stream, rest });
