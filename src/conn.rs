@@ -354,6 +354,23 @@ impl SendHalf {
         }
     }
 
+    /// Sends what was lent from `lender`, before that is used for something else.
+    #[inline(never)]
+    pub(crate) fn flush_lent(&mut self, out: &mut Out, io: Option<&mut Io>, lender: &[u8]) {
+        let waited = self.tx.len();
+        let Out { pool, lent, .. } = out;
+        match io {
+            Some(io) if !self.flags.contains(Flags::ABORT) => {
+                io.flush_lent(&mut self.tx, pool, lent, lender);
+            }
+            _ => self.tx.write_lent(pool, lent, lender, |_| None),
+        }
+        if self.tx.len() < waited {
+            // There was progress.
+            self.deadlines.write = None;
+        }
+    }
+
     /// Queues a frame that was encoded for many peers.
     pub(crate) fn send_encoded(
         &mut self,

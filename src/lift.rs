@@ -14,7 +14,7 @@ use crate::error::{
     CloseCause, CloseKind, CloseSide, ConnectFailure, Deadline, DeadlineStage, RefusalReason,
 };
 use crate::id::TimerTag;
-use crate::inner::{Inner, LiftMark, Out, TimerKind};
+use crate::inner::{Inner, LiftMark, TimerKind};
 use crate::net::transport::{Flushed, Io, ReadEnd};
 use crate::pool::BufferPool;
 use crate::retry::{PingState, Validity};
@@ -311,7 +311,7 @@ impl Lift<'_> {
         let Role::Ws(ws) = role else { return };
         send.flags -= Flags::WANT_WRITABLE;
         if let Some(bound) = self.parts.protocols.get_mut(send.protocol as usize) {
-            let mut wsi = Wsi::new(self.inner, send, io.as_ref());
+            let mut wsi = Wsi::new(self.inner, send, io.as_mut());
             bound.dispatch.writable(&mut wsi, ws.session);
         }
     }
@@ -567,7 +567,7 @@ impl Lift<'_> {
             return;
         }
         if let Some(bound) = self.parts.protocols.get_mut(send.protocol as usize) {
-            let mut wsi = Wsi::new(self.inner, send, io.as_ref());
+            let mut wsi = Wsi::new(self.inner, send, io.as_mut());
             bound.dispatch.timer(&mut wsi, ws.session, tag);
         }
     }
@@ -636,13 +636,13 @@ fn on_frames(
         let addresses = input.as_ptr_range();
         inner.out.lender = addresses.start.addr()..addresses.end.addr();
     }
-    let mut wsi = Wsi::new(inner, send, io.as_ref());
+    let mut wsi = Wsi::new(inner, send, io.as_mut());
     let used = bound
         .dispatch
         .drive(&mut ws.recv, pool, input, &mut wsi, ws.session);
     inner.out.lender = 0..0;
     if !inner.out.lent.is_empty() {
-        flush_lent(io.as_mut(), send, &mut inner.out, input);
+        send.flush_lent(&mut inner.out, io.as_mut(), input);
     }
     let deadline = &mut send.deadlines.message;
     // While closing, the deadline of the closing handshake is the only one.
@@ -655,23 +655,6 @@ fn on_frames(
         return input.len();
     }
     used
-}
-
-/// Sends what was lent from `input`, before that is used for something else.
-#[inline(never)]
-fn flush_lent(io: Option<&mut Io>, send: &mut SendHalf, out: &mut Out, input: &[u8]) {
-    let waited = send.tx.len();
-    let Out { pool, lent, .. } = out;
-    match io {
-        Some(io) if !send.flags.contains(Flags::ABORT) => {
-            io.flush_lent(&mut send.tx, pool, lent, input);
-        }
-        _ => send.tx.write_lent(pool, lent, input, |_| None),
-    }
-    if send.tx.len() < waited {
-        // There was progress.
-        send.deadlines.write = None;
-    }
 }
 
 impl Conn {

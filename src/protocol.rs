@@ -634,7 +634,10 @@ fn give_next<P: Protocol>(
         Ok(None) => return false,
         Ok(Some(Item::Message(message))) if open => {
             wsi.message_ended();
-            protocol.on_message(wsi, session, message)
+            let lender = wsi.lend(message);
+            let done = protocol.on_message(wsi, session, message);
+            wsi.end_lending(lender, message);
+            done
         }
         Ok(Some(Item::Chunk(chunk))) if open => {
             if chunk.last {

@@ -416,7 +416,7 @@ impl Lift<'_> {
         }
         let bound = self.parts.protocols.get_mut(protocol as usize)?;
         let how = Established { head, subprotocol };
-        let mut wsi = Wsi::new(self.inner, send, self.conn.io.as_ref());
+        let mut wsi = Wsi::new(self.inner, send, self.conn.io.as_mut());
         match bound.dispatch.established(&mut wsi, &how) {
             Ok(session) => {
                 self.conn.role = Role::Ws(WsRole {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -35,11 +36,15 @@ pub struct Wsi<'a> {
 #[derive(Debug)]
 pub(crate) struct Current<'a> {
     pub(crate) send: &'a mut SendHalf,
-    pub(crate) io: Option<&'a Io>,
+    pub(crate) io: Option<&'a mut Io>,
 }
 
 impl<'a> Wsi<'a> {
-    pub(crate) fn new(inner: &'a mut Inner, send: &'a mut SendHalf, io: Option<&'a Io>) -> Self {
+    pub(crate) fn new(
+        inner: &'a mut Inner,
+        send: &'a mut SendHalf,
+        io: Option<&'a mut Io>,
+    ) -> Self {
         let (id, protocol) = (send.id, send.protocol);
         Self {
             cx: Cx {
@@ -78,7 +83,7 @@ impl<'a> Wsi<'a> {
 
     /// The address of the other end.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        Some(self.current().io?.peer)
+        Some(self.io()?.peer)
     }
 
     /// The address of this end.
@@ -87,7 +92,7 @@ impl<'a> Wsi<'a> {
     ///
     /// The system's, and `NotConnected` after the transport is gone.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        match self.current().io {
+        match self.io() {
             Some(io) => io.stream.local_addr(),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -95,19 +100,19 @@ impl<'a> Wsi<'a> {
 
     /// Whether the transport is TLS: what it is, not what the port or the URL said.
     pub fn is_tls(&self) -> bool {
-        self.current().io.is_some_and(|io| io.secure.is_some())
+        self.io().is_some_and(|io| io.secure.is_some())
     }
 
     /// What the TLS handshake agreed on; `None` without TLS.
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<crate::tls::TlsInfo> {
-        self.current().io?.secure.as_ref()?.info()
+        self.io()?.secure.as_ref()?.info()
     }
 
     /// Who the other end is, by the certificate that it has shown; `None` if it has shown none.
     #[cfg(feature = "tls")]
     pub fn peer_identity(&self) -> Option<crate::tls::PeerIdentity> {
-        self.current().io?.secure.as_ref()?.peer_identity()
+        self.io()?.secure.as_ref()?.peer_identity()
     }
 
     /// The subprotocol that both sides agreed on.
@@ -299,6 +304,34 @@ impl<'a> Wsi<'a> {
     pub(crate) fn fail(&mut self, error: ProtocolError) {
         let (send, out) = self.parts();
         send.fail(out, error);
+    }
+
+    /// For the time of one callback: what it sends of `message`, which lies in a buffer of its own,
+    /// goes out from there. Gives what [`Wsi::end_lending`] takes.
+    pub(crate) fn lend(&mut self, message: Message<'_>) -> Option<Range<usize>> {
+        let is_plain = self.io().is_some_and(|io| io.secure.is_none());
+        let out = &mut self.cx.inner.out;
+        let lends = is_plain && out.lent.is_empty() && !out.lender.is_empty();
+        let addresses = message.as_bytes().as_ptr_range();
+        let lender = addresses.start.addr()..addresses.end.addr();
+        lends.then(|| std::mem::replace(&mut out.lender, lender))
+    }
+
+    /// Sends what was lent.
+    pub(crate) fn end_lending(&mut self, lender: Option<Range<usize>>, message: Message<'_>) {
+        let Some(lender) = lender else { return };
+        let Cx { current, inner, .. } = &mut self.cx;
+        inner.out.lender = lender;
+        if let (Some(current), false) = (current, inner.out.lent.is_empty()) {
+            let io = current.io.as_deref_mut();
+            current
+                .send
+                .flush_lent(&mut inner.out, io, message.as_bytes());
+        }
+    }
+
+    fn io(&self) -> Option<&Io> {
+        self.current().io.as_deref()
     }
 
     fn current(&self) -> &Current<'a> {
