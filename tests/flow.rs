@@ -11,7 +11,7 @@ use bytes::Bytes;
 use support::{Log, Recorder, World, addr, close_payload, masked, plain, request};
 use wsloop::sim::SimPeer;
 use wsloop::{
-    Accept, ClientConnectInfo, Close, ContextConfig, Cx, Fin, Limits, MessageKind, Peer,
+    Accept, ClientConnectInfo, Close, CloseCode, ContextConfig, Cx, Fin, Limits, MessageKind, Peer,
     ProtocolHandle, SendError, VhostConfig, WsiId,
 };
 
@@ -762,4 +762,74 @@ fn rs_12_a_flood_is_cut_at_the_budget_and_others_are_served_in_the_same_turn() {
         1000,
         "and nothing of the flood is lost"
     );
+}
+
+/// Large payloads leave from where they were received; nobody can tell.
+#[test]
+fn messages_sent_back_keep_their_order_among_others_whatever_the_system_takes() {
+    let lens = [20, 4_096, 5_000, 60_000, 70_000, 300_000, 16_384, 0];
+    for capacity in [1_000, 7_001, 100_000, 10_000_000] {
+        let limits = Limits::default().with_output_bytes(10_000_000);
+        let mut site = Site::with(limits, |_| Recorder {
+            message: Some(Box::new(|wsi, message| {
+                let payload = message.as_bytes();
+                wsi.send_text("before")?;
+                wsi.send(message)?;
+                wsi.send_binary(&payload[payload.len() / 3..])?;
+                wsi.send_text("after")?;
+                wsi.send_binary(payload)?;
+                Ok(())
+            })),
+            ..Recorder::default()
+        });
+        site.world.net.set_capacity(capacity);
+        let peer = site.world.open();
+        let (mut output, mut expected) = (Vec::new(), Vec::new());
+        for (n, len) in lens.into_iter().enumerate() {
+            let payload: Vec<u8> = (0..len).map(|at| (at * 7 + n) as u8).collect();
+            output.extend(masked(0x82, &payload));
+            expected.extend(plain(0x81, b"before"));
+            expected.extend(plain(0x82, &payload));
+            expected.extend(plain(0x82, &payload[len / 3..]));
+            expected.extend(plain(0x81, b"after"));
+            expected.extend(plain(0x82, &payload));
+        }
+        peer.write(&output).unwrap();
+        let got = drain(&mut site.world, &peer, 50_000);
+        assert!(got == expected, "{} of {}", got.len(), expected.len());
+    }
+}
+
+#[test]
+fn what_was_sent_back_leaves_before_a_close_and_not_after_an_abort() {
+    for (abort, len) in [
+        (false, 5_000),
+        (true, 5_000),
+        (false, 300_000),
+        (true, 300_000),
+    ] {
+        let mut site = Site::new(|log| Recorder {
+            message: Some(Box::new(move |wsi, message| {
+                wsi.send(message)?;
+                if abort {
+                    wsi.abort();
+                } else {
+                    wsi.close(CloseCode::NORMAL.into());
+                }
+                Ok(())
+            })),
+            ..Recorder::new(log)
+        });
+        site.world.net.set_capacity(1_000_000);
+        let peer = site.world.open();
+        let payload = vec![7; len];
+        peer.write(&masked(0x82, &payload)).unwrap();
+        let got = drain(&mut site.world, &peer, usize::MAX);
+        let mut expected = plain(0x82, &payload);
+        expected.extend(plain(0x88, &close_payload(1000, "")));
+        if abort {
+            expected.clear();
+        }
+        assert!(got == expected, "{} of {}", got.len(), expected.len());
+    }
 }
