@@ -311,6 +311,7 @@ impl<'a> HttpRequest<'a> {
 pub struct Http<'a> {
     cx: Cx<'a>,
     id: ExchangeId,
+    io: Option<&'a Io>,
 }
 
 impl<'a> Http<'a> {
@@ -325,10 +326,10 @@ impl<'a> Http<'a> {
         let mut cx = Cx::of_handler(inner, handler);
         cx.current = Some(Current {
             send,
-            io,
+            io: None,
             response: Some((id, response)),
         });
-        Self { cx, id }
+        Self { cx, id, io }
     }
 
     /// The exchange's id, to keep.
@@ -353,13 +354,12 @@ impl<'a> Http<'a> {
 
     /// The address of the other end.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        Some(self.cx.current.as_ref()?.io?.peer)
+        Some(self.io?.peer)
     }
 
     /// Whether the transport is TLS.
     pub fn is_tls(&self) -> bool {
-        let io = self.cx.current.as_ref().and_then(|current| current.io);
-        io.is_some_and(|io| io.secure.is_some())
+        self.io.is_some_and(|io| io.secure.is_some())
     }
 
     /// Gives the whole response, of any length: what a pipelining client has not read yet does not
