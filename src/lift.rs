@@ -369,7 +369,7 @@ impl Lift<'_> {
         }
     }
 
-    /// The only place that writes to a socket.
+    /// Writes what waits. What is lent, and the first write of a calm visit, do not come by here.
     pub(crate) fn flush(&mut self) {
         let Conn { io, send, .. } = &mut *self.conn;
         let Some(io) = io else { return };

@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use wsloop::ws::{BufferPool, Delivery, Recv, RecvLimits};
+use wsloop::ws::{Delivery, Recv, RecvLimits, RecvPool};
 use wsloop::{
     ClientConnectInfo, Close, Context, ContextConfig, Established, ListenConfig, Message, Protocol,
     ProtocolHandle, Side, VhostConfig, VhostId, Wsi,
@@ -78,7 +78,7 @@ fn decode(len: usize, messages: usize) -> usize {
         wire.extend([1, 2, 3, 4]);
         wire.extend(vec![7; len]);
     }
-    let (mut recv, mut pool) = (Recv::default(), BufferPool::default());
+    let (mut recv, mut pool) = (Recv::default(), RecvPool::default());
     let limits = RecvLimits::default();
     let given = counted(|| {
         let side = Side::Server;
