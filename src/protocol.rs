@@ -1,13 +1,15 @@
 //! What an application implements, and the typed box in which the loop keeps it.
 
+mod give;
+
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use slab::Slab;
 
+use self::give::{give_next, give_whole};
 use crate::conn::Phase;
 use crate::error::{CloseCause, ConnectError, ServerRefusal, VhostError};
 use crate::hook::{Attributes, HookError};
@@ -23,7 +25,7 @@ use crate::tls::{Expiring, IdentityWarning, TlsConfigError};
 #[cfg(feature = "tls")]
 use crate::ws::Side;
 use crate::ws::handshake::UpgradeRequest;
-use crate::ws::recv::{Delivery, Feed, Item, Recv, RecvPool};
+use crate::ws::recv::{Delivery, Recv, RecvPool};
 use crate::ws::{Chunk, Close, CloseFrame, Message};
 use crate::wsi::{Cx, Wsi};
 
@@ -685,89 +687,4 @@ impl<P: Protocol> Dispatch for Bound<P> {
     fn as_any(&mut self) -> &mut dyn Any {
         self
     }
-}
-
-/// Gives the next item, whatever it is. Whether there was one, and another may follow.
-#[inline(never)]
-fn give_next<P: Protocol>(
-    protocol: &mut P,
-    wsi: &mut Wsi<'_>,
-    session: &mut P::Session,
-    feed: &mut Feed<'_>,
-) -> bool {
-    let open = wsi.send_half().phase == Phase::Open;
-    let done = match feed.next() {
-        Ok(None) => return false,
-        Ok(Some(Item::Message(message))) if open => {
-            wsi.message_ended();
-            let lender = wsi.lend(message);
-            let done = protocol.on_message(wsi, session, message);
-            wsi.end_lending(lender, message);
-            done
-        }
-        Ok(Some(Item::Chunk(chunk))) if open => {
-            if chunk.last {
-                wsi.message_ended();
-            }
-            protocol.on_chunk(wsi, session, chunk)
-        }
-        Ok(Some(Item::Ping(payload))) => {
-            wsi.answer_ping(payload);
-            Ok(())
-        }
-        Ok(Some(Item::Pong(payload))) if open => {
-            let round_trip = wsi.match_pong(payload);
-            protocol.on_pong(wsi, session, payload, round_trip)
-        }
-        Ok(Some(Item::Close(frame))) => {
-            if wsi.peer_closed(frame) {
-                protocol.on_peer_close(wsi, session, frame);
-            }
-            Ok(())
-        }
-        Ok(Some(_)) => Ok(()),
-        Err(error) => {
-            wsi.fail(error);
-            return false;
-        }
-    };
-    if let Err(close) = done {
-        wsi.close(close);
-    }
-    if open && wsi.send_half().phase != Phase::Open {
-        feed.discard_data();
-    }
-    true
-}
-
-/// The fast path of an open connection: gives the messages that lie whole at the front of what
-/// was received. Whether it is still open, and reading, when that was all.
-#[inline]
-fn give_whole<P: Protocol>(
-    protocol: &mut P,
-    wsi: &mut Wsi<'_>,
-    session: &mut P::Session,
-    feed: &mut Feed<'_>,
-) -> bool {
-    let mut goes_on = true;
-    let given = feed.each_whole(|message| {
-        wsi.message_ended();
-        if let Err(close) = protocol.on_message(wsi, session, message) {
-            wsi.close(close);
-        }
-        goes_on = wsi.send_half().is_giving();
-        if goes_on {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
-    });
-    if let Err(error) = given {
-        wsi.fail(error);
-        goes_on = false;
-    }
-    if !goes_on && wsi.send_half().phase != Phase::Open {
-        feed.discard_data();
-    }
-    goes_on
 }
