@@ -54,6 +54,12 @@ impl Takeovers {
 }
 
 impl SendHalf {
+    /// Whether compression was not agreed on: what is sent goes as it is, in both directions.
+    #[inline]
+    pub(crate) const fn sends_plain(&self) -> bool {
+        self.compression.is_none()
+    }
+
     /// What was agreed on.
     pub(crate) fn deflate(&self) -> Option<DeflateParams> {
         Some(self.compression.as_ref()?.params)

@@ -22,6 +22,10 @@ use crate::ws::send::{Coding, Fin, append_frame, opcode};
 pub(crate) type Agreed = ();
 
 impl SendHalf {
+    pub(crate) const fn sends_plain(&self) -> bool {
+        true
+    }
+
     pub(crate) fn receiver(&self) -> Recv {
         Recv::default()
     }

@@ -1,6 +1,8 @@
 //! One connection: its transport, its receiving and sending halves, its deadlines, and the role
 //! that it plays now.
 
+mod message;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +24,7 @@ use crate::ws::close::write_close_payload;
 use crate::ws::frame::Opcode;
 use crate::ws::recv::Recv;
 use crate::ws::send::{Coding, Fin, TxQueue, append_frame, encode_header, opcode};
-use crate::ws::{Close, CloseCode, CloseFrame, Message, MessageKind, ProtocolError, Side};
+use crate::ws::{Close, CloseCode, CloseFrame, MessageKind, ProtocolError, Side};
 
 /// A connection, in its slot or lifted out of it.
 #[derive(Debug)]
@@ -322,6 +324,12 @@ impl SendHalf {
         self.phase == Phase::Open && !self.flags.contains(Flags::ABORT)
     }
 
+    /// Whether messages are given to the application now.
+    #[inline]
+    pub(crate) fn is_giving(&self) -> bool {
+        self.phase == Phase::Open && !self.flags.intersects(Flags::PAUSED | Flags::ABORT)
+    }
+
     /// Whether data and control frames are taken from the peer now.
     pub(crate) fn is_reading(&self) -> bool {
         match self.phase {
@@ -332,28 +340,11 @@ impl SendHalf {
     }
 
     /// Makes sure that the loop comes by: once per turn, however often this is called.
+    #[inline]
     pub(crate) fn mark(&mut self, out: &mut Out) {
         if !self.flags.intersects(Flags::DIRTY | Flags::LIFTED) {
             self.flags |= Flags::DIRTY;
             out.dirty.push(self.id);
-        }
-    }
-
-    pub(crate) fn send_message(
-        &mut self,
-        out: &mut Out,
-        message: Message<'_>,
-    ) -> Result<Queued, SendError> {
-        #[cfg(feature = "deflate")]
-        {
-            self.send_message_with(out, message, Default::default())
-        }
-        #[cfg(not(feature = "deflate"))]
-        {
-            let payload = message.as_bytes();
-            self.admit(payload.len())?;
-            self.push_plain(out, Fin::Last, opcode(message.kind()), payload);
-            Ok(self.queued())
         }
     }
 
@@ -553,6 +544,7 @@ impl SendHalf {
         self.stay_away();
         self.set_cause(CloseCause::abnormal(CloseSide::Local, kind));
         self.flags |= Flags::ABORT;
+        self.tx.shut();
         self.mark(out);
     }
 
@@ -655,6 +647,20 @@ impl SendHalf {
         self.deadlines.rate = [due, most].into_iter().flatten().min();
     }
 
+    /// A write that took `taken` bytes of the output has ended.
+    pub(crate) fn note_output(&mut self, now: Instant, taken: usize, io: &Io) {
+        if io.is_flushed(&self.tx) || io.write_error.is_some() {
+            self.no_output_waits();
+        } else {
+            self.output_waits(now, taken, io.waiting(&self.tx));
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn has_no_output_deadline(&self) -> bool {
+        self.deadlines.write.is_none() && self.deadlines.rate.is_none()
+    }
+
     pub(crate) fn no_output_waits(&mut self) {
         self.deadlines.write = None;
         self.deadlines.rate = None;
@@ -678,7 +684,18 @@ impl SendHalf {
     }
 
     /// May a whole message of that length be queued now?
+    #[inline]
     pub(crate) fn admit(&self, len: usize) -> Result<(), SendError> {
+        let limits = &self.settings.limits;
+        let is_first = self.tx.is_empty() && self.fragment.is_none();
+        if is_first && self.is_open() && len <= limits.message_bytes {
+            return Ok(());
+        }
+        self.judge(len)
+    }
+
+    #[inline(never)]
+    fn judge(&self, len: usize) -> Result<(), SendError> {
         if self.fragment.is_some() {
             return Err(SendError::FragmentOpen);
         }
@@ -727,6 +744,7 @@ impl SendHalf {
         self.push_frame(out, fin, opcode, Coding::Plain, payload);
     }
 
+    #[inline(never)]
     pub(crate) fn push_frame(
         &mut self,
         out: &mut Out,

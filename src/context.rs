@@ -273,6 +273,8 @@ impl Context {
                 compressors: Default::default(),
                 random,
                 timers: Timers::new(),
+                lender: 0..0,
+                lent: Vec::new(),
             },
             commands: Default::default(),
             per_ip: BTreeMap::new(),

@@ -317,6 +317,7 @@ impl<'a> HttpRequest<'a> {
 pub struct Http<'a> {
     cx: Cx<'a>,
     id: ExchangeId,
+    io: Option<&'a Io>,
 }
 
 impl<'a> Http<'a> {
@@ -331,10 +332,10 @@ impl<'a> Http<'a> {
         let mut cx = Cx::of_handler(inner, handler);
         cx.current = Some(Current {
             send,
-            io,
+            io: None,
             response: Some((id, response)),
         });
-        Self { cx, id }
+        Self { cx, id, io }
     }
 
     /// The exchange's id, to keep.
@@ -359,26 +360,24 @@ impl<'a> Http<'a> {
 
     /// The address of the other end.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        Some(self.cx.current.as_ref()?.io?.peer)
+        Some(self.io?.peer)
     }
 
     /// Whether the transport is TLS.
     pub fn is_tls(&self) -> bool {
-        let io = self.cx.current.as_ref().and_then(|current| current.io);
-        io.is_some_and(|io| io.secure.is_some())
+        self.io.is_some_and(|io| io.secure.is_some())
     }
 
     /// What the TLS handshake agreed on: version, SNI, suite; `None` without TLS.
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<crate::tls::TlsInfo> {
-        self.cx.current.as_ref()?.io?.secure.as_ref()?.info()
+        self.io?.secure.as_ref()?.info()
     }
 
     /// Who the client is, by the certificate that it has shown; `None` if it has shown none.
     #[cfg(feature = "tls")]
     pub fn peer_identity(&self) -> Option<crate::tls::PeerIdentity> {
-        let current = self.cx.current.as_ref()?;
-        current.io?.secure.as_ref()?.peer_identity()
+        self.io?.secure.as_ref()?.peer_identity()
     }
 
     /// Gives the whole response, of any length: what a pipelining client has not read yet does not

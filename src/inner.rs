@@ -2,7 +2,8 @@
 //! the loop to settle it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use crate::net::random::Random;
 use crate::pool::BufferPool;
 use crate::timer::{TimerKey, Timers, saturating_add};
 use crate::ws::Side;
+use crate::ws::send::Lent;
 
 /// Everything but sockets, protocols and the connection that is being worked on.
 #[derive(Debug)]
@@ -54,13 +56,13 @@ pub(crate) struct LiftMark {
     pub(crate) exchange: Option<(u32, usize)>,
     /// The request that a client's connection works for.
     pub(crate) fetch: Option<FetchId>,
-    /// The address it counts for, if it was accepted.
-    pub(crate) ip: Option<IpAddr>,
+    peer: Option<SocketAddr>,
     /// Whether it counts as a TLS handshake in progress.
     pub(crate) handshaking: bool,
 }
 
 impl LiftMark {
+    #[inline]
     pub(crate) fn of(conn: &Conn) -> Self {
         let session = match &conn.role {
             Role::Ws(ws) => Some(ws.session),
@@ -75,7 +77,6 @@ impl LiftMark {
             Role::HttpClient(http) => http.fetch(),
             Role::Http(_) | Role::Linger | Role::Ws(_) => None,
         };
-        let io = conn.io.as_ref().filter(|_| conn.send.side == Side::Server);
         Self {
             id: conn.send.id,
             vhost: conn.send.vhost,
@@ -84,9 +85,15 @@ impl LiftMark {
             side: conn.send.side,
             exchange,
             fetch,
-            ip: io.map(|io| io.peer.ip()),
+            peer: conn.io.as_ref().map(|io| io.peer),
             handshaking: conn.send.flags.contains(Flags::HANDSHAKING),
         }
+    }
+
+    /// The address it counts for, if it was accepted.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        let peer = self.peer.filter(|_| self.side == Side::Server)?;
+        Some(peer.ip())
     }
 }
 
@@ -103,6 +110,10 @@ pub(crate) struct Out {
     pub(crate) compressors: crate::ws::deflate::compress::CompressorPool,
     pub(crate) random: Random,
     pub(crate) timers: Timers<TimerKind>,
+    /// Where received bytes lie that the connection being visited may send from there: addresses.
+    pub(crate) lender: Range<usize>,
+    /// What it has queued of them.
+    pub(crate) lent: Vec<Lent>,
 }
 
 /// What a callback asked for and the loop does when no callback runs.

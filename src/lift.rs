@@ -3,10 +3,12 @@
 //! Reading, dialling, writing, `on_writable` and the end of a connection all happen here, in
 //! [`Lift::pump`], whatever the occasion: an event, work left over, something a callback did.
 
+mod calm;
+
 use std::io;
 use std::time::Instant;
 
-use crate::conn::{Conn, Flags, NO_PROTOCOL, Phase, Role, STASHED_HEADER, Stash};
+use crate::conn::{Conn, Flags, NO_PROTOCOL, Phase, Role, STASHED_HEADER, SendHalf, Stash};
 use crate::context::Parts;
 use crate::dial::clone_error;
 use crate::error::{
@@ -15,10 +17,9 @@ use crate::error::{
 use crate::handler::ExchangeOutcome;
 use crate::id::TimerTag;
 use crate::inner::{Inner, LiftMark, TimerKind};
-use crate::net::transport::{Flushed, Io, ReadEnd};
+use crate::net::transport::{Io, ReadEnd};
 use crate::retry::{PingState, Validity};
 use crate::timer::{TimerKey, saturating_add};
-use crate::upgrade::NO_SESSION;
 use crate::ws::{Close, CloseCode, Side};
 use crate::wsi::{Cx, Wsi};
 
@@ -42,11 +43,21 @@ pub(crate) enum Fate {
 impl Lift<'_> {
     /// Does all that can be done now.
     pub(crate) fn pump(&mut self) -> Fate {
+        let mut spent = 0;
+        if self.is_calm() && self.read_calmly(&mut spent) && self.is_filed() {
+            return Fate::Keep;
+        }
+        self.pump_all(spent)
+    }
+
+    /// Of the visit's budget for reading `spent` bytes are used up.
+    #[inline(never)]
+    fn pump_all(&mut self, spent: usize) -> Fate {
         self.apply_hook_answer();
         self.apply_verdict();
         self.dial();
         self.probe_idle();
-        self.read();
+        self.read(spent);
         self.look_for_the_lost();
         self.begin_fetch();
         self.after_reading();
@@ -75,12 +86,12 @@ impl Lift<'_> {
     }
 
     /// Reads and processes until there is no more, nobody wants more, or the budget is spent.
-    fn read(&mut self) {
+    fn read(&mut self, spent: usize) {
         self.allow_inflating();
         if self.wants_stash() {
             self.process_stash();
         }
-        let mut budget = self.parts.turn_budget;
+        let mut budget = self.parts.turn_budget.saturating_sub(spent);
         while self.wants_reading() && budget > 0 {
             match self.read_once() {
                 0 => break,
@@ -173,18 +184,7 @@ impl Lift<'_> {
     fn process(&mut self, input: &mut [u8]) {
         let used = self.consume(input);
         let rest = input.get(used..).unwrap_or_default();
-        self.conn.stash = if self.is_short_of_header(rest) {
-            Stash::header(rest)
-        } else {
-            Stash::aside(rest.to_vec(), 0)
-        };
-    }
-
-    /// Whether bytes are left because they do not make a frame header yet, and not because nobody
-    /// wants them now: those may be whole frames, however few they are.
-    fn is_short_of_header(&self, rest: &[u8]) -> bool {
-        let parsed = matches!(self.conn.role, Role::Ws(_)) && self.is_willing();
-        parsed && !self.is_suspended() && rest.len() < STASHED_HEADER
+        self.conn.stash = self.conn.put_aside(rest);
     }
 
     /// As [`Lift::process`] for bytes that were put aside, of which `done` are used up. Those who
@@ -193,7 +193,7 @@ impl Lift<'_> {
         let used = self.consume(bytes.get_mut(done..).unwrap_or_default());
         let done = done + used;
         let rest = bytes.get(done..).unwrap_or_default();
-        self.conn.stash = if self.is_short_of_header(rest) {
+        self.conn.stash = if self.conn.is_short_of_header(rest) {
             Stash::header(rest)
         } else {
             Stash::aside(bytes, done)
@@ -210,7 +210,10 @@ impl Lift<'_> {
                 Role::Http(_) => self.on_request_bytes(rest),
                 Role::HttpClient(_) => self.on_fetch_bytes(rest),
                 Role::Linger => rest.len(),
-                Role::Ws(_) => self.on_frames(rest),
+                Role::Ws(_) => {
+                    let Self { conn, inner, parts } = self;
+                    calm::on_frames(conn, inner, &mut parts.protocols, &mut parts.pool, rest)
+                }
             };
             if used == 0 {
                 break;
@@ -218,39 +221,6 @@ impl Lift<'_> {
             done += used;
         }
         done
-    }
-
-    fn on_frames(&mut self, input: &mut [u8]) -> usize {
-        let Conn { io, role, send, .. } = &mut *self.conn;
-        let Role::Ws(ws) = role else { return 0 };
-        if matches!(send.phase, Phase::CloseDone | Phase::Failed) || ws.session == NO_SESSION {
-            return input.len();
-        }
-        let Some(bound) = self.parts.protocols.get_mut(send.protocol as usize) else {
-            return input.len();
-        };
-        let mut wsi = Wsi::new(self.inner, send, io.as_ref());
-        let pool = &mut self.parts.pool;
-        let used = bound
-            .dispatch
-            .drive(&mut ws.recv, pool, input, &mut wsi, ws.session);
-        #[cfg(feature = "deflate")]
-        if ws.recv.enters_queue() {
-            pool.inflaters.queue.push_back(send.id);
-        }
-        send.note_window(&ws.recv);
-        let has_begun = ws.recv.is_inside_message() || ws.recv.is_waiting();
-        let deadline = &mut send.deadlines.message;
-        // While closing, the deadline of the closing handshake is the only one.
-        if !has_begun || send.phase != Phase::Open {
-            *deadline = None;
-        } else if deadline.is_none() {
-            *deadline = saturating_add(self.inner.out.now, send.settings.timeouts.message);
-        }
-        if matches!(send.phase, Phase::CloseDone | Phase::Failed) {
-            return input.len();
-        }
-        used
     }
 
     /// What was put aside while nobody wanted it. Heads that are incomplete stay: they are of use
@@ -271,20 +241,17 @@ impl Lift<'_> {
         readable && self.is_willing() && !self.is_suspended()
     }
 
-    /// Whether the rest of what was received is inflated in the next turn.
     fn is_suspended(&self) -> bool {
-        matches!(&self.conn.role, Role::Ws(ws) if ws.recv.is_suspended())
+        self.conn.is_suspended()
     }
 
-    /// Whether the next message waits for an inflater. One that closes waits for none.
     fn is_waiting(&self) -> bool {
-        let open = self.conn.send.phase == Phase::Open;
-        open && matches!(&self.conn.role, Role::Ws(ws) if ws.recv.is_waiting())
+        self.conn.is_waiting()
     }
 
     fn is_willing(&self) -> bool {
         let send = &self.conn.send;
-        if send.flags.contains(Flags::ABORT) || self.is_waiting() {
+        if send.flags.contains(Flags::ABORT) {
             return false;
         }
         match &self.conn.role {
@@ -292,9 +259,7 @@ impl Lift<'_> {
             Role::Http(http) => http.is_reading(send, self.conn.stash.len()),
             Role::HttpClient(_) => self.is_fetch_reading(),
             Role::Linger => true,
-            Role::Ws(_) => {
-                send.is_reading() || matches!(send.phase, Phase::CloseDone | Phase::Failed)
-            }
+            Role::Ws(_) => self.conn.takes_frames(),
         }
     }
 
@@ -399,28 +364,28 @@ impl Lift<'_> {
         let Role::Ws(ws) = role else { return };
         send.flags -= Flags::WANT_WRITABLE;
         if let Some(bound) = self.parts.protocols.get_mut(send.protocol as usize) {
-            let mut wsi = Wsi::new(self.inner, send, io.as_ref());
+            let mut wsi = Wsi::new(self.inner, send, io.as_mut());
             bound.dispatch.writable(&mut wsi, ws.session);
         }
     }
 
-    /// The only place that writes to a socket.
+    /// Writes what waits. What is lent, and the first write of a calm visit, do not come by here.
     pub(crate) fn flush(&mut self) {
         let Conn { io, send, .. } = &mut *self.conn;
         let Some(io) = io else { return };
-        if io.is_flushed(&send.tx) || send.flags.contains(Flags::ABORT) {
+        if io.is_flushed(&send.tx) {
+            send.no_output_waits();
+            return;
+        }
+        if send.flags.contains(Flags::ABORT) {
             return;
         }
         let ping_waited = send.is_ping_unsent();
-        let (flushed, taken) = io.flush(&mut send.tx, &mut self.inner.out.pool);
+        let (_, taken) = io.flush(&mut send.tx, &mut self.inner.out.pool);
         if ping_waited && !send.is_ping_unsent() {
             send.ping_left(self.inner.out.now);
         }
-        if flushed == Flushed::All || io.write_error.is_some() {
-            send.no_output_waits();
-        } else {
-            send.output_waits(self.inner.out.now, taken, io.waiting(&send.tx));
-        }
+        send.note_output(self.inner.out.now, taken, io);
     }
 
     /// Nothing can be sent any more. What the peer said before it went away comes first: a Close
@@ -430,7 +395,7 @@ impl Lift<'_> {
         let Some(error) = failed.map(clone_error) else {
             return;
         };
-        self.read();
+        self.read(0);
         if self.wants_reading() || self.is_suspended() {
             return;
         }
@@ -688,7 +653,7 @@ impl Lift<'_> {
             Role::Client(_) | Role::HttpClient(_) | Role::Linger | Role::Ws(_) => return,
         };
         if let Some(bound) = self.parts.protocols.get_mut(send.protocol as usize) {
-            let mut wsi = Wsi::new(self.inner, send, io.as_ref());
+            let mut wsi = Wsi::new(self.inner, send, io.as_mut());
             bound.dispatch.timer(&mut wsi, ws.session, tag);
         }
     }
@@ -748,7 +713,7 @@ fn transport_end(error: &io::Error) -> CloseCause {
     CloseCause::abnormal(CloseSide::Peer, CloseKind::Transport(clone_error(error)))
 }
 
-impl crate::conn::SendHalf {
+impl SendHalf {
     /// The peer's stream has ended (or failed): what that means to the closing handshake.
     fn ws_ended(&mut self, cause: CloseCause) {
         match self.phase {

@@ -36,6 +36,7 @@ impl BufferPool {
     }
 
     /// An empty buffer, with capacity if one was given back before.
+    #[inline]
     pub(crate) fn take(&mut self) -> Vec<u8> {
         let buffer = self.free.pop().unwrap_or_default();
         self.held -= buffer.capacity();
@@ -43,6 +44,7 @@ impl BufferPool {
     }
 
     /// Gives a buffer back. Its contents are dropped.
+    #[inline]
     pub(crate) fn put(&mut self, mut buffer: Vec<u8>) {
         let worth_keeping = buffer.capacity() > 0 && buffer.capacity() <= self.max_capacity;
         let held = self.held.saturating_add(buffer.capacity());

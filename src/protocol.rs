@@ -1,5 +1,7 @@
 //! What an application implements, and the typed box in which the loop keeps it.
 
+mod give;
+
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,6 +9,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use self::give::{give_next, give_whole};
 use crate::conn::Phase;
 use crate::error::{CloseCause, ConnectError, ServerRefusal, VhostError};
 use crate::hook::{Attributes, HookError};
@@ -22,7 +25,7 @@ use crate::tls::{Expiring, IdentityWarning, TlsConfigError};
 #[cfg(feature = "tls")]
 use crate::ws::Side;
 use crate::ws::handshake::UpgradeRequest;
-use crate::ws::recv::{Delivery, Item, Recv, RecvPool};
+use crate::ws::recv::{Delivery, Recv, RecvPool};
 use crate::ws::{Chunk, Close, CloseFrame, Message};
 use crate::wsi::{Cx, Wsi};
 
@@ -671,45 +674,15 @@ impl<P: Protocol> Dispatch for Bound<P> {
         if discards {
             feed.discard_data();
         }
-        while wsi.send_half().is_reading() {
-            let open = wsi.send_half().phase == Phase::Open;
-            let done = match feed.next() {
-                Ok(None) => break,
-                Ok(Some(Item::Message(message))) if open => {
-                    wsi.message_ended();
-                    protocol.on_message(wsi, session, message)
-                }
-                Ok(Some(Item::Chunk(chunk))) if open => {
-                    if chunk.last {
-                        wsi.message_ended();
-                    }
-                    protocol.on_chunk(wsi, session, chunk)
-                }
-                Ok(Some(Item::Ping(payload))) => {
-                    wsi.answer_ping(payload);
-                    Ok(())
-                }
-                Ok(Some(Item::Pong(payload))) if open => {
-                    let round_trip = wsi.match_pong(payload);
-                    protocol.on_pong(wsi, session, payload, round_trip)
-                }
-                Ok(Some(Item::Close(frame))) => {
-                    if wsi.peer_closed(frame) {
-                        protocol.on_peer_close(wsi, session, frame);
-                    }
-                    Ok(())
-                }
-                Ok(Some(_)) => Ok(()),
-                Err(error) => {
-                    wsi.fail(error);
-                    break;
-                }
-            };
-            if let Err(close) = done {
-                wsi.close(close);
+        loop {
+            let is_done = wsi.send_half().is_giving()
+                && give_whole(protocol, wsi, session, &mut feed)
+                && feed.is_drained();
+            if is_done || !wsi.send_half().is_reading() {
+                break;
             }
-            if open && wsi.send_half().phase != Phase::Open {
-                feed.discard_data();
+            if !give_next(protocol, wsi, session, &mut feed) {
+                break;
             }
         }
         feed.finish()

@@ -182,6 +182,8 @@ impl Context {
         let Some(mark) = self.inner.lifted.take() else {
             return;
         };
+        self.inner.out.lent.clear();
+        self.inner.out.lender = 0..0;
         if let (Some(session), Some(slot)) = (
             mark.session,
             self.parts.protocols.get_mut(mark.protocol as usize),
@@ -462,6 +464,7 @@ impl Context {
         }
         let send = &mut conn.send;
         send.flags -= Flags::LIFTED;
+        send.tx.shut();
         if fate == Fate::KeepReady && !send.flags.contains(Flags::READY) {
             send.flags |= Flags::READY;
             self.turn.ready.push(id);
@@ -486,10 +489,10 @@ impl Context {
     /// Frees the slot of a connection and takes it off all accounts.
     fn release(&mut self, mark: &LiftMark) {
         self.inner.conns.remove(mark.id.index, mark.id.generation);
-        if let Some(count) = mark.ip.and_then(|ip| self.inner.per_ip.get_mut(&ip)) {
-            *count -= 1;
-            if *count == 0 {
-                if let Some(ip) = mark.ip {
+        if let Some(ip) = mark.ip() {
+            if let Some(count) = self.inner.per_ip.get_mut(&ip) {
+                *count -= 1;
+                if *count == 0 {
                     self.inner.per_ip.remove(&ip);
                 }
             }
@@ -751,6 +754,7 @@ impl Lift<'_> {
 
 impl SendHalf {
     /// Whether there is more to do that no event announces: `on_writable` was asked for again.
+    #[inline]
     fn wants_visit(&self) -> bool {
         let low = self.settings.limits.output_low_water;
         // Before a connection is established only HTTP handlers can ask for it.

@@ -665,7 +665,7 @@ impl Lift<'_> {
             #[cfg(feature = "deflate")]
             deflate: send.deflate(),
         };
-        let mut wsi = Wsi::new(self.inner, send, self.conn.io.as_ref());
+        let mut wsi = Wsi::new(self.inner, send, self.conn.io.as_mut());
         match bound.dispatch.established(&mut wsi, &how) {
             Ok(session) => {
                 self.conn.role = Role::Ws(WsRole {

@@ -1,6 +1,8 @@
 //! All that a callback may do: [`Wsi`] to its own connection, [`Peer`] to others of its protocol,
 //! [`Cx`] to the loop.
 
+mod drive;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -24,7 +26,7 @@ use crate::timer::saturating_add;
 use crate::ws::deflate::{DeflateParams, SendOptions};
 use crate::ws::recv::RecvLimits;
 use crate::ws::send::Fin;
-use crate::ws::{Close, CloseFrame, Message, MessageKind, ProtocolError, Side};
+use crate::ws::{Close, Message, MessageKind, Side};
 
 /// One connection, inside one of its callbacks, with the loop behind it.
 ///
@@ -40,13 +42,17 @@ pub struct Wsi<'a> {
 #[derive(Debug)]
 pub(crate) struct Current<'a> {
     pub(crate) send: &'a mut SendHalf,
-    pub(crate) io: Option<&'a Io>,
+    pub(crate) io: Option<&'a mut Io>,
     /// Of the HTTP exchange that the callback is about.
     pub(crate) response: Option<(ExchangeId, &'a mut ResponseHalf)>,
 }
 
 impl<'a> Wsi<'a> {
-    pub(crate) fn new(inner: &'a mut Inner, send: &'a mut SendHalf, io: Option<&'a Io>) -> Self {
+    pub(crate) fn new(
+        inner: &'a mut Inner,
+        send: &'a mut SendHalf,
+        io: Option<&'a mut Io>,
+    ) -> Self {
         let (id, protocol) = (send.id, send.protocol);
         Self {
             cx: Cx {
@@ -92,7 +98,7 @@ impl<'a> Wsi<'a> {
 
     /// The address of the other end.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        Some(self.current().io?.peer)
+        Some(self.io()?.peer)
     }
 
     /// The address of this end.
@@ -101,7 +107,7 @@ impl<'a> Wsi<'a> {
     ///
     /// The system's, and `NotConnected` after the transport is gone.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        match self.current().io {
+        match self.io() {
             Some(io) => io.stream.local_addr(),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -109,19 +115,19 @@ impl<'a> Wsi<'a> {
 
     /// Whether the transport is TLS: what it is, not what the port or the URL said.
     pub fn is_tls(&self) -> bool {
-        self.current().io.is_some_and(|io| io.secure.is_some())
+        self.io().is_some_and(|io| io.secure.is_some())
     }
 
     /// What the TLS handshake agreed on; `None` without TLS.
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<crate::tls::TlsInfo> {
-        self.current().io?.secure.as_ref()?.info()
+        self.io()?.secure.as_ref()?.info()
     }
 
     /// Who the other end is, by the certificate that it has shown; `None` if it has shown none.
     #[cfg(feature = "tls")]
     pub fn peer_identity(&self) -> Option<crate::tls::PeerIdentity> {
-        self.current().io?.secure.as_ref()?.peer_identity()
+        self.io()?.secure.as_ref()?.peer_identity()
     }
 
     /// The subprotocol that both sides agreed on.
@@ -168,6 +174,7 @@ impl<'a> Wsi<'a> {
     /// # Errors
     ///
     /// See [`SendError`]; nothing of a refused message is sent.
+    #[inline]
     pub fn send(&mut self, message: Message<'_>) -> Result<Queued, SendError> {
         let (send, out) = self.parts();
         send.send_message(out, message)
@@ -318,28 +325,8 @@ impl<'a> Wsi<'a> {
     }
 
     /// The next message has a deadline of its own.
-    pub(crate) fn message_ended(&mut self) {
-        self.parts().0.deadlines.message = None;
-    }
-
-    pub(crate) fn answer_ping(&mut self, payload: &[u8]) {
-        let (send, out) = self.parts();
-        send.push_pong(out, payload);
-    }
-
-    pub(crate) fn match_pong(&mut self, payload: &[u8]) -> Option<Duration> {
-        let (send, out) = self.parts();
-        send.match_pong(out.now, payload)
-    }
-
-    pub(crate) fn peer_closed(&mut self, frame: Option<CloseFrame<'_>>) -> bool {
-        let (send, out) = self.parts();
-        send.peer_closed(out, frame)
-    }
-
-    pub(crate) fn fail(&mut self, error: ProtocolError) {
-        let (send, out) = self.parts();
-        send.fail(out, error);
+    fn io(&self) -> Option<&Io> {
+        self.current().io.as_deref()
     }
 
     fn current(&self) -> &Current<'a> {

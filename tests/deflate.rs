@@ -890,3 +890,65 @@ fn pm_12_a_message_with_a_secret_can_be_left_out_of_compression() {
     assert_eq!((got[0].0, got[0].1.as_slice()), (0x81, long.as_bytes()));
     assert_eq!(got[1].0, 0xc1, "the next one is compressed again");
 }
+
+/// What one visit brings is answered in ways that are short where nothing is compressed.
+#[test]
+fn answers_within_one_visit_are_compressed_as_those_of_many() {
+    let noise = |len: u32| -> String {
+        let mut state = 1_u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            char::from(b'0' + (state >> 24) as u8 % 75)
+        };
+        (0..len).map(|_| next()).collect()
+    };
+    let mut texts = vec![String::new(), "short".to_owned(), noise(5_000)];
+    for n in 0..20 {
+        texts.push(format!("the value of the {n}th sensor is {n}"));
+        texts.push(format!("{{\"id\":{n},\"name\":\"sensor\"}}").repeat(n * 20));
+    }
+    texts.extend(texts.clone());
+    for takeover in TAKEOVERS {
+        let config = DeflateConfig::new().context_takeover(takeover);
+        let answers = |visits: bool| {
+            let limits = Limits::default().with_output_bytes(16 << 20);
+            let tune = |vhost: VhostConfig| vhost.deflate(config).limits(limits);
+            let mut world = world(ContextConfig::new(), tune, Recorder::echo);
+            let peer = enter(&mut world, OFFER);
+            let mut answers = Vec::new();
+            for text in &texts {
+                peer.write(&masked(0x81, text.as_bytes())).unwrap();
+                if visits {
+                    world.turn();
+                    answers.extend(peer.read());
+                }
+            }
+            for _ in 0..10 {
+                world.turn();
+                answers.extend(peer.read());
+            }
+            answers
+        };
+        let mut together = answers(false);
+        assert!(together == answers(true), "{takeover:?}");
+        let plain: usize = texts.iter().map(String::len).sum();
+        assert!(together.len() < plain / 2, "{} of {plain}", together.len());
+
+        let mut params = DeflateParams::new();
+        params.server_no_context_takeover = !matches!(takeover, Takeover::Both | Takeover::Server);
+        let mut recv = Recv::with_deflate(Side::Client, &params, &DeflateConfig::new());
+        let (mut pool, limits) = (RecvPool::default(), RecvLimits::default());
+        let mut feed = recv.feed(
+            Side::Client,
+            Delivery::Messages,
+            &limits,
+            &mut pool,
+            &mut together,
+        );
+        for text in &texts {
+            let item = feed.next().unwrap();
+            assert!(matches!(item, Some(Item::Message(Message::Text(got))) if got == text));
+        }
+        assert_eq!(feed.next().unwrap(), None);
+    }
+}

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use support::{Log, Recorder, World, addr, close_payload, masked, plain, request};
 use wsloop::sim::{Call, SimPeer};
 use wsloop::{
-    Accept, ClientConnectInfo, Close, ContextConfig, Cx, Fin, Limits, MessageKind, Peer,
+    Accept, ClientConnectInfo, Close, CloseCode, ContextConfig, Cx, Fin, Limits, MessageKind, Peer,
     ProtocolHandle, SendError, VhostConfig, WsiId,
 };
 
@@ -918,4 +918,119 @@ fn rs_12_a_flood_is_cut_at_the_budget_and_others_are_served_in_the_same_turn() {
         1000,
         "and nothing of the flood is lost"
     );
+}
+
+/// Large payloads leave from where they were received; nobody can tell.
+#[test]
+fn messages_sent_back_keep_their_order_among_others_whatever_the_system_takes() {
+    let lens = [20, 4_096, 5_000, 60_000, 70_000, 300_000, 16_384, 0];
+    for capacity in [1_000, 7_001, 100_000, 10_000_000] {
+        let limits = Limits::default().with_output_bytes(10_000_000);
+        let mut site = Site::with(limits, |_| Recorder {
+            message: Some(Box::new(|wsi, message| {
+                let payload = message.as_bytes();
+                wsi.send_text("before")?;
+                wsi.send(message)?;
+                wsi.send_binary(&payload[payload.len() / 3..])?;
+                wsi.send_text("after")?;
+                wsi.send_binary(payload)?;
+                Ok(())
+            })),
+            ..Recorder::default()
+        });
+        site.world.net.set_capacity(capacity);
+        let peer = site.world.open();
+        let (mut output, mut expected) = (Vec::new(), Vec::new());
+        for (n, len) in lens.into_iter().enumerate() {
+            let payload: Vec<u8> = (0..len).map(|at| (at * 7 + n) as u8).collect();
+            output.extend(masked(0x82, &payload));
+            expected.extend(plain(0x81, b"before"));
+            expected.extend(plain(0x82, &payload));
+            expected.extend(plain(0x82, &payload[len / 3..]));
+            expected.extend(plain(0x81, b"after"));
+            expected.extend(plain(0x82, &payload));
+        }
+        peer.write(&output).unwrap();
+        let got = drain(&mut site.world, &peer, 50_000);
+        assert!(got == expected, "{} of {}", got.len(), expected.len());
+    }
+}
+
+#[test]
+fn what_was_sent_back_leaves_before_a_close_and_not_after_an_abort() {
+    for (abort, len) in [
+        (false, 5_000),
+        (true, 5_000),
+        (false, 300_000),
+        (true, 300_000),
+    ] {
+        let mut site = Site::new(|log| Recorder {
+            message: Some(Box::new(move |wsi, message| {
+                wsi.send(message)?;
+                if abort {
+                    wsi.abort();
+                } else {
+                    wsi.close(CloseCode::NORMAL.into());
+                }
+                Ok(())
+            })),
+            ..Recorder::new(log)
+        });
+        site.world.net.set_capacity(1_000_000);
+        let peer = site.world.open();
+        let payload = vec![7; len];
+        peer.write(&masked(0x82, &payload)).unwrap();
+        let got = drain(&mut site.world, &peer, usize::MAX);
+        let mut expected = plain(0x82, &payload);
+        expected.extend(plain(0x88, &close_payload(1000, "")));
+        if abort {
+            expected.clear();
+        }
+        assert!(got == expected, "{} of {}", got.len(), expected.len());
+    }
+}
+
+/// How an answer gets out must not count for how long it may take.
+#[test]
+fn every_way_to_send_back_is_held_to_the_same_output_rate() {
+    let seconds = |len: usize, cut: usize, copies: bool| {
+        let mut limits = Limits::default().with_output_bytes(10_000_000);
+        limits.output_rate = 500;
+        let mut site = Site::with(limits, move |log| Recorder {
+            message: Some(Box::new(move |wsi, message| {
+                if copies {
+                    wsi.send_fragment(MessageKind::Binary, message.as_bytes(), Fin::Last)?;
+                } else {
+                    wsi.send(message)?;
+                }
+                Ok(())
+            })),
+            ..Recorder::new(log)
+        });
+        let peer = site.world.open();
+        site.world.net.set_capacity(len / 3);
+        let frame = masked(0x82, &vec![7; len]);
+        let (first, second) = frame.split_at(cut);
+        peer.write(first).unwrap();
+        site.world.turn();
+        peer.write(second).unwrap();
+        site.world.turn();
+        let mut seconds = 0;
+        while site.world.log.count("closed") == 0 && seconds < 1_000 {
+            site.world.pass(Duration::from_secs(1));
+            peer.read_up_to((len / 200).clamp(1, 250));
+            peer.write(&masked(0x8a, b"")).unwrap_or_default();
+            site.world.turn();
+            seconds += 1;
+        }
+        let end = site.world.log.take().pop().unwrap();
+        assert!(end.contains("took longer than"), "{len}: {end}");
+        seconds
+    };
+    for len in [120, 3_000, 30_000, 200_000] {
+        let expected = seconds(len, 20, true);
+        for (cut, copies) in [(20, false), (0, true), (0, false)] {
+            assert_eq!(seconds(len, cut, copies), expected, "{len}: {cut} {copies}");
+        }
+    }
 }

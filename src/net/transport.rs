@@ -8,7 +8,7 @@ use super::stream::{SHORT_READ_MEANS_DRAINED, Stream};
 use crate::dial::clone_error;
 use crate::pool::BufferPool;
 use crate::secure::Secure;
-use crate::ws::send::TxQueue;
+use crate::ws::send::{Lent, SLICES, TxQueue};
 
 /// A stream, and the two ready bits that edge-triggered polling asks for: set by an event, cleared
 /// when the system has no more to give or take.
@@ -69,6 +69,7 @@ impl Io {
     }
 
     /// An event came.
+    #[inline]
     pub(crate) fn note(&mut self, flags: ReadyFlags) {
         self.ready |= flags;
         if flags.intersects(ReadyFlags::ERROR | ReadyFlags::WRITE_CLOSED) {
@@ -102,13 +103,22 @@ impl Io {
         self.ready |= ReadyFlags::READABLE;
     }
 
+    /// Whether nothing has failed or ended, the peer is not gone, and no TLS lies between.
+    #[inline]
+    pub(crate) fn is_calm(&self) -> bool {
+        let is_whole = self.read_end.is_none() && self.write_error.is_none();
+        is_whole && self.secure.is_none() && !self.is_broken()
+    }
+
     /// Whether a read may give something.
+    #[inline]
     pub(crate) fn is_readable(&self) -> bool {
         self.read_end.is_none() && self.ready.contains(ReadyFlags::READABLE)
     }
 
     /// Reads once. 0 says that there is nothing now, or that `read_end` says why there will be
     /// nothing any more.
+    #[inline]
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> usize {
         if !self.is_readable() {
             return 0;
@@ -148,6 +158,70 @@ impl Io {
         system && !self.ready.intersects(ending)
     }
 
+    /// Writes once what waits, if it lies together: what nearly always is enough. If something
+    /// waits yet, [`Io::flush`] goes on. How many bytes went.
+    #[inline]
+    pub(crate) fn flush_at_once(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> usize {
+        let can = self.is_calm() && self.ready.contains(ReadyFlags::WRITABLE);
+        let Some(bytes @ [_, ..]) = tx.as_single().filter(|_| can) else {
+            return 0;
+        };
+        match self.stream.write(bytes) {
+            Ok(0) => 0,
+            Ok(n) => {
+                tx.advance(n, pool);
+                n
+            }
+            Err(error) => {
+                self.write_failed(error);
+                0
+            }
+        }
+    }
+
+    #[cold]
+    fn write_failed(&mut self, error: io::Error) {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            self.ready -= ReadyFlags::WRITABLE;
+        } else {
+            // Whatever the peer said before is more interesting than our failure.
+            self.ready |= ReadyFlags::READABLE | ReadyFlags::ERROR;
+            self.write_error = Some(error);
+        }
+    }
+
+    /// Writes what waits with what `lender` has lent; nothing is lent any more then.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn flush_lent(
+        &mut self,
+        tx: &mut TxQueue,
+        pool: &mut BufferPool,
+        lent: &mut Vec<Lent>,
+        lender: &[u8],
+    ) {
+        let drains = self.short_read_drains();
+        tx.write_lent(pool, lent, lender, |slices| {
+            if !self.is_calm() || !self.ready.contains(ReadyFlags::WRITABLE) {
+                return None;
+            }
+            let offered = slices.iter().map(|slice| slice.len()).sum();
+            match self.stream.write_vectored(slices) {
+                Ok(0) => None,
+                Ok(n) => {
+                    if n < offered && drains {
+                        self.ready -= ReadyFlags::WRITABLE;
+                    }
+                    Some(n)
+                }
+                Err(error) => {
+                    self.write_failed(error);
+                    None
+                }
+            }
+        });
+    }
+
     /// Writes what waits, as far as the system takes it; and how many bytes that were.
     pub(crate) fn flush(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> (Flushed, usize) {
         if self.secure.is_some() {
@@ -164,14 +238,7 @@ impl Io {
                     progress = Flushed::Some;
                     taken += n;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.ready -= ReadyFlags::WRITABLE;
-                }
-                Err(error) => {
-                    // Whatever the peer said before is more interesting than our failure.
-                    self.ready |= ReadyFlags::READABLE | ReadyFlags::ERROR;
-                    self.write_error = Some(error);
-                }
+                Err(error) => self.write_failed(error),
             }
         }
         (Flushed::All, taken)
@@ -225,6 +292,7 @@ impl Io {
     }
 
     /// Whether everything that was queued for it has been handed to the system.
+    #[inline]
     pub(crate) fn is_flushed(&self, tx: &TxQueue) -> bool {
         tx.is_empty()
             && self
@@ -253,6 +321,3 @@ impl Io {
         Ok(written)
     }
 }
-
-/// Slices of one vectored write.
-const SLICES: usize = 64;

@@ -4,13 +4,14 @@
 //! code to reach memory speed.
 
 /// Masks or unmasks `data` in place. `offset` is how far into the frame's payload `data` begins.
-#[inline]
+#[inline(always)]
 pub fn apply(key: [u8; 4], offset: usize, data: &mut [u8]) {
     let key = half_at(key, offset);
     match data.len() {
         0..4 => apply_bytes(key, data),
         4..8 => apply_halves(key, data),
-        8..64 => apply_words(key, data),
+        8..16 => apply_halves_of_16(key, data),
+        16..=32 => apply_halves_of_32(key, data),
         _ => apply_blocks(key, data),
     }
 }
@@ -40,8 +41,8 @@ pub(crate) fn rotate(key: [u8; 4], by: usize) -> [u8; 4] {
 #[inline]
 fn half_at(key: [u8; 4], by: usize) -> u32 {
     // Two bits of `by` matter: the key has four bytes.
-    let bits = [0, 8, 16, 24].get(by & 3).copied().unwrap_or(0);
-    u32::from_le_bytes(key).rotate_right(bits)
+    let bytes = u32::try_from(by & 3).unwrap_or(0);
+    u32::from_le_bytes(key).rotate_right(8 * bytes)
 }
 
 /// The key twice, turned on by `by` bytes.
@@ -74,46 +75,83 @@ fn apply_halves(key: u32, data: &mut [u8]) {
     }
 }
 
-/// Eight bytes or more: whole words, then one that ends at the end, as in `apply_halves`.
+/// 8 to 16 bytes: as `apply_halves`, with halves of 8 bytes.
 #[inline]
-fn apply_words(key: u32, data: &mut [u8]) {
-    let word = word_at(key, 0);
-    // The last word begins a multiple of four bytes away from where the data ends.
+fn apply_halves_of_16(key: u32, data: &mut [u8]) {
     let tail_key = word_at(key, data.len());
     let tail = data
         .last_chunk()
         .map(|tail| u64::from_le_bytes(*tail) ^ tail_key);
-    for bytes in data.chunks_exact_mut(8) {
-        if let Some(bytes) = bytes.first_chunk_mut() {
-            *bytes = (u64::from_le_bytes(*bytes) ^ word).to_le_bytes();
-        }
+    if let Some(head) = data.first_chunk_mut() {
+        *head = (u64::from_le_bytes(*head) ^ word_at(key, 0)).to_le_bytes();
     }
     if let (Some(place), Some(tail)) = (data.last_chunk_mut(), tail) {
         *place = tail.to_le_bytes();
     }
 }
 
-/// 64 bytes or more: the compiler turns each block into a few vector instructions. Out of line,
+/// 16 to 32 bytes: as `apply_halves`, with halves of 16 bytes.
+#[inline]
+fn apply_halves_of_32(key: u32, data: &mut [u8]) {
+    let head_key = twice(word_at(key, 0));
+    let tail_key = twice(word_at(key, data.len()));
+    let tail = data
+        .last_chunk()
+        .map(|tail| u128::from_le_bytes(*tail) ^ tail_key);
+    if let Some(head) = data.first_chunk_mut() {
+        *head = (u128::from_le_bytes(*head) ^ head_key).to_le_bytes();
+    }
+    if let (Some(place), Some(tail)) = (data.last_chunk_mut(), tail) {
+        *place = tail.to_le_bytes();
+    }
+}
+
+#[inline]
+fn twice(word: u64) -> u128 {
+    let word = u128::from(word);
+    word << 64 | word
+}
+
+/// 33 bytes or more: the compiler turns each block into a few vector instructions. Out of line,
 /// so that the short cases can be inlined where they are needed.
 #[inline(never)]
 fn apply_blocks(key: u32, data: &mut [u8]) {
-    const BLOCK: usize = 64;
-    let word = word_at(key, 0).to_le_bytes();
-    let mut blocks = data.chunks_exact_mut(BLOCK);
+    let keys = [key.to_le_bytes(); PART / 4];
+    let mask = keys.as_flattened().try_into().unwrap_or([0; PART]);
+    let mut blocks = data.chunks_exact_mut(4 * PART);
     for block in &mut blocks {
-        for bytes in block.chunks_exact_mut(8) {
-            for (byte, mask) in bytes.iter_mut().zip(word) {
-                *byte ^= mask;
-            }
-        }
+        // Spelled out: the compiler does not always unroll a loop here.
+        let (first, second) = block.split_at_mut(2 * PART);
+        let ((a, b), (c, d)) = (first.split_at_mut(PART), second.split_at_mut(PART));
+        apply_part(&mask, a);
+        apply_part(&mask, b);
+        apply_part(&mask, c);
+        apply_part(&mask, d);
     }
-    let rest = blocks.into_remainder();
+    let mut parts = blocks.into_remainder().chunks_exact_mut(PART);
+    for part in &mut parts {
+        apply_part(&mask, part);
+    }
+    let rest = parts.into_remainder();
     match rest.len() {
         0..4 => apply_bytes(key, rest),
         4..8 => apply_halves(key, rest),
-        _ => apply_words(key, rest),
+        8..16 => apply_halves_of_16(key, rest),
+        _ => apply_halves_of_32(key, rest),
     }
 }
+
+#[inline(always)]
+fn apply_part(mask: &[u8; PART], part: &mut [u8]) {
+    if let Some(part) = part.first_chunk_mut::<PART>() {
+        for (byte, mask) in part.iter_mut().zip(mask) {
+            *byte ^= mask;
+        }
+    }
+}
+
+/// What the widest vectors that are usual hold.
+const PART: usize = 32;
 
 #[cfg(test)]
 mod tests {

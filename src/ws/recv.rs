@@ -7,6 +7,7 @@ mod inflated;
 #[path = "recv/inflated_none.rs"]
 mod inflated;
 mod limits;
+mod whole;
 
 use std::fmt;
 use std::mem;
@@ -134,7 +135,8 @@ impl Recv {
         pool: &'a mut RecvPool,
         input: &'a mut [u8],
     ) -> Feed<'a> {
-        let fast_len = limits.frame_bytes.min(limits.message_bytes as u64).min(125);
+        let fast_len = limits.frame_bytes.min(limits.message_bytes as u64);
+        let fast_len = fast_len.min(u64::from(u16::MAX));
         Feed {
             recv: self,
             input,
@@ -323,7 +325,7 @@ pub struct Feed<'a> {
     recv: &'a mut Recv,
     input: &'a mut [u8],
     at: usize,
-    /// The longest payload that the fast path may accept.
+    /// The longest payload that the fast paths may accept.
     fast_len: u64,
     side: Side,
     delivery: Delivery,
@@ -362,11 +364,10 @@ impl Feed<'_> {
     /// Close all are.
     #[inline]
     pub fn consumed(&self) -> usize {
-        match self.recv.phase {
-            Phase::Closed => self.input.len(),
-            Phase::Control(_) | Phase::Data(_) | Phase::Discard => self.at,
-            Phase::Header | Phase::Idle | Phase::Lent => self.at,
+        if self.recv.phase == Phase::Closed {
+            return self.input.len();
         }
+        self.at
     }
 
     /// Ends the feed, early or not, and gives [`consumed`](Self::consumed).
@@ -400,7 +401,7 @@ impl Feed<'_> {
             Side::Client => second,
             Side::Server => second ^ 0x80,
         };
-        if u64::from(len) > self.fast_len {
+        if len > MAX_SHORT || u64::from(len) > self.fast_len {
             return None;
         }
         let len = usize::from(len);
@@ -421,7 +422,7 @@ impl Feed<'_> {
 
     /// Whether there is nothing to do, as at the end of nearly every read.
     #[inline]
-    fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         self.recv.phase == Phase::Idle && self.at == self.input.len()
     }
 
@@ -746,6 +747,9 @@ enum Step {
     Starve,
     Whole(MessageKind, usize, usize),
 }
+
+/// The longest payload whose length is in the second byte of its frame.
+const MAX_SHORT: u8 = 125;
 
 /// Makes the item of a control frame; the payload of a Close has been checked.
 fn give_control(control: Control, payload: &[u8]) -> Result<Item<'_>, ProtocolError> {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -24,10 +25,21 @@ pub(crate) struct TxQueue {
         reason = "every connection pays for this field"
     )]
     rest: Option<Box<VecDeque<Segment>>>,
-    /// Bytes in `rest`.
+    /// Bytes in `rest`, and those that are lent.
     rest_len: usize,
     /// Bytes that were written, ever.
     gone: u64,
+    /// Up to which length of `flat` short messages may be appended without asking again whether
+    /// they may: see [`TxQueue::open`].
+    open_to: usize,
+}
+
+/// A payload in somebody else's buffer, in a queue's order.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    /// What of the bytes that lie together comes first.
+    behind: usize,
+    place: Range<usize>,
 }
 
 #[derive(Debug)]
@@ -67,9 +79,10 @@ impl TxQueue {
 
     /// Appends bytes through `write`.
     pub(crate) fn append(&mut self, pool: &mut BufferPool, write: impl FnOnce(&mut Vec<u8>)) {
+        self.shut();
         let Some(rest) = &mut self.rest else {
             if self.flat.capacity() == 0 {
-                self.flat = pool.take();
+                self.flat = take_roomy(pool);
             } else if self.written >= COMPACT_AT && self.written * 2 >= self.flat.len() {
                 self.flat.drain(..self.written);
                 self.written = 0;
@@ -87,14 +100,161 @@ impl TxQueue {
         }
     }
 
+    /// A message may be sent, as all of these: by a server, now, by whoever will flush it. As long
+    /// as nothing but such messages is queued and less than `limit` bytes wait, that stays so for
+    /// messages of up to [`MAX_SHORT`] bytes, and [`TxQueue::append_short`] takes them.
+    #[inline]
+    pub(crate) fn open(&mut self, pool: &mut BufferPool, limit: usize) {
+        if self.rest.is_none() {
+            if self.flat.capacity() == 0 {
+                self.flat = take_roomy(pool);
+            }
+            self.open_to = self.written.saturating_add(limit);
+        }
+    }
+
+    /// Takes [`TxQueue::open`] back. Whatever else is queued does so too.
+    #[inline]
+    pub(crate) fn shut(&mut self) {
+        self.open_to = 0;
+    }
+
+    /// Appends a whole short frame without a mask, if the queue is open and has room. Whether it
+    /// was, and had.
+    #[inline]
+    pub(crate) fn append_short(&mut self, opcode: Opcode, payload: &[u8]) -> bool {
+        let len = 2 + payload.len();
+        let has_room = len <= self.flat.capacity() - self.flat.len();
+        let Ok(short) = u8::try_from(payload.len()) else {
+            return false;
+        };
+        if payload.len() > MAX_SHORT || self.flat.len() + len > self.open_to || !has_room {
+            return false;
+        }
+        let header = [FIN | opcode.bits(), short];
+        self.flat.extend_from_slice(&header);
+        self.flat.extend_from_slice(payload);
+        true
+    }
+
     /// Appends bytes that are owned elsewhere: by reference if that is worth it.
     pub(crate) fn append_shared(&mut self, pool: &mut BufferPool, bytes: Bytes) {
         if bytes.len() < SHARE_FROM {
             return self.append(pool, |tail| tail.extend_from_slice(&bytes));
         }
+        self.shut();
         self.rest_len += bytes.len();
         let rest = self.rest.get_or_insert_default();
         rest.push_back(Segment::Shared(bytes));
+    }
+
+    /// Appends a frame whose payload lies in a buffer that stays as it is until
+    /// [`TxQueue::write_lent`], which is soon: `len` bytes from `start` on. Whether that can be.
+    pub(crate) fn append_lent(
+        &mut self,
+        pool: &mut BufferPool,
+        lent: &mut Vec<Lent>,
+        opcode: Opcode,
+        place: Range<usize>,
+    ) -> bool {
+        if self.rest.is_some() {
+            return false;
+        }
+        let mut header = [0; FrameHeader::MAX_LEN];
+        let used = encode_header(
+            &mut header,
+            Fin::Last,
+            opcode,
+            Coding::Plain,
+            None,
+            place.len(),
+        );
+        let header = header.get(..used).unwrap_or_default();
+        self.append(pool, |tail| tail.extend_from_slice(header));
+        self.rest_len += place.len();
+        let behind = self.flat.len();
+        lent.push(Lent { behind, place });
+        true
+    }
+
+    /// Writes what lies together and what `lender` lent to go between, and takes into the queue
+    /// what was not written. `write` says how much it took, and `None` if that is all for now.
+    pub(crate) fn write_lent(
+        &mut self,
+        pool: &mut BufferPool,
+        lent: &mut Vec<Lent>,
+        lender: &[u8],
+        mut write: impl FnMut(&[IoSlice<'_>]) -> Option<usize>,
+    ) {
+        let mut done = 0;
+        loop {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let (filled, offered) = self.fill(done, lent, lender, &mut slices);
+            let slices = slices.get(..filled).unwrap_or_default();
+            if filled == 0 {
+                break;
+            }
+            match write(slices) {
+                Some(n) if n == offered => done += n,
+                Some(n) => {
+                    done += n;
+                    break;
+                }
+                None => break,
+            }
+        }
+        let mut flat = Vec::new();
+        let mut copied = done;
+        loop {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let (filled, offered) = self.fill(copied, lent, lender, &mut slices);
+            if filled == 0 {
+                break;
+            }
+            if flat.capacity() == 0 {
+                flat = pool.take();
+            }
+            slices.iter().for_each(|part| flat.extend_from_slice(part));
+            copied += offered;
+        }
+        pool.put(std::mem::replace(&mut self.flat, flat));
+        self.written = 0;
+        self.gone += done as u64;
+        self.rest_len -= lent.drain(..).map(|lent| lent.place.len()).sum::<usize>();
+        self.shut();
+    }
+
+    /// What lies together and what was lent, in order, without the first `done` bytes, as slices
+    /// for one write: how many were filled in, and how many bytes they are.
+    fn fill<'a>(
+        &'a self,
+        mut done: usize,
+        lent: &[Lent],
+        lender: &'a [u8],
+        slices: &mut [IoSlice<'a>],
+    ) -> (usize, usize) {
+        let mut slots = slices.iter_mut();
+        let (mut filled, mut offered) = (0, 0);
+        let mut add = |part: &'a [u8]| {
+            let skipped = done.min(part.len());
+            done -= skipped;
+            let left = part.get(skipped..).unwrap_or_default();
+            if !left.is_empty() {
+                if let Some(slot) = slots.next() {
+                    *slot = IoSlice::new(left);
+                    filled += 1;
+                    offered += left.len();
+                }
+            }
+        };
+        let mut begin = self.written;
+        for Lent { behind, place } in lent {
+            add(self.flat.get(begin..*behind).unwrap_or_default());
+            add(lender.get(place.clone()).unwrap_or_default());
+            begin = *behind;
+        }
+        add(self.flat.get(begin..).unwrap_or_default());
+        (filled, offered)
     }
 
     /// The front of the queue as slices for one write; how many were filled in.
@@ -132,9 +292,20 @@ impl TxQueue {
     }
 
     /// Drops `n` bytes that were written; an emptied queue gives its memory back.
-    pub(crate) fn advance(&mut self, mut n: usize, pool: &mut BufferPool) {
+    #[inline]
+    pub(crate) fn advance(&mut self, n: usize, pool: &mut BufferPool) {
         debug_assert!(n <= self.len(), "cannot write more than there is");
+        self.shut();
         self.gone += n as u64;
+        if self.rest.is_none() && n == self.flat.len() - self.written {
+            self.written = 0;
+            pool.put(std::mem::take(&mut self.flat));
+        } else {
+            self.drop_front(n, pool);
+        }
+    }
+
+    fn drop_front(&mut self, mut n: usize, pool: &mut BufferPool) {
         loop {
             let here = n.min(self.flat.len() - self.written);
             self.written += here;
@@ -203,6 +374,16 @@ impl Segment {
     }
 }
 
+/// A buffer for output that need not grow with the first few messages.
+#[inline]
+fn take_roomy(pool: &mut BufferPool) -> Vec<u8> {
+    let mut buffer = pool.take();
+    if buffer.capacity() < ROOM {
+        buffer.reserve_exact(ROOM);
+    }
+    buffer
+}
+
 /// Appends a whole frame. With a `mask` (a client's) the payload is masked on its way.
 pub(crate) fn append_frame(
     tail: &mut Vec<u8>,
@@ -266,6 +447,16 @@ pub enum Fin {
     More,
 }
 
+/// The longest payload whose length is in the second byte of its frame.
+pub(crate) const MAX_SHORT: usize = 125;
+/// From this size on a payload is worth lending: below, a copy is cheaper than another slice.
+pub(crate) const LEND_FROM: usize = 4096;
+/// Slices of one vectored write.
+pub(crate) const SLICES: usize = 64;
+/// The least capacity of a buffer for output.
+const ROOM: usize = 1024;
+/// The bit of a frame that ends its message.
+const FIN: u8 = 0x80;
 /// From this size on a shared payload is queued by reference: below, a copy is cheaper than
 /// another slice of a vectored write.
 const SHARE_FROM: usize = 4096;
@@ -330,6 +521,42 @@ mod tests {
         }
         got.extend(drain(&mut queue, &mut pool, usize::MAX));
         assert_eq!(got, want);
+    }
+
+    #[test]
+    fn lent_payloads_leave_in_order_whatever_is_written_at_a_time() {
+        let lender: Vec<u8> = (0..200_u8).collect();
+        for depth in [1, 3, 80] {
+            for step in [0, 1, 2, 7, 50, 1_000, usize::MAX] {
+                let mut pool = BufferPool::new(4, 1 << 16);
+                let (mut queue, mut lent) = (TxQueue::default(), Vec::new());
+                let (mut want, mut got) = (b"gone-first".to_vec(), Vec::new());
+                queue.append(&mut pool, |tail| tail.extend_from_slice(b"gone-first"));
+                got.extend_from_slice(&want[..5]);
+                queue.advance(5, &mut pool);
+                for n in 0..depth {
+                    let place = n..n + 100;
+                    want.extend([0x82, 100]);
+                    want.extend_from_slice(&lender[place.clone()]);
+                    assert!(queue.append_lent(&mut pool, &mut lent, Opcode::Binary, place));
+                    queue.append(&mut pool, |tail| tail.extend_from_slice(b"between"));
+                    want.extend_from_slice(b"between");
+                }
+                let end = queue.end();
+                assert_eq!(queue.len(), want.len() - 5);
+                queue.write_lent(&mut pool, &mut lent, &lender, |slices| {
+                    let bytes: Vec<u8> = slices.iter().flat_map(|s| s.to_vec()).collect();
+                    let n = step.min(bytes.len());
+                    got.extend_from_slice(&bytes[..n]);
+                    (n > 0).then_some(n)
+                });
+                assert!(lent.is_empty());
+                got.extend(drain(&mut queue, &mut pool, 1_000));
+                assert_eq!(got, want, "{depth} at {step}");
+                assert!(queue.is_past(end));
+                assert_eq!(queue.memory(), 0);
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,81 @@
+//! How a whole message gets into the queue.
+
+use super::{Flags, Queued, SendHalf};
+use crate::error::SendError;
+use crate::inner::Out;
+use crate::net::transport::Io;
+use crate::ws::send::{Fin, LEND_FROM, MAX_SHORT, opcode};
+use crate::ws::{Message, Side};
+
+impl SendHalf {
+    #[inline]
+    pub(crate) fn send_message(
+        &mut self,
+        out: &mut Out,
+        message: Message<'_>,
+    ) -> Result<Queued, SendError> {
+        let payload = message.as_bytes();
+        // Where compression was agreed on the queue is never open for that.
+        if self.tx.append_short(opcode(message.kind()), payload) {
+            return Ok(self.queued());
+        }
+        self.send_any(out, message)
+    }
+
+    /// The first message of a visit, a long one, one that may be compressed, or one that cannot be
+    /// sent.
+    #[inline(never)]
+    fn send_any(&mut self, out: &mut Out, message: Message<'_>) -> Result<Queued, SendError> {
+        #[cfg(feature = "deflate")]
+        if !self.sends_plain() {
+            return self.send_message_with(out, message, Default::default());
+        }
+        let payload = message.as_bytes();
+        self.admit(payload.len())?;
+        let limits = &self.settings.limits;
+        let (longest, waiting) = (limits.message_bytes, limits.output_bytes);
+        let is_visited = self.flags.contains(Flags::LIFTED);
+        if self.side == Side::Server && is_visited && longest >= MAX_SHORT {
+            if payload.len() >= LEND_FROM && self.lend(out, message) {
+                return Ok(self.queued());
+            }
+            self.tx.open(&mut out.pool, waiting);
+            if self.tx.append_short(opcode(message.kind()), payload) {
+                return Ok(self.queued());
+            }
+        }
+        self.push_plain(out, Fin::Last, opcode(message.kind()), payload);
+        Ok(self.queued())
+    }
+
+    /// Queues a message that lies among the received bytes of this visit without copying it.
+    /// Whether it does. Addresses say where it lies; that they are those of the received bytes
+    /// cannot be a coincidence, since both are borrowed now.
+    fn lend(&mut self, out: &mut Out, message: Message<'_>) -> bool {
+        let payload = message.as_bytes();
+        let begin = payload.as_ptr().addr();
+        let lies_there = out.lender.start <= begin && begin + payload.len() <= out.lender.end;
+        let start = begin.wrapping_sub(out.lender.start);
+        let place = start..start.wrapping_add(payload.len());
+        lies_there && {
+            let code = opcode(message.kind());
+            self.tx
+                .append_lent(&mut out.pool, &mut out.lent, code, place)
+        }
+    }
+
+    /// Sends what was lent from `lender`, before that is used for something else.
+    #[inline(never)]
+    pub(crate) fn flush_lent(&mut self, out: &mut Out, io: Option<&mut Io>, lender: &[u8]) {
+        let Out { pool, lent, .. } = out;
+        match io {
+            Some(io) if !self.flags.contains(Flags::ABORT) => {
+                let waited = self.tx.len();
+                io.flush_lent(&mut self.tx, pool, lent, lender);
+                let taken = waited - self.tx.len();
+                self.note_output(out.now, taken, io);
+            }
+            _ => self.tx.write_lent(pool, lent, lender, |_| None),
+        }
+    }
+}

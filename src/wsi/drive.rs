@@ -1,0 +1,57 @@
+//! What the loop does to a connection while it gives received messages.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::{Cx, Wsi};
+use crate::ws::{CloseFrame, Message, ProtocolError};
+
+impl Wsi<'_> {
+    pub(crate) fn message_ended(&mut self) {
+        self.parts().0.deadlines.message = None;
+    }
+
+    pub(crate) fn answer_ping(&mut self, payload: &[u8]) {
+        let (send, out) = self.parts();
+        send.push_pong(out, payload);
+    }
+
+    pub(crate) fn match_pong(&mut self, payload: &[u8]) -> Option<Duration> {
+        let (send, out) = self.parts();
+        send.match_pong(out.now, payload)
+    }
+
+    pub(crate) fn peer_closed(&mut self, frame: Option<CloseFrame<'_>>) -> bool {
+        let (send, out) = self.parts();
+        send.peer_closed(out, frame)
+    }
+
+    pub(crate) fn fail(&mut self, error: ProtocolError) {
+        let (send, out) = self.parts();
+        send.fail(out, error);
+    }
+
+    /// For the time of one callback: what it sends of `message`, which lies in a buffer of its own,
+    /// goes out from there. Gives what [`Wsi::end_lending`] takes.
+    pub(crate) fn lend(&mut self, message: Message<'_>) -> Option<Range<usize>> {
+        let is_plain = self.io().is_some_and(|io| io.secure.is_none());
+        let out = &mut self.cx.inner.out;
+        let lends = is_plain && out.lent.is_empty() && !out.lender.is_empty();
+        let addresses = message.as_bytes().as_ptr_range();
+        let lender = addresses.start.addr()..addresses.end.addr();
+        lends.then(|| std::mem::replace(&mut out.lender, lender))
+    }
+
+    /// Sends what was lent.
+    pub(crate) fn end_lending(&mut self, lender: Option<Range<usize>>, message: Message<'_>) {
+        let Some(lender) = lender else { return };
+        let Cx { current, inner, .. } = &mut self.cx;
+        inner.out.lender = lender;
+        if let (Some(current), false) = (current, inner.out.lent.is_empty()) {
+            let io = current.io.as_deref_mut();
+            current
+                .send
+                .flush_lent(&mut inner.out, io, message.as_bytes());
+        }
+    }
+}
