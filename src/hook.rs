@@ -30,6 +30,7 @@ mod ready;
 mod webhook;
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
@@ -51,6 +52,7 @@ pub use webhook::{Webhook, WebhookMetrics};
 use crate::error::Deadline;
 use crate::fetch::HttpClientHandler;
 use crate::http::head::RequestHead;
+use crate::http::path::one_spelling;
 use crate::http::{HeaderError, HeaderList};
 pub use crate::id::{HookHandle, HookRequestId};
 use crate::id::{TimerTag, VhostId};
@@ -266,11 +268,12 @@ impl<'a> HookRequest<'a> {
         self.head.method()
     }
 
-    /// The path of the target, without the query and not decoded. Mounts undo percent-encoding
-    /// to compare: a hook that decides by the path has to, too, or `/%61dmin` goes around its
-    /// `/admin`.
-    pub fn path(&self) -> &'a str {
-        self.head.path()
+    /// The path of the target, without the query, with every octet spelled in one way: what is
+    /// visible stands for itself (`/%61dmin` is `/admin`, as it is for mounts), but for `%2F`,
+    /// `%3F`, `%23` and `%25`, which would mean something else. As it was sent it is in the
+    /// [`head`](Self::head).
+    pub fn path(&self) -> Cow<'a, str> {
+        one_spelling(self.head.path())
     }
 
     /// The query of the target, without its `?` and not decoded.

@@ -5,6 +5,8 @@
 //! stream is refused before a file system sees it. The same rules hold everywhere, so that what is
 //! served does not depend on where it is served.
 
+use std::borrow::Cow;
+
 use thiserror::Error;
 
 use super::excerpt;
@@ -321,6 +323,42 @@ fn is_short_name(name: &str) -> bool {
 
 /// Bytes of the longest name that common file systems have.
 const MAX_NAME: usize = 255;
+
+/// The path with every octet spelled in one way, as mounts compare it: what is visible stands for
+/// itself, but for what would then mean something else (RFC 3986 section 6.2.2). Otherwise the
+/// client would choose which rule it meets.
+pub(crate) fn one_spelling(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, behind)) = rest.split_once('%') {
+        out.push_str(before);
+        let digits = behind.get(..2).filter(|digits| is_hex(digits));
+        let octet = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        rest = match octet {
+            None => {
+                out.push('%');
+                behind
+            }
+            Some(octet) => {
+                match octet {
+                    b'!'..=b'~' if !b"#%/?".contains(&octet) => out.push(char::from(octet)),
+                    _ => out.push_str(&format!("%{octet:02X}")),
+                }
+                behind.get(2..).unwrap_or_default()
+            }
+        };
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// Signs, which numbers may have, are no digits.
+fn is_hex(digits: &str) -> bool {
+    digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
 
 #[cfg(test)]
 mod tests;

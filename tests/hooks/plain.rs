@@ -26,7 +26,7 @@ fn mounts(config: wsloop::VhostConfig) -> wsloop::VhostConfig {
 fn site(ids: &Ids) -> Site {
     let ids = ids.clone();
     Site::with(mounts, |log| {
-        let hook = Told::new("h", log, |_, request| match request.path() {
+        let hook = Told::new("h", log, |_, request| match &*request.path() {
             "/user/later" => Ok(HookAnswer::Later),
             "/user/denied" => {
                 let mut headers = HeaderList::new();
@@ -47,6 +47,15 @@ fn grant() -> Result<Grant, wsloop::HookError> {
     let mut headers = HeaderList::new();
     headers.push("X-User", "ada")?;
     Ok(Grant::new().attributes(attributes).headers(headers))
+}
+
+#[test]
+fn a_hook_that_decides_by_the_path_meets_every_spelling_of_it() {
+    let mut site = site(&Ids::default());
+    for target in ["/user/denied", "/us%65r/denied", "/user/%64%65nied"] {
+        let (_, answer) = site.send(&get(target));
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{target}: {answer}");
+    }
 }
 
 #[test]

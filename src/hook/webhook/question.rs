@@ -36,7 +36,7 @@ pub(super) fn write(request: &HookRequest<'_>, told: &Told) -> String {
     out.push_str(",\"method\":");
     write_string(&mut out, request.method());
     out.push_str(",\"path\":");
-    write_string(&mut out, &one_spelling(request.path()));
+    write_string(&mut out, &request.path());
     out.push_str(",\"query\":");
     match request.query() {
         Some(query) => write_string(&mut out, query),
@@ -48,39 +48,6 @@ pub(super) fn write(request: &HookRequest<'_>, told: &Told) -> String {
     write_strings(&mut out, request.subprotocols());
     out.push('}');
     out
-}
-
-/// The path with every octet spelled in one way, as mounts compare it: what is visible stands for
-/// itself, but for what would then mean something else (RFC 3986 section 6.2.2). Otherwise the
-/// client would choose which rule of the endpoint it meets.
-fn one_spelling(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((before, behind)) = rest.split_once('%') {
-        out.push_str(before);
-        let digits = behind.get(..2).filter(|digits| is_hex(digits));
-        let octet = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        rest = match octet {
-            None => {
-                out.push('%');
-                behind
-            }
-            Some(octet) => {
-                match octet {
-                    b'!'..=b'~' if !b"#%/?".contains(&octet) => out.push(char::from(octet)),
-                    _ => out.push_str(&format!("%{octet:02X}")),
-                }
-                behind.get(2..).unwrap_or_default()
-            }
-        };
-    }
-    out.push_str(rest);
-    out
-}
-
-/// Signs, which numbers may have, are no digits.
-fn is_hex(digits: &str) -> bool {
-    digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(feature = "tls")]
