@@ -237,3 +237,14 @@ fn a_redirect_without_a_body_gives_its_connection_back_at_once() {
         assert_eq!((site.metrics().opened, site.counts()), (1, (1, 1, 0)));
     }
 }
+
+#[test]
+fn the_limit_of_the_body_is_not_about_that_of_a_redirect() {
+    let mut site = Site::new();
+    site.fetch(following().max_body(3));
+    let peer = site.accept();
+    site.answer(&peer, &redirect(302, "/b"));
+    let next = site.accept();
+    site.answer(&next, OK);
+    assert_eq!(site.keeper.fetched().redirects, 1);
+}

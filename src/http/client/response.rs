@@ -31,6 +31,9 @@ pub struct ResponseReader {
     began: bool,
     keeps: bool,
     until_close: bool,
+    /// What the head declares, held against the limit when the body is wanted: that of a redirect
+    /// which is followed is not.
+    declared: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +94,7 @@ impl ResponseReader {
             began: false,
             keeps: false,
             until_close: false,
+            declared: 0,
         }
     }
 
@@ -224,7 +228,7 @@ impl ResponseReader {
             _ => (declared, true),
         };
         if let Framing::Length(length) = framing {
-            self.check_length(length)?;
+            self.declared = length;
         }
         self.until_close = framing == Framing::UntilClose;
         self.keeps = trusted && !self.until_close && persists(head);
@@ -233,6 +237,7 @@ impl ResponseReader {
     }
 
     fn next_of_body<'a>(&mut self, input: &'a [u8]) -> Result<ReadProgress<'a>, ResponseReadError> {
+        self.check_length(self.declared)?;
         let State::Body(decoder) = &mut self.state else {
             return Err(ResponseReadError::Closed);
         };
