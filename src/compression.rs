@@ -268,10 +268,19 @@ impl Lift<'_> {
     }
 }
 
+/// From how many on those who wait for an inflater are looked through for those who have gone.
+const MANY_WAITING: usize = 64;
+
 impl Context {
     /// Lends inflaters that were given back to those who wait for one, in their order.
     pub(crate) fn lend_inflaters(&mut self) {
         let inflaters = &mut self.parts.pool.inflaters;
+        let conns = &self.inner.conns;
+        if inflaters.queue.len() > 2 * conns.len() + MANY_WAITING {
+            // Most of them have gone: each connection waits once.
+            let is_there = |id: &crate::id::WsiId| conns.get(id.index, id.generation).is_some();
+            inflaters.queue.retain(is_there);
+        }
         while inflaters.has_free() {
             let Some(id) = inflaters.queue.pop_front() else {
                 return;

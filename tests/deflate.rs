@@ -952,3 +952,33 @@ fn answers_within_one_visit_are_compressed_as_those_of_many() {
         assert_eq!(feed.next().unwrap(), None);
     }
 }
+
+#[test]
+fn who_waited_for_an_inflater_and_went_leaves_nothing_behind() {
+    let context = ContextConfig::new().max_inflaters(1);
+    let mut timeouts = Timeouts::default();
+    timeouts.message = Duration::MAX;
+    timeouts.write = Duration::from_millis(100);
+    let patient = |config: VhostConfig| config.timeouts(timeouts);
+    let mut world = world(context, patient, Recorder::new);
+    let (_blocker, _end) = occupy(&mut world);
+    let mut visit = |times: usize| {
+        for _ in 0..times {
+            let peer = enter(&mut world, OFFER);
+            let hello = Stranger::of(Side::Server).text("hello");
+            peer.write(&hello).unwrap();
+            world.turn();
+            peer.reset();
+        }
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.context.connections(), 1);
+        world.context.memory()
+    };
+    let before = visit(50);
+    let after = (0..40).map(|_| visit(50)).max();
+    // The queue is swept when it is longer than twice the connections and 64.
+    assert!(
+        after.is_some_and(|after| after <= before + 4096),
+        "{before} {after:?}"
+    );
+}

@@ -55,9 +55,10 @@ impl InflaterPool {
         Arc::strong_count(&self.lease) - 1
     }
 
-    /// Bytes of heap that the waiting inflaters and the buffer hold.
+    /// Bytes of heap that the idle inflaters, the buffer and the queue of those who wait hold.
     pub fn memory(&self) -> usize {
-        self.idle.len() * INFLATER_BYTES + self.scratch.capacity()
+        let queue = self.queue.capacity() * size_of::<WsiId>();
+        self.idle.len() * INFLATER_BYTES + self.scratch.capacity() + queue
     }
 
     /// Whether one could be lent to who waits longest.
