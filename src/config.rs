@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::context::Keyed;
 use crate::error::VhostError;
-use crate::fetch::{BoundClient, ClientSlot, HttpClientHandle, HttpClientHandler};
+use crate::fetch::{BoundClient, FetchDispatch, HttpClientHandle, HttpClientHandler};
 use crate::hook::HookChain;
 use crate::http::client::PoolConfig;
 use crate::http::head::HeadLimits;
@@ -429,7 +430,7 @@ pub struct VhostConfig {
     pub(crate) pages: Vec<Page>,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) hooks: Option<HookChain>,
-    pub(crate) http_clients: Vec<ClientSlot>,
+    pub(crate) http_clients: Vec<Keyed<dyn FetchDispatch>>,
     pub(crate) http_pool: PoolConfig,
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
@@ -621,7 +622,7 @@ impl VhostConfig {
     /// none.
     pub fn add_http_client<H: HttpClientHandler>(&mut self, handler: H) -> HttpClientHandle<H> {
         let key = NEXT_PROTOCOL.fetch_add(1, Ordering::Relaxed);
-        self.http_clients.push(ClientSlot {
+        self.http_clients.push(Keyed {
             key,
             dispatch: Box::new(BoundClient(handler)),
         });

@@ -11,10 +11,10 @@ use slab::Slab;
 use crate::arena::Arena;
 use crate::client::ClientConnectInfo;
 use crate::config::{ContextConfig, ListenConfig, NamePolicy, PlaintextPolicy, VhostConfig};
-use crate::conn::{NO_PROTOCOL, STASHED_HEADER};
+use crate::conn::STASHED_HEADER;
 use crate::error::{ConnectError, ContextError, Gone, VhostError};
 use crate::fetch::{
-    BoundClient, ClientSlot, FetchError, FetchInfo, Fetches, HttpClientHandle, HttpClientHandler,
+    BoundClient, FetchDispatch, FetchError, FetchInfo, Fetches, HttpClientHandle, HttpClientHandler,
 };
 use crate::handler::{BoundHandler, HttpDispatch, HttpHandler};
 use crate::hook::{ChainSlot, Hook, HookDispatch, HookPlace};
@@ -22,7 +22,7 @@ use crate::http::client::PoolMetrics;
 use crate::id::{
     FetchId, HandlerHandle, HookHandle, ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId,
 };
-use crate::inner::{Command, Inner, Out, TimerKind, Vhost};
+use crate::inner::{Command, Inner, Out, Owner, TimerKind, Vhost};
 use crate::net::System;
 use crate::net::clock::Clock;
 use crate::net::listen::{ListenOptions, Listener, SpareDescriptor};
@@ -91,10 +91,10 @@ pub(crate) struct Parts {
     pub(crate) poller: Poller,
     pub(crate) resolver: Resolver,
     pub(crate) listeners: Arena<ListenerSlot>,
-    pub(crate) protocols: Slab<ProtocolSlot>,
-    pub(crate) handlers: Slab<HandlerSlot>,
+    pub(crate) protocols: Slab<Keyed<dyn Dispatch>>,
+    pub(crate) handlers: Slab<Keyed<dyn HttpDispatch>>,
     pub(crate) hooks: Slab<ChainSlot>,
-    pub(crate) http_clients: Slab<ClientSlot>,
+    pub(crate) http_clients: Slab<Keyed<dyn FetchDispatch>>,
     pub(crate) observer: Box<dyn ContextObserver>,
     /// For messages that are being assembled.
     pub(crate) pool: RecvPool,
@@ -152,16 +152,19 @@ pub(crate) enum ListenerState {
     Resting,
 }
 
+/// What the application gave to a vhost, and the key by which its handle finds it.
 #[derive(Debug)]
-pub(crate) struct ProtocolSlot {
+pub(crate) struct Keyed<D: ?Sized> {
     pub(crate) key: u64,
-    pub(crate) dispatch: Box<dyn Dispatch>,
+    pub(crate) dispatch: Box<D>,
 }
 
-#[derive(Debug)]
-pub(crate) struct HandlerSlot {
-    pub(crate) key: u64,
-    pub(crate) dispatch: Box<dyn HttpDispatch>,
+impl<D: ?Sized> Keyed<D> {
+    /// The one with that key, and its index.
+    fn find(slots: &mut Slab<Self>, key: u64) -> Option<(u32, &mut D)> {
+        let (index, slot) = slots.iter_mut().find(|(_, slot)| slot.key == key)?;
+        Some((u32::try_from(index).ok()?, &mut *slot.dispatch))
+    }
 }
 
 impl Parts {
@@ -200,15 +203,37 @@ impl Parts {
         Ok(env)
     }
 
-    /// Every hook of every vhost.
-    pub(crate) fn hook_places(&self) -> Vec<HookPlace> {
-        let mut places = Vec::new();
-        for (index, slot) in &self.hooks {
-            // As many chains as a u32 counts do not fit into memory.
-            let chain = u32::try_from(index).unwrap_or(u32::MAX);
-            places.extend((0..slot.hooks.len()).map(|at| HookPlace { chain, at }));
-        }
-        places
+    /// Everybody who is told of a wake.
+    pub(crate) fn owners(&self) -> Vec<Owner> {
+        // As many of any kind as a u32 counts do not fit into memory.
+        let short = |index| u32::try_from(index).unwrap_or(u32::MAX);
+        let protocols = self
+            .protocols
+            .iter()
+            .map(|(at, _)| Owner::Protocol(short(at)));
+        let handlers = self
+            .handlers
+            .iter()
+            .map(|(at, _)| Owner::Handler(short(at)));
+        let clients = self
+            .http_clients
+            .iter()
+            .map(|(at, _)| Owner::HttpClient(short(at)));
+        let hooks = self.hooks.iter().flat_map(|(chain, slot)| {
+            let chain = short(chain);
+            (0..slot.hooks.len()).map(move |at| Owner::Hook(HookPlace { chain, at }))
+        });
+        protocols
+            .chain(handlers)
+            .chain(clients)
+            .chain(hooks)
+            .collect()
+    }
+
+    pub(crate) fn hook_at(&mut self, place: HookPlace) -> Option<&mut dyn HookDispatch> {
+        let chain = self.hooks.get_mut(place.chain as usize)?;
+        let hook = chain.hooks.get_mut(place.at)?;
+        Some(&mut *hook.dispatch)
     }
 
     fn hook_mut(&mut self, key: u64) -> Option<(HookPlace, &mut dyn HookDispatch)> {
@@ -362,9 +387,8 @@ impl Context {
 
     /// The protocol object behind a handle, between turns; `None` when its vhost is gone.
     pub fn protocol<P: Protocol>(&mut self, handle: ProtocolHandle<P>) -> Option<&mut P> {
-        let index = self.protocol_index(handle)?;
-        let slot = self.parts.protocols.get_mut(index)?;
-        let bound = slot.dispatch.as_any().downcast_mut::<Bound<P>>()?;
+        let (_, dispatch) = Keyed::find(&mut self.parts.protocols, handle.key)?;
+        let bound: &mut Bound<P> = dispatch.as_any().downcast_mut()?;
         Some(&mut bound.protocol)
     }
 
@@ -377,18 +401,16 @@ impl Context {
         f: impl FnOnce(&mut P, &mut Cx<'_>) -> R,
     ) -> Option<R> {
         self.read_clock();
-        let index = self.protocol_index(handle)?;
-        let slot = self.parts.protocols.get_mut(index)?;
-        let bound = slot.dispatch.as_any().downcast_mut::<Bound<P>>()?;
-        let protocol = u32::try_from(index).ok()?;
-        let mut cx = Cx::new(&mut self.inner, protocol);
+        let (index, dispatch) = Keyed::find(&mut self.parts.protocols, handle.key)?;
+        let bound: &mut Bound<P> = dispatch.as_any().downcast_mut()?;
+        let mut cx = Cx::new(&mut self.inner, Owner::Protocol(index));
         Some(f(&mut bound.protocol, &mut cx))
     }
 
     /// The HTTP handler behind a handle, between turns; `None` when its vhost is gone.
     pub fn handler<H: HttpHandler>(&mut self, handle: HandlerHandle<H>) -> Option<&mut H> {
-        let (_, slot) = self.handler_slot(handle.key)?;
-        let bound = slot.dispatch.as_any().downcast_mut::<BoundHandler<H>>()?;
+        let (_, dispatch) = Keyed::find(&mut self.parts.handlers, handle.key)?;
+        let bound: &mut BoundHandler<H> = dispatch.as_any().downcast_mut()?;
         Some(&mut bound.handler)
     }
 
@@ -399,11 +421,9 @@ impl Context {
         f: impl FnOnce(&mut H, &mut Cx<'_>) -> R,
     ) -> Option<R> {
         self.read_clock();
-        let mut slots = self.parts.handlers.iter_mut();
-        let (index, slot) = slots.find(|(_, slot)| slot.key == handle.key)?;
-        let bound = slot.dispatch.as_any().downcast_mut::<BoundHandler<H>>()?;
-        let index = u32::try_from(index).ok()?;
-        let mut cx = Cx::of_handler(&mut self.inner, index);
+        let (index, dispatch) = Keyed::find(&mut self.parts.handlers, handle.key)?;
+        let bound: &mut BoundHandler<H> = dispatch.as_any().downcast_mut()?;
+        let mut cx = Cx::new(&mut self.inner, Owner::Handler(index));
         Some(f(&mut bound.handler, &mut cx))
     }
 
@@ -422,7 +442,7 @@ impl Context {
         self.read_clock();
         let (place, hook) = self.parts.hook_mut(handle.key)?;
         let hook = hook.as_any().downcast_mut()?;
-        let mut cx = Cx::of_hook(&mut self.inner, place);
+        let mut cx = Cx::new(&mut self.inner, Owner::Hook(place));
         Some(f(hook, &mut cx))
     }
 
@@ -431,9 +451,8 @@ impl Context {
         &mut self,
         handle: HttpClientHandle<H>,
     ) -> Option<&mut H> {
-        let mut slots = self.parts.http_clients.iter_mut();
-        let (_, slot) = slots.find(|(_, slot)| slot.key == handle.key)?;
-        let bound = slot.dispatch.as_any().downcast_mut::<BoundClient<H>>()?;
+        let (_, dispatch) = Keyed::find(&mut self.parts.http_clients, handle.key)?;
+        let bound: &mut BoundClient<H> = dispatch.as_any().downcast_mut()?;
         Some(&mut bound.0)
     }
 
@@ -444,11 +463,9 @@ impl Context {
         f: impl FnOnce(&mut H, &mut Cx<'_>) -> R,
     ) -> Option<R> {
         self.read_clock();
-        let mut slots = self.parts.http_clients.iter_mut();
-        let (index, slot) = slots.find(|(_, slot)| slot.key == handle.key)?;
-        let bound = slot.dispatch.as_any().downcast_mut::<BoundClient<H>>()?;
-        let index = u32::try_from(index).ok()?;
-        let mut cx = Cx::of_http_client(&mut self.inner, index);
+        let (index, dispatch) = Keyed::find(&mut self.parts.http_clients, handle.key)?;
+        let bound: &mut BoundClient<H> = dispatch.as_any().downcast_mut()?;
+        let mut cx = Cx::new(&mut self.inner, Owner::HttpClient(index));
         Some(f(&mut bound.0, &mut cx))
     }
 
@@ -469,18 +486,6 @@ impl Context {
     /// [`VhostError::Gone`] if there is no such vhost.
     pub fn http_pool_metrics(&self, id: VhostId) -> Result<PoolMetrics, VhostError> {
         self.inner.http_pool_metrics(id)
-    }
-
-    fn handler_slot(&mut self, key: u64) -> Option<(usize, &mut HandlerSlot)> {
-        let mut slots = self.parts.handlers.iter_mut();
-        slots.find(|(_, slot)| slot.key == key)
-    }
-
-    fn protocol_index<P>(&self, handle: ProtocolHandle<P>) -> Option<usize> {
-        let mut slots = self.parts.protocols.iter();
-        slots
-            .find(|(_, slot)| slot.key == handle.key)
-            .map(|(index, _)| index)
     }
 
     /// Begins a client connection on a vhost; see [`Cx::client_connect`]. The next
@@ -509,7 +514,9 @@ impl Context {
     /// (`Duration::MAX`).
     pub fn set_timer(&mut self, after: Duration, tag: TimerTag) -> Option<TimerId> {
         self.read_clock();
-        self.inner.arm(after, TimerKind::Free(tag)).map(TimerId)
+        self.inner
+            .arm(after, TimerKind::Free(Owner::Observer, tag))
+            .map(TimerId)
     }
 
     /// Cancels a timer; `false` if it has fired or was cancelled.
@@ -550,7 +557,7 @@ impl Context {
 
     /// The view of the loop without a protocol.
     pub(crate) fn bare_cx(inner: &mut Inner) -> Cx<'_> {
-        Cx::new(inner, NO_PROTOCOL)
+        Cx::new(inner, Owner::Observer)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::error::{
 use crate::fetch::FetchStage;
 use crate::http::head::ResponseHead;
 use crate::id::{FetchId, Token, VhostId, WsiId};
-use crate::inner::{Inner, VhostState};
+use crate::inner::{Inner, Owner, VhostState};
 use crate::lift::Lift;
 use crate::net::connect::Race;
 use crate::net::resolve::ResolveRefused;
@@ -691,7 +691,7 @@ impl Lift<'_> {
     fn deliver_retry(&mut self, protocol: u32, error: &ConnectError, delay: Duration) {
         let id = self.conn.send.id;
         if let Some(bound) = self.parts.protocols.get_mut(protocol as usize) {
-            let mut cx = crate::wsi::Cx::new(self.inner, protocol);
+            let mut cx = crate::wsi::Cx::new(self.inner, Owner::protocol(protocol));
             cx.current = Some(Current {
                 send: &mut self.conn.send,
                 io: None,
@@ -723,7 +723,7 @@ impl Lift<'_> {
     fn deliver_connect_error(&mut self, protocol: u32, error: &ConnectError) {
         let id = self.conn.send.id;
         if let Some(bound) = self.parts.protocols.get_mut(protocol as usize) {
-            let mut cx = crate::wsi::Cx::new(self.inner, protocol);
+            let mut cx = crate::wsi::Cx::new(self.inner, Owner::protocol(protocol));
             bound.dispatch.connect_error(&mut cx, id, error);
         }
     }

@@ -13,7 +13,7 @@ use crate::http::head::{HeadLimits, HttpVersion, RequestHead};
 use crate::http::origin::Transport;
 use crate::http::response::{CONTINUE, Response, ResponseHalf, is_framing_field};
 use crate::id::{ExchangeId, TimerTag};
-use crate::inner::VhostState;
+use crate::inner::{Owner, VhostState};
 use crate::lift::Lift;
 use crate::mount::{Route, RouteTarget, route};
 use crate::net::transport::ReadEnd;
@@ -637,7 +637,7 @@ impl Lift<'_> {
         // From here on a panic must not end the exchange again.
         self.mark_lifted();
         if let Some(slot) = self.parts.handlers.get_mut(handler as usize) {
-            let mut cx = Cx::of_handler(self.inner, handler);
+            let mut cx = Cx::new(self.inner, Owner::Handler(handler));
             slot.dispatch.done(&mut cx, id, place, &outcome);
         }
     }

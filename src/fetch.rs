@@ -17,7 +17,7 @@ mod table;
 
 pub use error::{FetchError, FetchFailure, FetchStage, FetchWriteError};
 pub(crate) use exchange::HttpClientRole;
-pub(crate) use handler::{BoundClient, ClientSlot};
+pub(crate) use handler::{BoundClient, FetchDispatch};
 pub use handler::{FetchAbort, Fetched, HttpClientHandle, HttpClientHandler};
 pub use info::{FetchInfo, FetchTimeouts};
 pub(crate) use table::{FetchOwner, Fetches, VhostPool};

@@ -17,7 +17,7 @@ use crate::http::body::{BodyError, Framing};
 use crate::http::head::RequestHead;
 use crate::http::response::{BodyLength, RespondError, Response, ResponseHalf};
 use crate::id::{ExchangeId, TimerId, TimerTag, VhostId, WsiId};
-use crate::inner::{Inner, Out, TimerKind};
+use crate::inner::{Inner, Out, Owner, TimerKind};
 use crate::net::transport::Io;
 use crate::timer::saturating_add;
 use crate::wsi::{Current, Cx};
@@ -329,7 +329,7 @@ impl<'a> Http<'a> {
         io: Option<&'a Io>,
         response: &'a mut ResponseHalf,
     ) -> Self {
-        let mut cx = Cx::of_handler(inner, handler);
+        let mut cx = Cx::new(inner, Owner::Handler(handler));
         cx.current = Some(Current {
             send,
             io: None,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::arena::Arena;
 use crate::client::ClientConnectInfo;
 use crate::config::{NamePattern, Settings, VhostConfig};
-use crate::conn::{Conn, Flags, Role};
+use crate::conn::{Conn, Flags, NO_PROTOCOL, Role};
 use crate::dial::{self, Bound as BoundTo};
 use crate::error::{ConnectError, ConnectFailure, ConnectStage};
 use crate::fetch::{Fetches, VhostPool};
@@ -141,6 +141,30 @@ pub(crate) enum NewTls {
     ServerIdentity(crate::tls::Identity),
 }
 
+/// Whose callback it is that runs, whose timer, and who is told of a wake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// An HTTP handler.
+    Handler(u32),
+    Hook(HookPlace),
+    /// A handler of HTTP requests that are ours.
+    HttpClient(u32),
+    /// The context itself, whose callbacks the observer has.
+    Observer,
+    Protocol(u32),
+}
+
+impl Owner {
+    /// The protocol of a connection, if it has one.
+    #[inline]
+    pub(crate) const fn protocol(index: u32) -> Self {
+        match index {
+            NO_PROTOCOL => Self::Observer,
+            index => Self::Protocol(index),
+        }
+    }
+}
+
 /// Whose timer it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TimerKind {
@@ -148,18 +172,10 @@ pub(crate) enum TimerKind {
     Deadline(WsiId),
     /// The deadlines of a request.
     Fetch(FetchId),
-    /// A free-standing one of the context.
-    Free(TimerTag),
+    /// A free-standing one.
+    Free(Owner, TimerTag),
     /// A listener that rests because the system is out of descriptors.
     Listener { index: u32, generation: u64 },
-    /// A free-standing one of an HTTP handler.
-    Handler { index: u32, tag: TimerTag },
-    /// One of a hook.
-    Hook { place: HookPlace, tag: TimerTag },
-    /// A free-standing one of an HTTP client handler.
-    HttpClient { index: u32, tag: TimerTag },
-    /// A free-standing one of a protocol.
-    Protocol { index: u32, tag: TimerTag },
     /// The end of a shutdown's grace.
     Shutdown,
     /// A vhost's identities want to be looked after.

@@ -16,7 +16,7 @@ use crate::error::{
 };
 use crate::handler::ExchangeOutcome;
 use crate::id::TimerTag;
-use crate::inner::{Inner, LiftMark, TimerKind};
+use crate::inner::{Inner, LiftMark, Owner, TimerKind};
 use crate::net::transport::{Io, ReadEnd};
 use crate::retry::{PingState, Validity};
 use crate::timer::{TimerKey, saturating_add};
@@ -526,7 +526,7 @@ impl Lift<'_> {
             mark.session = None;
         }
         if let Some(bound) = self.parts.protocols.get_mut(protocol as usize) {
-            let mut cx = Cx::new(self.inner, protocol);
+            let mut cx = Cx::new(self.inner, Owner::protocol(protocol));
             bound.dispatch.closed(&mut cx, id, session, &cause);
         }
     }

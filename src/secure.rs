@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use crate::arena::Arena;
 use crate::config::{NamePolicy, PlaintextPolicy};
-use crate::conn::{Conn, Flags, NO_PROTOCOL, Role, STASHED_HEADER};
+use crate::conn::{Conn, Flags, Role, STASHED_HEADER};
 use crate::context::ListenerSlot;
 use crate::error::{
     CloseCause, CloseKind, CloseSide, ConnectFailure, Deadline, RefusalReason, TlsError,
 };
 use crate::id::VhostId;
-use crate::inner::{Inner, Vhost};
+use crate::inner::{Inner, Owner, Vhost};
 use crate::lift::Lift;
 use crate::net::transport::{Flushed, Io, ReadEnd};
 use crate::pool::BufferPool;
@@ -642,7 +642,7 @@ impl Lift<'_> {
             info: secure.info(),
             failure: failure.cloned(),
         };
-        let mut cx = Cx::new(self.inner, NO_PROTOCOL);
+        let mut cx = Cx::new(self.inner, Owner::Observer);
         self.parts.observer.on_tls_handshake(&mut cx, &report);
     }
 }

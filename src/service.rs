@@ -8,9 +8,8 @@ use crate::conn::{Conn, Flags, Phase, Role, SendHalf, Stash};
 use crate::context::{Context, ListenerState};
 use crate::error::{CloseKind, ConnectFailure};
 use crate::fetch::FetchFailure;
-use crate::hook::{HookDispatch, HookPlace};
-use crate::id::{FetchId, Token, VhostId, WsiId, same_generation};
-use crate::inner::{Command, LiftMark, TimerKind, VhostState};
+use crate::id::{FetchId, TimerTag, Token, VhostId, WsiId, same_generation};
+use crate::inner::{Command, LiftMark, Owner, TimerKind, VhostState};
 use crate::lift::{Fate, Lift};
 use crate::net::listen::AcceptError;
 use crate::net::poller::{Ready, ReadyFlags};
@@ -40,11 +39,8 @@ pub(crate) struct Turn {
     accepting: Vec<(u32, u64)>,
     /// What the resolver found out.
     answers: Vec<Resolved>,
-    /// Protocols that wait for their `on_wake`.
-    waking: Vec<usize>,
-    waking_handlers: Vec<usize>,
-    waking_hooks: Vec<HookPlace>,
-    waking_clients: Vec<usize>,
+    /// Who waits for an `on_wake`.
+    waking: Vec<Owner>,
     /// Some listener waits for connections to end.
     full: bool,
     /// Some listener waits for TLS handshakes to end.
@@ -64,9 +60,6 @@ impl Turn {
             accepting: Vec::new(),
             answers: Vec::new(),
             waking: Vec::new(),
-            waking_handlers: Vec::new(),
-            waking_hooks: Vec::new(),
-            waking_clients: Vec::new(),
             full: false,
             crowded: false,
             max_per_ip,
@@ -79,9 +72,6 @@ impl Turn {
             || !self.settling.is_empty()
             || !self.answers.is_empty()
             || !self.waking.is_empty()
-            || !self.waking_handlers.is_empty()
-            || !self.waking_hooks.is_empty()
-            || !self.waking_clients.is_empty()
     }
 }
 
@@ -316,31 +306,7 @@ impl Context {
                     lift.pump()
                 }),
                 TimerKind::Fetch(id) => self.on_fetch_timer(id),
-                TimerKind::HttpClient { index, tag } => {
-                    if let Some(slot) = self.parts.http_clients.get_mut(index as usize) {
-                        let mut cx = Cx::of_http_client(&mut self.inner, index);
-                        slot.dispatch.handler().on_free_timer(&mut cx, tag);
-                    }
-                }
-                TimerKind::Free(tag) => {
-                    let mut cx = Self::bare_cx(&mut self.inner);
-                    self.parts.observer.on_timer(&mut cx, tag);
-                }
-                TimerKind::Protocol { index, tag } => {
-                    if let Some(slot) = self.parts.protocols.get_mut(index as usize) {
-                        let mut cx = Cx::new(&mut self.inner, index);
-                        slot.dispatch.free_timer(&mut cx, tag);
-                    }
-                }
-                TimerKind::Handler { index, tag } => {
-                    if let Some(slot) = self.parts.handlers.get_mut(index as usize) {
-                        let mut cx = Cx::of_handler(&mut self.inner, index);
-                        slot.dispatch.free_timer(&mut cx, tag);
-                    }
-                }
-                TimerKind::Hook { place, tag } => {
-                    self.on_hook(place, |hook, cx| hook.on_timer(cx, tag))
-                }
+                TimerKind::Free(owner, tag) => self.tell_owner(owner, Told::Timer(tag)),
                 TimerKind::Listener { index, generation } => {
                     if let Some(slot) = self.parts.listeners.get_mut(index, generation) {
                         slot.state = ListenerState::Active;
@@ -356,46 +322,56 @@ impl Context {
 
     fn on_wake(&mut self) {
         if self.cancel.take() {
-            let all = self.parts.protocols.iter().map(|(index, _)| index);
-            self.turn.waking = all.collect();
-            let all = self.parts.handlers.iter().map(|(index, _)| index);
-            self.turn.waking_handlers = all.collect();
-            self.turn.waking_hooks = self.parts.hook_places();
-            let all = self.parts.http_clients.iter().map(|(index, _)| index);
-            self.turn.waking_clients = all.collect();
+            self.turn.waking = self.parts.owners();
         }
-        while let Some(place) = self.turn.waking_hooks.pop() {
-            self.on_hook(place, |hook, cx| hook.on_wake(cx));
+        while let Some(owner) = self.turn.waking.pop() {
+            self.tell_owner(owner, Told::Wake);
         }
-        while let Some(index) = self.turn.waking_clients.pop() {
-            if let Some(slot) = self.parts.http_clients.get_mut(index) {
-                let mut cx = Cx::of_http_client(&mut self.inner, index as u32);
-                slot.dispatch.handler().on_wake(&mut cx);
+    }
+
+    /// A callback that is about no connection.
+    fn tell_owner(&mut self, owner: Owner, told: Told) {
+        let mut cx = Cx::new(&mut self.inner, owner);
+        let parts = &mut self.parts;
+        match (owner, told) {
+            (Owner::Observer, Told::Timer(tag)) => parts.observer.on_timer(&mut cx, tag),
+            (Owner::Observer, Told::Wake) => {}
+            (Owner::Protocol(index), told) => {
+                if let Some(slot) = parts.protocols.get_mut(index as usize) {
+                    match told {
+                        Told::Timer(tag) => slot.dispatch.free_timer(&mut cx, tag),
+                        Told::Wake => slot.dispatch.wake(&mut cx),
+                    }
+                }
             }
-        }
-        while let Some(index) = self.turn.waking_handlers.pop() {
-            if let Some(slot) = self.parts.handlers.get_mut(index) {
-                let mut cx = Cx::of_handler(&mut self.inner, index as u32);
-                slot.dispatch.wake(&mut cx);
+            (Owner::Handler(index), told) => {
+                if let Some(slot) = parts.handlers.get_mut(index as usize) {
+                    match told {
+                        Told::Timer(tag) => slot.dispatch.free_timer(&mut cx, tag),
+                        Told::Wake => slot.dispatch.wake(&mut cx),
+                    }
+                }
             }
-        }
-        while let Some(index) = self.turn.waking.pop() {
-            if let Some(slot) = self.parts.protocols.get_mut(index) {
-                let mut cx = Cx::new(&mut self.inner, index as u32);
-                slot.dispatch.wake(&mut cx);
+            (Owner::HttpClient(index), told) => {
+                if let Some(slot) = parts.http_clients.get_mut(index as usize) {
+                    match told {
+                        Told::Timer(tag) => slot.dispatch.handler().on_free_timer(&mut cx, tag),
+                        Told::Wake => slot.dispatch.handler().on_wake(&mut cx),
+                    }
+                }
+            }
+            (Owner::Hook(place), told) => {
+                if let Some(hook) = parts.hook_at(place) {
+                    match told {
+                        Told::Timer(tag) => hook.on_timer(&mut cx, tag),
+                        Told::Wake => hook.on_wake(&mut cx),
+                    }
+                }
             }
         }
     }
 
     /// What callbacks asked for. Only what is in the list now, as in [`Context::settle`].
-    fn on_hook(&mut self, place: HookPlace, call: impl FnOnce(&mut dyn HookDispatch, &mut Cx<'_>)) {
-        let chain = self.parts.hooks.get_mut(place.chain as usize);
-        if let Some(hook) = chain.and_then(|chain| chain.hooks.get_mut(place.at)) {
-            let mut cx = Cx::of_hook(&mut self.inner, place);
-            call(&mut *hook.dispatch, &mut cx);
-        }
-    }
-
     fn on_commands(&mut self) {
         for _ in 0..self.inner.commands.len() {
             let Some(command) = self.inner.commands.pop_front() else {
@@ -762,6 +738,13 @@ impl SendHalf {
             && matches!(self.phase, Phase::Open | Phase::Opening)
             && self.tx.len() <= low
     }
+}
+
+/// What is told to those who own no connection.
+#[derive(Clone, Copy, Debug)]
+enum Told {
+    Timer(TimerTag),
+    Wake,
 }
 
 /// A `Date` has whole seconds.

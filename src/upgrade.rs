@@ -16,7 +16,7 @@ use crate::http::HeaderList;
 use crate::http::head::{HeadError, HeadLimits, HeadScanner, RequestHead};
 use crate::http::response::Response;
 use crate::id::{RequestId, VhostId};
-use crate::inner::{VhostProtocol, VhostState};
+use crate::inner::{Owner, VhostProtocol, VhostState};
 use crate::lift::Lift;
 use crate::mount::{RouteTarget, route};
 use crate::protocol::{Accept, Established, Handshake, Refuse, Request, Subprotocol};
@@ -554,7 +554,7 @@ impl Lift<'_> {
             attributes: self.conn.send.attributes(),
             io,
         };
-        let mut cx = Cx::new(self.inner, choice.protocol);
+        let mut cx = Cx::new(self.inner, Owner::Protocol(choice.protocol));
         protocol.dispatch.filter(&mut cx, &request)
     }
 

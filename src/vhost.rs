@@ -7,16 +7,14 @@ use std::sync::Arc;
 use crate::config::{
     ListenConfig, NamePattern, NamePolicy, Page, PlaintextPolicy, Settings, VhostConfig,
 };
-use crate::context::{
-    HandlerSlot, ListenerSlot, ListenerState, Parts, ProtocolSlot, listen_options,
-};
+use crate::context::{Keyed, ListenerSlot, ListenerState, Parts, listen_options};
 use crate::error::VhostError;
-use crate::fetch::{ClientSlot, VhostPool};
+use crate::fetch::{FetchDispatch, VhostPool};
 use crate::hook::{ChainSlot, HookChain, Webhook};
 use crate::http::client::PoolConfig;
 use crate::http::{is_field_value, is_token};
 use crate::id::{Token, VhostId};
-use crate::inner::{Command, Inner, TimerKind, Vhost, VhostProtocol, VhostState};
+use crate::inner::{Command, Inner, Owner, TimerKind, Vhost, VhostProtocol, VhostState};
 use crate::mount::{Mount, Route, RouteTarget, Target};
 use crate::net::listen::Listener;
 #[cfg(feature = "tls")]
@@ -312,7 +310,7 @@ fn take_routes(
         let target = match mount.target {
             Target::Response(response) => RouteTarget::Response(response),
             Target::Handler { key, dispatch } => {
-                let index = parts.handlers.insert(HandlerSlot { key, dispatch });
+                let index = parts.handlers.insert(Keyed { key, dispatch });
                 // As many handlers as a u32 counts do not fit into memory.
                 RouteTarget::Handler(u32::try_from(index).unwrap_or(u32::MAX))
             }
@@ -332,8 +330,8 @@ fn take_routes(
 }
 
 /// The handlers go to the loop; what they are found by stays.
-fn take_http_clients(parts: &mut Parts, clients: Vec<ClientSlot>) -> Vec<(u64, u32)> {
-    let place = |client: ClientSlot| {
+fn take_http_clients(parts: &mut Parts, clients: Vec<Keyed<dyn FetchDispatch>>) -> Vec<(u64, u32)> {
+    let place = |client: Keyed<dyn FetchDispatch>| {
         let key = client.key;
         let index = parts.http_clients.insert(client);
         // As many handlers as a u32 counts do not fit into memory.
@@ -478,7 +476,7 @@ fn take_protocols(
 ) -> (Vec<VhostProtocol>, Option<u32>) {
     let mut protocols = Vec::with_capacity(configs.len());
     for config in configs {
-        let index = parts.protocols.insert(ProtocolSlot {
+        let index = parts.protocols.insert(Keyed {
             key: config.key,
             dispatch: config.dispatch,
         });
@@ -541,10 +539,10 @@ pub(crate) fn bury(inner: &mut Inner, parts: &mut Parts, id: VhostId) {
     let clients = vhost.http_clients.iter();
     let clients: Vec<u32> = clients.map(|(_, index)| *index).collect();
     inner.out.timers.cancel_matching(|kind| match kind {
-        TimerKind::Protocol { index, .. } => gone.contains(&index),
-        TimerKind::Handler { index, .. } => handlers.contains(&index),
-        TimerKind::Hook { place, .. } => vhost.hooks == Some(place.chain),
-        TimerKind::HttpClient { index, .. } => clients.contains(&index),
+        TimerKind::Free(Owner::Protocol(index), _) => gone.contains(&index),
+        TimerKind::Free(Owner::Handler(index), _) => handlers.contains(&index),
+        TimerKind::Free(Owner::Hook(place), _) => vhost.hooks == Some(place.chain),
+        TimerKind::Free(Owner::HttpClient(index), _) => clients.contains(&index),
         _ => false,
     });
     let clients_of_hooks = vhost.hook_clients.into_iter();

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use crate::client::ClientConnectInfo;
 use crate::compression::Encoded;
 use crate::config::VhostConfig;
-use crate::conn::{Conn, Flags, NO_PROTOCOL, Phase, Queued, Role, SendHalf};
+use crate::conn::{Conn, Flags, Phase, Queued, Role, SendHalf};
 use crate::error::{CloseKind, ConnectError, Gone, NotPending, SendError, Unsent};
 use crate::handler::Responder;
-use crate::hook::{Attributes, HookPlace};
+use crate::hook::Attributes;
 use crate::http::response::ResponseHalf;
 use crate::id::{ExchangeId, RequestId, TimerId, TimerTag, VhostId, WsiId};
-use crate::inner::{Command, Inner, Out, TimerKind, Vhost};
+use crate::inner::{Command, Inner, Out, Owner, TimerKind, Vhost};
 use crate::net::transport::Io;
 use crate::protocol::{Accept, Refuse};
 use crate::timer::saturating_add;
@@ -62,10 +62,7 @@ impl<'a> Wsi<'a> {
                     response: None,
                 }),
                 inner,
-                protocol,
-                handler: None,
-                hook: None,
-                http_client: None,
+                owner: Owner::protocol(protocol),
             },
             id,
         }
@@ -350,62 +347,17 @@ const LARGE: usize = 4096;
 pub struct Cx<'a> {
     pub(crate) current: Option<Current<'a>>,
     pub(crate) inner: &'a mut Inner,
-    /// Whose peers can be reached.
-    pub(crate) protocol: u32,
-    /// The HTTP handler that it is lent to.
-    pub(crate) handler: Option<u32>,
-    /// The hook that it is lent to.
-    pub(crate) hook: Option<HookPlace>,
-    /// The HTTP client handler that it is lent to.
-    pub(crate) http_client: Option<u32>,
+    /// Whose callback it is lent to.
+    pub(crate) owner: Owner,
 }
 
 impl<'a> Cx<'a> {
     /// A view that no connection is behind.
-    pub(crate) const fn new(inner: &'a mut Inner, protocol: u32) -> Self {
+    pub(crate) const fn new(inner: &'a mut Inner, owner: Owner) -> Self {
         Self {
             current: None,
             inner,
-            protocol,
-            handler: None,
-            hook: None,
-            http_client: None,
-        }
-    }
-
-    /// A view for an HTTP handler.
-    pub(crate) const fn of_handler(inner: &'a mut Inner, handler: u32) -> Self {
-        Self {
-            current: None,
-            inner,
-            protocol: NO_PROTOCOL,
-            handler: Some(handler),
-            hook: None,
-            http_client: None,
-        }
-    }
-
-    /// A view for a hook.
-    pub(crate) const fn of_hook(inner: &'a mut Inner, place: HookPlace) -> Self {
-        Self {
-            current: None,
-            inner,
-            protocol: NO_PROTOCOL,
-            handler: None,
-            hook: Some(place),
-            http_client: None,
-        }
-    }
-
-    /// A view for an HTTP client handler.
-    pub(crate) const fn of_http_client(inner: &'a mut Inner, index: u32) -> Self {
-        Self {
-            current: None,
-            inner,
-            protocol: NO_PROTOCOL,
-            handler: None,
-            hook: None,
-            http_client: Some(index),
+            owner,
         }
     }
 
@@ -420,9 +372,11 @@ impl<'a> Cx<'a> {
         let Self {
             current,
             inner,
-            protocol,
-            ..
-        } = self;
+            owner: Owner::Protocol(protocol),
+        } = self
+        else {
+            return None;
+        };
         let Inner { conns, out, .. } = &mut **inner;
         match current {
             Some(current) if current.send.id == id => Some(Peer {
@@ -445,12 +399,11 @@ impl<'a> Cx<'a> {
         let Self {
             current,
             inner,
-            protocol,
-            ..
-        } = self;
-        if *protocol == NO_PROTOCOL {
+            owner: Owner::Protocol(protocol),
+        } = self
+        else {
             return;
-        }
+        };
         let Inner { conns, out, .. } = &mut **inner;
         if let Some(current) = current {
             if current.send.phase != Phase::Opening {
@@ -601,13 +554,7 @@ impl<'a> Cx<'a> {
     /// [`on_timer`](crate::Hook::on_timer) of a hook, gets the tag. `None` for a time that
     /// never comes (`Duration::MAX`).
     pub fn set_timer(&mut self, after: Duration, tag: TimerTag) -> Option<TimerId> {
-        let kind = match (self.hook, self.http_client, self.handler, self.protocol) {
-            (Some(place), ..) => TimerKind::Hook { place, tag },
-            (None, Some(index), ..) => TimerKind::HttpClient { index, tag },
-            (None, None, Some(index), _) => TimerKind::Handler { index, tag },
-            (None, None, None, NO_PROTOCOL) => TimerKind::Free(tag),
-            (None, None, None, index) => TimerKind::Protocol { index, tag },
-        };
+        let kind = TimerKind::Free(self.owner, tag);
         self.inner.arm(after, kind).map(TimerId)
     }
 

@@ -214,9 +214,3 @@ impl<H: HttpClientHandler> FetchDispatch for BoundClient<H> {
         self
     }
 }
-
-#[derive(Debug)]
-pub(crate) struct ClientSlot {
-    pub(crate) key: u64,
-    pub(crate) dispatch: Box<dyn FetchDispatch>,
-}

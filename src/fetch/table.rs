@@ -15,7 +15,7 @@ use crate::hook::HookPlace;
 use crate::http::HeaderList;
 use crate::http::client::{BodyWriteError, Freshness, Pool, PoolMetrics, Redirects};
 use crate::id::{FetchId, VhostId, WsiId};
-use crate::inner::{Inner, TimerKind, Vhost, VhostState};
+use crate::inner::{Inner, Owner, TimerKind, Vhost, VhostState};
 use crate::timer::{TimerKey, saturating_add};
 use crate::wsi::Cx;
 
@@ -39,6 +39,16 @@ pub(crate) enum FetchOwner {
     Handler(u32),
     /// A hook of the library's own that asks an endpoint.
     Hook(HookPlace),
+}
+
+impl FetchOwner {
+    /// The hook whose callback runs.
+    pub(crate) const fn hook(running: Owner) -> Option<Self> {
+        match running {
+            Owner::Hook(place) => Some(Self::Hook(place)),
+            _ => None,
+        }
+    }
 }
 
 /// Where a request is.
@@ -481,13 +491,13 @@ fn tell_owner<R>(
     match owner {
         FetchOwner::Handler(index) => {
             let slot = parts.http_clients.get_mut(index as usize)?;
-            let mut cx = Cx::of_http_client(inner, index);
+            let mut cx = Cx::new(inner, Owner::HttpClient(index));
             Some(call(slot.dispatch.handler(), &mut cx))
         }
         FetchOwner::Hook(place) => {
             let chain = parts.hooks.get_mut(place.chain as usize)?;
             let hook = chain.hooks.get_mut(place.at)?;
-            let mut cx = Cx::of_hook(inner, place);
+            let mut cx = Cx::new(inner, Owner::Hook(place));
             Some(call(hook.dispatch.fetching()?, &mut cx))
         }
     }

@@ -10,7 +10,7 @@ use crate::conn::Role;
 use crate::error::{Deadline, DeadlineStage, NotPending, RefusalReason};
 use crate::http::head::{HeadLimits, RequestHead};
 use crate::id::{HookRequestId, WsiId};
-use crate::inner::Inner;
+use crate::inner::{Inner, Owner};
 use crate::lift::Lift;
 use crate::protocol::Refuse;
 use crate::timer::saturating_add;
@@ -187,7 +187,7 @@ impl Lift<'_> {
             return;
         };
         if let Some(hook) = slot.hooks.get_mut(place.at) {
-            let mut cx = Cx::of_hook(self.inner, place);
+            let mut cx = Cx::new(self.inner, Owner::Hook(place));
             hook.dispatch.on_abandoned(&mut cx, id);
         }
     }
@@ -267,7 +267,7 @@ impl Lift<'_> {
             head,
             io,
         };
-        let mut cx = Cx::of_hook(self.inner, cursor.place);
+        let mut cx = Cx::new(self.inner, Owner::Hook(cursor.place));
         Some(hook.dispatch.ask(&mut cx, &request))
     }
 

@@ -6,9 +6,10 @@ use slab::Slab;
 
 use super::Lift;
 use crate::conn::{Conn, Flags, Phase, Rare, Role, STASHED_HEADER, Stash};
-use crate::context::ProtocolSlot;
+use crate::context::Keyed;
 use crate::inner::Inner;
 use crate::net::transport::Io;
+use crate::protocol::Dispatch;
 use crate::timer::saturating_add;
 use crate::upgrade::NO_SESSION;
 use crate::ws::recv::RecvPool;
@@ -86,7 +87,7 @@ impl Lift<'_> {
 pub(super) fn on_frames(
     conn: &mut Conn,
     inner: &mut Inner,
-    protocols: &mut Slab<ProtocolSlot>,
+    protocols: &mut Slab<Keyed<dyn Dispatch>>,
     pool: &mut RecvPool,
     input: &mut [u8],
 ) -> usize {

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::State;
 use crate::config::PlaintextPolicy;
-use crate::conn::{NO_PROTOCOL, Role};
+use crate::conn::Role;
 use crate::error::{Deadline, DeadlineStage, RefusalReason, ServerRefusal};
 use crate::http::body::Framing;
 use crate::http::head::RequestHead;
 use crate::http::response::is_framing_field;
 use crate::http::{HeaderList, write_response};
-use crate::inner::Out;
+use crate::inner::{Out, Owner};
 use crate::lift::Lift;
 use crate::protocol::Refuse;
 use crate::timer::saturating_add;
@@ -177,7 +177,7 @@ impl Lift<'_> {
             #[cfg(feature = "tls")]
             peer_identity: secure.and_then(|secure| secure.peer_identity()),
         };
-        let mut cx = Cx::new(self.inner, NO_PROTOCOL);
+        let mut cx = Cx::new(self.inner, Owner::Observer);
         self.parts.observer.on_refused(&mut cx, &refusal);
     }
 }

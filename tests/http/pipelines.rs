@@ -118,15 +118,20 @@ fn behind_a_deferred_response_little_is_read_ahead() {
     assert_eq!(bodies[9001], "GET /hi/1000\n");
 }
 
-#[test]
-fn a_client_that_does_not_read_stops_being_read() {
-    let page = "p".repeat(1000);
-    let mut world = World::with(|log| {
+/// A server whose every response has a body of that length.
+fn world_of_pages(len: usize) -> World {
+    let page = "p".repeat(len);
+    World::with(|log| {
         VhostConfig::new("a.test")
             .listen(addr())
             .protocol("p", Recorder::echo(log))
             .mount(Mount::call("/", move |_| Response::text(200, page.clone())))
-    });
+    })
+}
+
+#[test]
+fn a_client_that_does_not_read_stops_being_read() {
+    let mut world = world_of_pages(1000);
     let peer = world.dial();
     for _ in 0..10 {
         peer.write(&get("/").repeat(1000)).unwrap();
@@ -160,13 +165,7 @@ fn a_client_that_does_not_read_stops_being_read() {
 
 #[test]
 fn long_responses_to_pipelined_requests_are_all_given() {
-    let page = "p".repeat(100_000);
-    let mut world = World::with(|log| {
-        VhostConfig::new("a.test")
-            .listen(addr())
-            .protocol("p", Recorder::echo(log))
-            .mount(Mount::call("/", move |_| Response::text(200, page.clone())))
-    });
+    let mut world = world_of_pages(100_000);
     let peer = world.dial();
     peer.write(&get("/").repeat(40)).unwrap();
     world.turn();
@@ -213,13 +212,7 @@ fn a_connection_that_never_ends_at_a_request_keeps_only_what_is_open() {
 
 #[test]
 fn all_requests_before_the_end_of_the_stream_are_answered() {
-    let page = "p".repeat(50_000);
-    let mut world = World::with(|log| {
-        VhostConfig::new("a.test")
-            .listen(addr())
-            .protocol("p", Recorder::echo(log))
-            .mount(Mount::call("/", move |_| Response::text(200, page.clone())))
-    });
+    let mut world = world_of_pages(50_000);
     let peer = world.dial();
     peer.write(&get("/").repeat(100)).unwrap();
     peer.shutdown_write();
@@ -405,13 +398,7 @@ fn a_handler_that_only_asks_for_room_does_not_stop_the_loop() {
 #[test]
 fn a_client_that_never_reads_is_given_up_and_one_that_breaks_off_is_noticed() {
     for breaks_off in [false, true] {
-        let page = "p".repeat(50_000);
-        let mut world = World::with(|log| {
-            VhostConfig::new("a.test")
-                .listen(addr())
-                .protocol("p", Recorder::echo(log))
-                .mount(Mount::call("/", move |_| Response::text(200, page.clone())))
-        });
+        let mut world = world_of_pages(50_000);
         let peer = world.dial();
         peer.write(&get("/").repeat(100)).unwrap();
         world.turn();

@@ -87,6 +87,16 @@ impl Site {
         name
     }
 
+    fn set_server_identity(&mut self, next: Identity) {
+        let set = self.lab.context.set_server_identity(self.server, next);
+        set.unwrap();
+    }
+
+    fn set_client_identity(&mut self, next: Identity) {
+        let set = self.lab.context.set_client_identity(self.client, next);
+        set.unwrap();
+    }
+
     fn still_talks(&mut self, id: WsiId) {
         self.lab.journal.take();
         self.lab.say(self.client_handle, id, "still here");
@@ -96,6 +106,18 @@ impl Site {
 
 fn required(pki: &Pki) -> ClientAuth {
     ClientAuth::Required(ClientTrust::new(roots(pki)))
+}
+
+/// Admits those of the authority until they are banned.
+fn required_until(pki: &Pki, banned: &Arc<AtomicBool>) -> ClientAuth {
+    let banned = Arc::clone(banned);
+    let trust = ClientTrust::new(roots(pki)).after_verification(move |_| {
+        match banned.load(Ordering::Relaxed) {
+            true => Err(Refused::new("banned since")),
+            false => Ok(()),
+        }
+    });
+    ClientAuth::Required(trust)
 }
 
 fn how(open: &Open) -> String {
@@ -108,10 +130,7 @@ fn a_new_server_certificate_is_for_new_handshakes_and_disturbs_nobody() {
     let (old, _) = site.open();
     assert_eq!(old.peer_name(), Some("server 1"));
     let next = identity(&named(&site.pki, "server 2"));
-    site.lab
-        .context
-        .set_server_identity(site.server, next)
-        .unwrap();
+    site.set_server_identity(next);
     site.still_talks(old.id);
     let (new, _) = site.open();
     assert_eq!(new.peer_name(), Some("server 2"));
@@ -130,10 +149,7 @@ fn a_new_client_certificate_is_for_new_handshakes_and_disturbs_nobody() {
     let (old, at_server) = site.open();
     assert_eq!(at_server.peer_name(), Some("client 1"));
     let next = identity(&named(&site.pki, "client 2"));
-    site.lab
-        .context
-        .set_client_identity(site.client, next)
-        .unwrap();
+    site.set_client_identity(next);
     site.still_talks(old.id);
     let (new, at_server) = site.open();
     // Resumption would bring the old name back.
@@ -154,10 +170,7 @@ fn a_handshake_that_has_begun_goes_on_with_what_it_began_with() {
     stranger.peer.write(&hello).unwrap();
     site.lab.turn();
     let next = identity(&named(&site.pki, "server 2"));
-    site.lab
-        .context
-        .set_server_identity(site.server, next)
-        .unwrap();
+    site.set_server_identity(next);
     stranger.say(&crate::support::request("/"));
     stranger.exchange(&mut site.lab).unwrap();
     assert!(stranger.heard().starts_with(b"HTTP/1.1 101 "));
@@ -244,16 +257,10 @@ fn a_ticket_of_somebody_who_is_not_admitted_any_more_gets_the_alert_that_says_so
     for suite in suites {
         let pki = Pki::new("ca");
         let banned = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&banned);
-        let trust = ClientTrust::new(roots(&pki)).after_verification(move |_| {
-            match seen.load(Ordering::Relaxed) {
-                true => Err(Refused::new("banned since")),
-                false => Ok(()),
-            }
-        });
         // Some suites of TLS 1.2 are for another kind of key.
         let leaf = pki.leaf(&["a.test"]).issue();
-        let tls = ServerTls::new(identity(&leaf)).client_auth(ClientAuth::Required(trust));
+        let auth = required_until(&pki, &banned);
+        let tls = ServerTls::new(identity(&leaf)).client_auth(auth);
         let mut lab = Lab::new();
         lab.server("a.test", tls);
         let config = with_suite(&pki, suite);
@@ -297,16 +304,7 @@ fn a_ticket_of_somebody_who_is_not_admitted_any_more_gets_the_alert_that_says_so
 #[test]
 fn our_own_client_hears_why_its_session_is_not_resumed() {
     let banned = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&banned);
-    let mut site = Site::new(|tls, pki| {
-        let trust = ClientTrust::new(roots(pki)).after_verification(move |_| {
-            match seen.load(Ordering::Relaxed) {
-                true => Err(Refused::new("banned since")),
-                false => Ok(()),
-            }
-        });
-        tls.client_auth(ClientAuth::Required(trust))
-    });
+    let mut site = Site::new(|tls, pki| tls.client_auth(required_until(pki, &banned)));
     site.open();
     let (second, _) = site.open();
     assert_eq!(how(&second), "resumed");
@@ -583,13 +581,7 @@ fn a_client_watches_its_files_too() {
 fn a_watched_identity_that_is_exchanged_by_hand_is_not_exchanged_back() {
     let mut watched = Watched::new();
     let next = identity(&named(&watched.site.pki, "by hand"));
-    let server = watched.site.server;
-    watched
-        .site
-        .lab
-        .context
-        .set_server_identity(server, next)
-        .unwrap();
+    watched.site.set_server_identity(next);
     assert!(watched.told(EVERY * 4).is_empty());
     assert_eq!(watched.site.shown(), "by hand");
 }
@@ -628,10 +620,7 @@ fn an_end_that_is_near_is_told_once_by_the_narrowest_threshold() {
         .leaf(&["a.test"])
         .valid(date(2020, 1, 1), date(2085, 1, 1))
         .issue();
-    site.lab
-        .context
-        .set_server_identity(site.server, identity(&next))
-        .unwrap();
+    site.set_server_identity(identity(&next));
     site.lab.pass(SECOND * 3);
     assert_eq!(
         expiring(&site.lab),
@@ -647,10 +636,7 @@ fn a_certificate_that_has_expired_is_told_at_the_threshold_of_zero() {
         .leaf(&["a.test"])
         .valid(date(2000, 1, 1), date(2010, 1, 1))
         .issue();
-    site.lab
-        .context
-        .set_client_identity(site.client, any_identity(&old))
-        .unwrap();
+    site.set_client_identity(any_identity(&old));
     let day = Duration::from_secs(24 * 3600);
     site.lab
         .context
@@ -687,19 +673,13 @@ fn the_next_expiry_is_that_of_the_shortest_certificate_of_all_vhosts() {
         )
     };
     let client = until(&site.pki, 2080);
-    site.lab
-        .context
-        .set_client_identity(site.client, client)
-        .unwrap();
+    site.set_client_identity(client);
     assert_eq!(
         at(&site.lab),
         Some((site.client, "2080-01-01 00:00:00 UTC".into()))
     );
     let server = until(&site.pki, 2070);
-    site.lab
-        .context
-        .set_server_identity(site.server, server)
-        .unwrap();
+    site.set_server_identity(server);
     assert_eq!(
         at(&site.lab),
         Some((site.server, "2070-01-01 00:00:00 UTC".into()))
@@ -739,10 +719,7 @@ fn a_drained_server_s_clients_come_back_to_the_new_certificate() {
         "nothing is old"
     );
     let next = identity(&named(&site.pki, "server 2"));
-    site.lab
-        .context
-        .set_server_identity(site.server, next)
-        .unwrap();
+    site.set_server_identity(next);
     assert_eq!(site.lab.context.drain_old_identity(site.server), 1);
     site.lab.turn();
     let end = site.lab.journal.closed("client").unwrap();
@@ -769,10 +746,7 @@ fn a_drained_client_comes_back_with_its_new_certificate() {
         Some("client 1")
     );
     let next = identity(&named(&site.pki, "client 2"));
-    site.lab
-        .context
-        .set_client_identity(site.client, next)
-        .unwrap();
+    site.set_client_identity(next);
     assert_eq!(site.lab.context.drain_old_identity(site.client), 1);
     site.lab.turn();
     let end = site.lab.journal.closed("client").unwrap();
@@ -903,10 +877,7 @@ fn an_end_within_a_month_is_told_by_default_and_can_be_turned_off() {
         }
         site.lab.turn();
         assert!(expiring(&site.lab).is_empty());
-        site.lab
-            .context
-            .set_server_identity(site.server, old)
-            .unwrap();
+        site.set_server_identity(old);
         site.lab.pass(SECOND * 3);
         let told = expiring(&site.lab);
         let expected = [(site.server, Side::Server, Duration::ZERO)];
@@ -942,10 +913,7 @@ fn who_closes_during_a_drain_is_not_brought_back() {
         let id = site.lab.connect(site.client, retrying());
         site.lab.journal.take();
         let next = identity(&named(&site.pki, "client 2"));
-        site.lab
-            .context
-            .set_client_identity(site.client, next)
-            .unwrap();
+        site.set_client_identity(next);
         assert_eq!(site.lab.context.drain_old_identity(site.client), 1);
         say(&mut site.lab, site.client_handle, id);
         site.lab.turn();

@@ -100,7 +100,7 @@ impl Engine {
         let vhost = self.client_vhost().ok_or(WebhookError::NoClient);
         let vhost = vhost.map_err(HookError::new)?;
         let info = self.info.clone().body(body);
-        let owner = cx.hook.map(FetchOwner::Hook);
+        let owner = FetchOwner::hook(cx.owner);
         let fetch = cx.inner.fetch_for(owner, vhost, info);
         let fetch = fetch.map_err(HookError::new)?;
         self.fetches.insert(fetch, id);
