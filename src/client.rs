@@ -593,6 +593,9 @@ impl UrlParts {
         }
         check_target(&target)?;
         let (host, port) = split_port(authority)?;
+        if host.is_empty() {
+            return Err(ArgumentProblem::NoHost);
+        }
         let name = parse_host(host)?;
         let port = match port {
             None | Some("") => security.default_port(),
@@ -664,21 +667,26 @@ fn parse_host(host: &str) -> Result<Address, ArgumentProblem> {
     if host.is_empty() {
         return Err(ArgumentProblem::Empty);
     }
-    if !host.is_ascii() {
-        return Err(ArgumentProblem::NotAscii);
-    }
     if let Ok(ip) = host.parse::<Ipv4Addr>() {
         return Ok(Address::Ip(ip.into()));
     }
     let name = without_root(host);
-    if name.len() > 253 {
-        return Err(longest_problem(name));
-    }
-    name.split('.').try_for_each(check_label)?;
+    check_name(name)?;
     if name.rsplit('.').next().is_some_and(is_number) {
         return Err(ArgumentProblem::LooksLikeIpv4);
     }
     Ok(Address::Name(host.to_owned()))
+}
+
+/// Whether DNS could hold a name, which has no dot at its end.
+pub(crate) fn check_name(name: &str) -> Result<(), ArgumentProblem> {
+    if !name.is_ascii() {
+        return Err(ArgumentProblem::NotAscii);
+    }
+    if name.len() > 253 {
+        return Err(longest_problem(name));
+    }
+    name.split('.').try_for_each(check_label)
 }
 
 /// RFC 1035 section 2.3.4; underscores are no host names' but are in use.
@@ -913,9 +921,9 @@ mod tests {
             ("ftp://h/", Problem::Scheme),
             ("://h/", Problem::Scheme),
             (" ws://h/", Problem::Scheme),
-            ("ws://", Problem::Empty),
-            ("ws:///p", Problem::Empty),
-            ("ws://:80/", Problem::Empty),
+            ("ws://", Problem::NoHost),
+            ("ws:///p", Problem::NoHost),
+            ("ws://:80/", Problem::NoHost),
             ("ws://u:p@h/", Problem::HasUserinfo),
             ("ws://u@h/", Problem::HasUserinfo),
             ("ws://@h/", Problem::HasUserinfo),
@@ -936,7 +944,7 @@ mod tests {
             ("ws://[]/", Problem::NotIpv6),
             ("ws://[1.2.3.4]/", Problem::NotIpv6),
             ("ws://[fe80::1%25eth0]/", Problem::Zone),
-            ("ws://::1/", Problem::Empty),
+            ("ws://::1/", Problem::NoHost),
             ("ws://h\\@evil/", Problem::HasUserinfo),
             ("ws://h\\evil/", Problem::BadHost),
             ("ws://b\u{fc}cher.example/", Problem::NotAscii),

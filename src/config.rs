@@ -1,12 +1,13 @@
 //! What can be set, with its defaults; checked once, when the thing it configures is made.
 
 use std::marker::PhantomData;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::client::{ArgumentError, ArgumentProblem, check_name};
 use crate::context::Keyed;
 use crate::error::VhostError;
 use crate::fetch::{BoundClient, FetchDispatch, HttpClientHandle, HttpClientHandler};
@@ -735,19 +736,24 @@ pub(crate) enum NamePattern {
 
 impl NamePattern {
     pub(crate) fn parse(name: &str) -> Result<Self, VhostError> {
+        let refuse = |problem| VhostError::Name(ArgumentError::new("vhost name", name, problem));
         let lower = name.to_ascii_lowercase();
-        let (host, wild) = match lower.strip_prefix('*') {
-            Some(rest) => (rest.strip_prefix('.').unwrap_or_default(), true),
-            None => (lower.as_str(), false),
-        };
-        let host = host.strip_suffix('.').unwrap_or(host);
-        if !is_host(host, wild) {
-            return Err(VhostError::Name(name.to_owned()));
+        if lower.parse::<Ipv6Addr>().is_ok() {
+            return Ok(Self::Exact(lower));
         }
-        Ok(if wild {
-            Self::Under(format!(".{host}"))
-        } else {
-            Self::Exact(host.to_owned())
+        if lower.is_empty() {
+            return Err(refuse(ArgumentProblem::Empty));
+        }
+        let under = lower.strip_prefix("*.");
+        let host = under.unwrap_or(&lower);
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if host.contains('*') || (under.is_some() && host.is_empty()) {
+            return Err(refuse(ArgumentProblem::Wildcard));
+        }
+        check_name(host).map_err(refuse)?;
+        Ok(match under {
+            Some(_) => Self::Under(format!(".{host}")),
+            None => Self::Exact(host.to_owned()),
         })
     }
 
@@ -765,20 +771,6 @@ impl NamePattern {
     }
 }
 
-fn is_host(host: &str, wild: bool) -> bool {
-    if !wild && host.parse::<std::net::Ipv6Addr>().is_ok() {
-        return true;
-    }
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    host.len() <= 253 && host.split('.').all(label)
-}
-
 /// Makes the keys of protocol handles, which must differ in the whole process: a handle used on
 /// another context then finds nothing instead of something else.
 static NEXT_PROTOCOL: AtomicU64 = AtomicU64::new(0);
@@ -786,6 +778,7 @@ static NEXT_PROTOCOL: AtomicU64 = AtomicU64::new(0);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::ArgumentProblem as Problem;
 
     #[test]
     fn vhost_names_fit_exactly_or_below_a_star_and_the_longer_wins() {
@@ -805,21 +798,26 @@ mod tests {
 
     #[test]
     fn what_is_no_host_name_is_refused() {
-        for name in [
-            "",
-            "*",
-            "*.",
-            "a..b",
-            "a.test:80",
-            "http://a",
-            "a b",
-            "[::1]",
-            "*a.test",
+        for (name, problem) in [
+            ("", Problem::Empty),
+            (".", Problem::EmptyLabel),
+            ("*", Problem::Wildcard),
+            ("*.", Problem::Wildcard),
+            ("*a.test", Problem::Wildcard),
+            ("a.*.test", Problem::Wildcard),
+            ("a..b", Problem::EmptyLabel),
+            ("a.test:80", Problem::BadHost),
+            ("http://a", Problem::BadHost),
+            ("a b", Problem::BadHost),
+            ("[::1]", Problem::BadHost),
+            ("b\u{fc}cher.example", Problem::NotAscii),
+            (&"a".repeat(64), Problem::LabelTooLong),
+            (&"a.".repeat(128), Problem::NameTooLong),
         ] {
-            assert!(
-                matches!(NamePattern::parse(name), Err(VhostError::Name(given)) if given == name),
-                "{name:?}"
-            );
+            match NamePattern::parse(name) {
+                Err(VhostError::Name(error)) => assert_eq!(error.problem, problem, "{name:?}"),
+                other => panic!("{name:?}: {other:?}"),
+            }
         }
         for name in [
             "localhost",

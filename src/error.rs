@@ -697,12 +697,9 @@ pub enum VhostError {
     /// Two protocols have one name.
     #[error("two protocols are named {0:?}; subprotocol names choose, so they must differ")]
     DuplicateProtocol(String),
-    /// A name is not a host name.
-    #[error(
-        "{0:?} is not a vhost name: write a host name or an address without port, or \"*.\" and \
-         a domain"
-    )]
-    Name(String),
+    /// A name that is neither a host name, nor an address without port, nor `*.` and a domain.
+    #[error("{0}")]
+    Name(ArgumentError),
     /// Another vhost of the same listener has the name.
     #[error("another vhost on {address} has the name {name:?}")]
     NameTaken {

@@ -93,6 +93,9 @@ pub enum ArgumentProblem {
     /// A name outside ASCII.
     #[error("is not ASCII; give the name in its punycode form (xn--...)")]
     NotAscii,
+    /// A URL without a host.
+    #[error("names no host; write scheme://host/path, and an IPv6 address in brackets")]
+    NoHost,
     /// Not a token.
     #[error("is not a token; use letters, digits and \"-._\"")]
     NotAToken,
@@ -126,6 +129,9 @@ pub enum ArgumentProblem {
     /// A zone in an IPv6 address.
     #[error("has an IPv6 zone; call addresses(..) with a SocketAddrV6 and its scope id")]
     Zone,
+    /// A star that is not the whole first label.
+    #[error("\"*\" may only be the first of several labels; for all names call default_vhost")]
+    Wildcard,
     /// A WebSocket URL where a request is to be made.
     #[error("is for WebSocket; write http:// or https:// to fetch, or call client_connect")]
     WebSocketScheme,

@@ -495,7 +495,7 @@ mod tests {
             ("http://h/a b", "percent-encode"),
             ("http://h/\r\nX: y", "percent-encode"),
             ("http://1.2.3.4.5/", "192.0.2.1"),
-            ("http:///p", "empty"),
+            ("http:///p", "names no host"),
         ] {
             let error = FetchInfo::get(url).unwrap_err();
             assert_eq!(error.field, "url");
