@@ -96,15 +96,37 @@ impl Secure {
         now: Instant,
         select: &mut dyn FnMut(&ClientHello) -> Selection,
     ) -> Result<Received, TlsFailure> {
-        self.begin_out(pool);
+        let handshaking = self.session.is_handshaking();
+        if handshaking {
+            self.begin_out(pool);
+        }
         let received = self
             .session
             .receive(input, plain, &mut self.out, now, select);
-        if take_unverified() {
+        if handshaking && take_unverified() {
             self.verified = false;
         }
         self.end_out(pool);
         received
+    }
+
+    /// The same for a calm session.
+    #[inline]
+    fn receive_calmly(
+        &mut self,
+        input: &mut [u8],
+        plain: &mut Vec<u8>,
+        pool: &mut BufferPool,
+    ) -> Result<Received, TlsFailure> {
+        let received = self.session.receive_calmly(input, plain, &mut self.out);
+        self.end_out(pool);
+        received
+    }
+
+    /// Whether received application data are all that can give work.
+    #[inline]
+    pub(crate) fn is_calm(&self) -> bool {
+        self.out.is_empty() && self.session.is_calm()
     }
 
     /// The transport's stream has ended; what that means.
@@ -184,27 +206,81 @@ impl Secure {
             if tx.is_empty() || !self.session.can_send() {
                 return Ok(Flushed::All);
             }
-            self.seal(tx, pool)?;
+            let mut records = pool.take_records(SEAL_AT_ONCE + RECORDS_REST);
+            let sealed = self.seal(tx, pool, &mut records);
+            let written = sealed.and_then(|len| {
+                let records = records.get(..len).unwrap_or_default();
+                self.write_through(records, pool, &mut write)
+            });
+            pool.put_records(records);
+            if written? > 0 {
+                progress = Flushed::Some;
+            }
         }
     }
 
-    /// Turns the front of the queue into records.
-    fn seal(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> io::Result<()> {
-        self.begin_out(pool);
+    /// Writes fresh records once, and keeps what the socket does not take; how many bytes it took.
+    fn write_through(
+        &mut self,
+        records: &[u8],
+        pool: &mut BufferPool,
+        write: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        if records.is_empty() {
+            return Ok(0);
+        }
+        let (written, result) = match write(records) {
+            Ok(n) => (n, Ok(n)),
+            // The next write says so again.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, Ok(0)),
+            Err(error) => (0, Err(error)),
+        };
+        if written < records.len() {
+            self.begin_out(pool);
+            self.out.extend_from_slice(records);
+            self.written = written;
+            self.sealed_len = records.len();
+        } else {
+            self.sealed = 0;
+        }
+        result
+    }
+
+    /// Turns the front of the queue into records, at the begin of `records`; how many bytes they
+    /// take. What does not go that way is in `out` instead.
+    fn seal(
+        &mut self,
+        tx: &mut TxQueue,
+        pool: &mut BufferPool,
+        records: &mut [u8],
+    ) -> io::Result<usize> {
+        let mut end = 0;
         while self.sealed < SEAL_AT_ONCE {
             let front = tx.front();
             let front = front.get(..SEAL_AT_ONCE - self.sealed).unwrap_or(front);
+            let room = records.get_mut(end..).unwrap_or_default();
             if front.is_empty() {
                 break;
             }
-            let sealed = self.session.seal(front, &mut self.out);
-            sealed.map_err(io::Error::other)?;
+            match self.session.seal_into(front, room) {
+                Ok(Some(n)) => end += n,
+                Ok(None) if end > 0 => break,
+                Ok(None) => {
+                    self.begin_out(pool);
+                    let sealed = self.session.seal(front, &mut self.out);
+                    sealed.map_err(io::Error::other)?;
+                    self.sealed = front.len();
+                    self.sealed_len = self.out.len();
+                    tx.advance(self.sealed, pool);
+                    break;
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
             let len = front.len();
             self.sealed += len;
             tx.advance(len, pool);
         }
-        self.sealed_len = self.out.len();
-        Ok(())
+        Ok(end)
     }
 
     fn begin_out(&mut self, pool: &mut BufferPool) {
@@ -213,8 +289,9 @@ impl Secure {
         }
     }
 
+    #[inline]
     fn end_out(&mut self, pool: &mut BufferPool) {
-        if self.written >= self.out.len() {
+        if self.out.capacity() > 0 && self.written >= self.out.len() {
             pool.put(std::mem::take(&mut self.out));
             self.written = 0;
             self.sealed = 0;
@@ -291,6 +368,9 @@ fn record_lens(mut records: &[u8]) -> impl Iterator<Item = usize> {
 const RECORD_HEADER: usize = 5;
 /// Plaintext that is encrypted before the socket is asked to take it.
 const SEAL_AT_ONCE: usize = 128 * 1024;
+/// What so many records have beside their plaintext, and more: a session whose records are shorter
+/// than they may be is given room as it needs it.
+const RECORDS_REST: usize = 1024;
 
 impl Lift<'_> {
     /// Whether what is read are records, or may turn out to be.
@@ -319,6 +399,45 @@ impl Lift<'_> {
         let mut plain = self.parts.take_plain();
         let input = buffer.get_mut(STASHED_HEADER..STASHED_HEADER + n);
         let outcome = self.open_records(input.unwrap_or_default(), &mut plain);
+        self.records_opened(plain, outcome);
+    }
+
+    /// [`Lift::read_calmly`] for a connection over TLS.
+    pub(crate) fn read_records_calmly(&mut self, spent: &mut usize) -> bool {
+        let mut plain = self.parts.take_plain();
+        let Self { conn, inner, parts } = self;
+        let Some(io) = &mut conn.io else { return false };
+        let Some(room @ [_, ..]) = parts.buffer.get_mut(STASHED_HEADER..) else {
+            return false;
+        };
+        let n = io.read(room);
+        let (Some(secure), Some(input @ [_, ..])) = (&mut io.secure, room.get_mut(..n)) else {
+            parts.put_plain(plain);
+            return false;
+        };
+        *spent += n;
+        conn.send.last_received = inner.out.now;
+        let outcome = secure.receive_calmly(input, &mut plain, &mut inner.out.pool);
+        if !matches!(&outcome, Ok(received) if *received == Received::default()) {
+            self.records_opened(plain, outcome);
+            return false;
+        }
+        self.give_calmly(plain.get_mut(STASHED_HEADER..).unwrap_or_default());
+        self.parts.put_plain(plain);
+        let Conn { io, send, .. } = &mut *self.conn;
+        if let (Some(io), false) = (io, send.flags.contains(Flags::ABORT)) {
+            if !send.tx.is_empty() {
+                let (_, taken) = io.flush(&mut send.tx, &mut self.inner.out.pool);
+                if !io.is_flushed(&send.tx) {
+                    send.note_output(self.inner.out.now, taken, io);
+                }
+            }
+        }
+        true
+    }
+
+    /// What came of received records.
+    fn records_opened(&mut self, mut plain: Vec<u8>, outcome: Result<Received, TlsFailure>) {
         let came = plain.len() - STASHED_HEADER;
         if matches!(
             outcome,

@@ -103,11 +103,13 @@ impl Io {
         self.ready |= ReadyFlags::READABLE;
     }
 
-    /// Whether nothing has failed or ended, the peer is not gone, and no TLS lies between.
+    /// Whether nothing has failed or ended, the peer is not gone, and TLS, if it lies between, has
+    /// nothing to say or to finish.
     #[inline]
     pub(crate) fn is_calm(&self) -> bool {
         let is_whole = self.read_end.is_none() && self.write_error.is_none();
-        is_whole && self.secure.is_none() && !self.is_broken()
+        let secure = self.secure.as_ref();
+        is_whole && !self.is_broken() && secure.is_none_or(|secure| secure.is_calm())
     }
 
     /// Whether a read may give something.
