@@ -296,12 +296,10 @@ impl Lift<'_> {
         attributes: &Attributes,
     ) {
         let Conn { io, role, send, .. } = &mut *self.conn;
-        let (Some(io), Role::Http(http)) = (&*io, role) else {
-            return;
-        };
-        let (Some(slot), Some(exchange)) = (
+        let (Some(io), Some(slot), Some(exchange)) = (
+            &*io,
             self.parts.handlers.get_mut(handler as usize),
-            http.exchange_mut(),
+            role.exchange_mut(),
         ) else {
             return;
         };
@@ -336,8 +334,7 @@ impl Lift<'_> {
     /// RFC 9110 section 10.1.1: a client that waits for it is told to send the body.
     fn invite_body(&mut self) {
         let Conn { role, send, .. } = &mut *self.conn;
-        let Role::Http(http) = role else { return };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = role.exchange_mut() else {
             return;
         };
         if exchange.response.awaits_continue() && !exchange.response.is_started() {
@@ -353,8 +350,7 @@ impl Lift<'_> {
         let mut done = 0;
         while let Some(rest) = input.get(done..) {
             let Conn { role, send, .. } = &mut *self.conn;
-            let Role::Http(http) = role else { break };
-            let Some(exchange) = http.exchange_mut() else {
+            let Some(exchange) = role.exchange_mut() else {
                 break;
             };
             if send.flags.contains(Flags::ABORT) {
@@ -384,10 +380,7 @@ impl Lift<'_> {
 
     /// Whether more of the body is wanted.
     fn on_body_piece(&mut self, data: &[u8]) -> bool {
-        let Role::Http(http) = &mut self.conn.role else {
-            return false;
-        };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = self.conn.role.exchange_mut() else {
             return false;
         };
         exchange.seen = exchange.seen.saturating_add(data.len() as u64);
@@ -412,10 +405,7 @@ impl Lift<'_> {
     /// Tells the handler, once, when the body is complete.
     fn body_ended(&mut self) {
         let timeout = self.conn.send.settings.timeouts.respond;
-        let Role::Http(http) = &mut self.conn.role else {
-            return;
-        };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = self.conn.role.exchange_mut() else {
             return;
         };
         if exchange.wants_body() || exchange.response.is_done() {
@@ -431,8 +421,7 @@ impl Lift<'_> {
         call: impl FnOnce(&mut dyn HttpDispatch, &mut Http<'_>, usize) -> Result<(), HttpFailure>,
     ) {
         let Conn { io, role, send, .. } = &mut *self.conn;
-        let Role::Http(http) = role else { return };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = role.exchange_mut() else {
             return;
         };
         let Some((handler, place)) = exchange.place() else {
@@ -474,8 +463,7 @@ impl Lift<'_> {
     /// Answers the exchange with a whole response, or drops the connection if that cannot be.
     fn answer(&mut self, response: Response) {
         let Conn { role, send, .. } = &mut *self.conn;
-        let Role::Http(http) = role else { return };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = role.exchange_mut() else {
             return;
         };
         let out = &mut self.inner.out;
@@ -497,10 +485,7 @@ impl Lift<'_> {
     /// Answers with a status and closes: what follows on the connection cannot be told from the
     /// body that was refused.
     fn refuse_exchange(&mut self, status: u16, text: &str, outcome: ExchangeOutcome) {
-        let Role::Http(http) = &mut self.conn.role else {
-            return;
-        };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = self.conn.role.exchange_mut() else {
             return;
         };
         if exchange.response.is_done() {
@@ -522,29 +507,22 @@ impl Lift<'_> {
     }
 
     fn body_too_large(&mut self) {
-        let Role::Http(http) = &mut self.conn.role else {
-            return;
-        };
-        let limit = http
-            .exchange_mut()
-            .map_or(0, |exchange| exchange.body_limit);
+        let exchange = self.conn.role.exchange_mut();
+        let limit = exchange.map_or(0, |exchange| exchange.body_limit);
         let text = format!("the body is longer than the {limit} bytes that are allowed here\n");
         self.refuse_exchange(413, &text, ExchangeOutcome::BodyTooLarge { limit });
     }
 
     pub(crate) fn set_outcome(&mut self, outcome: ExchangeOutcome) {
-        if let Role::Http(http) = &mut self.conn.role {
-            if let Some(exchange) = http.exchange_mut() {
-                exchange.outcome.get_or_insert(outcome);
-            }
+        if let Some(exchange) = self.conn.role.exchange_mut() {
+            exchange.outcome.get_or_insert(outcome);
         }
     }
 
     /// Goes on to the next request when this one is over.
     pub(crate) fn settle_exchange(&mut self) {
         let Conn { role, send, .. } = &mut *self.conn;
-        let Role::Http(http) = role else { return };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = role.exchange_mut() else {
             return;
         };
         if !exchange.response.is_done() {
@@ -569,13 +547,10 @@ impl Lift<'_> {
 
     /// What is left of the body is dropped, for a while, so that the connection can go on.
     fn drain_body(&mut self) {
-        let Role::Http(http) = &mut self.conn.role else {
+        let Some(exchange) = self.conn.role.exchange_mut() else {
             return;
         };
-        let began = http
-            .exchange_mut()
-            .map(|exchange| &mut exchange.is_draining);
-        if began.is_none_or(|is_draining| std::mem::replace(is_draining, true)) {
+        if std::mem::replace(&mut exchange.is_draining, true) {
             return;
         }
         let send = &mut self.conn.send;
@@ -616,10 +591,7 @@ impl Lift<'_> {
     /// The final event of an exchange, once.
     pub(crate) fn end_exchange(&mut self, outcome: ExchangeOutcome) {
         self.conn.send.flags -= Flags::WANT_WRITABLE;
-        let Role::Http(http) = &mut self.conn.role else {
-            return;
-        };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = self.conn.role.exchange_mut() else {
             return;
         };
         let Some((handler, place)) = exchange.place() else {
@@ -650,10 +622,7 @@ impl Lift<'_> {
             Some(ReadEnd::Eof) => None,
             Some(ReadEnd::Failed(error)) => Some(crate::dial::clone_error(error)),
         };
-        let Role::Http(http) = &mut self.conn.role else {
-            return;
-        };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = self.conn.role.exchange_mut() else {
             return;
         };
         if let Some(error) = failed {
@@ -681,10 +650,7 @@ impl Lift<'_> {
         let (body, respond) = (settings.timeouts.body, settings.timeouts.respond);
         let rate = settings.limits.body_rate;
         let now = self.inner.out.now;
-        let Role::Http(http) = &mut self.conn.role else {
-            return;
-        };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = self.conn.role.exchange_mut() else {
             return;
         };
         if exchange.place == NO_SESSION {
@@ -714,6 +680,16 @@ impl Lift<'_> {
             _ => ExchangeOutcome::Disconnected,
         };
         self.end_exchange(outcome);
+    }
+}
+
+impl Role {
+    /// The exchange that runs, if one does.
+    pub(crate) fn exchange_mut(&mut self) -> Option<&mut Exchange> {
+        match self {
+            Self::Http(http) => http.exchange_mut(),
+            Self::Client(_) | Self::HttpClient(_) | Self::Linger | Self::Ws(_) => None,
+        }
     }
 }
 
