@@ -118,10 +118,13 @@ impl Lift<'_> {
         limits: HeadLimits,
         head: &RequestHead<'_>,
     ) {
-        if let Err(error) = Framing::of_request(head) {
-            self.respond_text(error.status(), &format!("{error}\n"));
-            return self.refused(RefusalReason::Body(error));
-        }
+        let framing = match Framing::of_request(head) {
+            Ok(framing) => framing,
+            Err(error) => {
+                self.respond_text(error.status(), &format!("{error}\n"));
+                return self.refused(RefusalReason::Body(error));
+            }
+        };
         if !self.is_serving() {
             self.respond_text(503, "too many connections\n");
             return self.refused(RefusalReason::TooManyConnections);
@@ -131,21 +134,21 @@ impl Lift<'_> {
         let hooks = vhost.and_then(|vhost| vhost.hooks);
         match hooks.filter(|_| found.hooked) {
             Some(chain) => self.ask_hooks(chain, bytes, limits, head, HookPurpose::Http),
-            None => self.serve(head, found, &Grant::new()),
+            None => self.serve(head, framing, found, &Grant::new()),
         }
     }
 
     /// Serves a request that the hooks have allowed.
     pub(crate) fn serve_plain(&mut self, head: &RequestHead<'_>, grant: &Grant) {
-        let found = self.find_route(head);
-        self.serve(head, found, grant);
-    }
-
-    fn serve(&mut self, head: &RequestHead<'_>, found: Found, grant: &Grant) {
         // It was checked before any hook was asked.
         let Ok(framing) = Framing::of_request(head) else {
             return;
         };
+        let found = self.find_route(head);
+        self.serve(head, framing, found, grant);
+    }
+
+    fn serve(&mut self, head: &RequestHead<'_>, framing: Framing, found: Found, grant: &Grant) {
         let Found {
             target,
             prefix,
