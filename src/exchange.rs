@@ -156,9 +156,8 @@ impl Lift<'_> {
             headers,
             ..
         } = found;
-        let limit = body_limit.min(i64::MAX.unsigned_abs());
-        self.begin_exchange(head, framing, limit, with_fields(headers, &grant.headers));
-        if matches!(framing, Framing::Length(len) if len > limit) {
+        self.begin_exchange(head, framing, body_limit, with_fields(headers, &grant.headers));
+        if matches!(framing, Framing::Length(len) if len > body_limit) {
             return self.body_too_large();
         }
         match target {
@@ -178,7 +177,7 @@ impl Lift<'_> {
         };
         let found = self.find_route(head);
         let headers = with_fields(found.headers, &refuse.headers);
-        self.begin_exchange(head, framing, i64::MAX.unsigned_abs(), headers);
+        self.begin_exchange(head, framing, u64::MAX, headers);
         // RFC 9110 section 15.4.5: it has none.
         let body = match refuse.status {
             304 => Vec::new(),
