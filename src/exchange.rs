@@ -156,7 +156,12 @@ impl Lift<'_> {
             headers,
             ..
         } = found;
-        self.begin_exchange(head, framing, body_limit, with_fields(headers, &grant.headers));
+        self.begin_exchange(
+            head,
+            framing,
+            body_limit,
+            with_fields(headers, &grant.headers),
+        );
         if matches!(framing, Framing::Length(len) if len > body_limit) {
             return self.body_too_large();
         }
@@ -704,14 +709,14 @@ impl HttpRole {
 /// RFC 9110 section 15.5.22: what has to be upgraded to.
 fn websocket_only() -> Response {
     let error = UpgradeError::NotAnUpgrade;
-    let response = Response::text(error.status(), format!("{error}\n"));
+    let mut response = Response::text(error.status(), format!("{error}\n"));
     let headers = error.headers().iter();
     // Those of the connection are written with every 426.
-    let own = headers.filter(|(name, _)| !is_framing_field(name));
-    own.fold(response, |response, (name, value)| {
-        let plain = response.clone();
-        response.header(*name, *value).unwrap_or(plain)
-    })
+    for (name, value) in headers.filter(|(name, _)| !is_framing_field(name)) {
+        let pushed = response.headers.push(*name, *value);
+        debug_assert!(pushed.is_ok(), "a constant is fit to be sent");
+    }
+    response
 }
 
 /// What a mount adds to its responses, with what a hook adds to one of them; what only the library
