@@ -19,7 +19,7 @@ use crate::mount::{Route, RouteTarget, route};
 use crate::net::transport::ReadEnd;
 use crate::protocol::Refuse;
 use crate::timer::saturating_add;
-use crate::upgrade::{HttpRole, NO_SESSION};
+use crate::upgrade::HttpRole;
 use crate::ws::handshake::UpgradeError;
 use crate::wsi::Cx;
 
@@ -27,10 +27,9 @@ use crate::wsi::Cx;
 #[derive(Debug)]
 pub(crate) struct Exchange {
     id: ExchangeId,
-    /// Index of the handler, which keeps its state at `place`; [`NO_SESSION`] there when no
-    /// handler is to be called (any more).
-    handler: u32,
-    place: usize,
+    /// Index of the handler, and where it keeps its state; `None` when no handler is to be called
+    /// (any more).
+    place: Option<(u32, usize)>,
     response: ResponseHalf,
     body: BodyDecoder,
     body_limit: u64,
@@ -48,12 +47,12 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) fn place(&self) -> Option<(u32, usize)> {
-        (self.place != NO_SESSION).then_some((self.handler, self.place))
+    pub(crate) const fn place(&self) -> Option<(u32, usize)> {
+        self.place
     }
 
     pub(crate) fn response_of(&mut self, id: ExchangeId) -> Option<&mut ResponseHalf> {
-        let is_open = self.id == id && self.place != NO_SESSION && !self.response.is_done();
+        let is_open = self.id == id && self.place.is_some() && !self.response.is_done();
         is_open.then_some(&mut self.response)
     }
 
@@ -269,8 +268,7 @@ impl Lift<'_> {
         };
         let mut exchange = Exchange {
             id,
-            handler: 0,
-            place: NO_SESSION,
+            place: None,
             response: ResponseHalf::to(head).always(headers),
             body: BodyDecoder::new(framing),
             body_limit,
@@ -323,8 +321,7 @@ impl Lift<'_> {
         let mut view = Http::new(self.inner, handler, request.id, send, Some(io), response);
         match slot.dispatch.request(&mut view, &request) {
             Ok(place) => {
-                exchange.handler = handler;
-                exchange.place = place;
+                exchange.place = Some((handler, place));
                 self.mark_lifted();
                 self.invite_body();
                 self.body_ended();
@@ -391,7 +388,7 @@ impl Lift<'_> {
             return false;
         };
         exchange.seen = exchange.seen.saturating_add(data.len() as u64);
-        if exchange.place == NO_SESSION || exchange.response.is_done() {
+        if exchange.place.is_none() || exchange.response.is_done() {
             exchange.drained = exchange.drained.saturating_add(data.len());
             if exchange.drained > DRAINED_BODY {
                 self.close_http();
@@ -601,7 +598,7 @@ impl Lift<'_> {
         let Some(exchange) = self.conn.role.exchange_mut() else {
             return;
         };
-        let Some((handler, place)) = exchange.place() else {
+        let Some((handler, place)) = exchange.place.take() else {
             return;
         };
         let id = exchange.id;
@@ -611,7 +608,6 @@ impl Lift<'_> {
             None if response.is_done() => ExchangeOutcome::Responded(response.status()),
             None => outcome,
         };
-        exchange.place = NO_SESSION;
         self.cancel_timers();
         // From here on a panic must not end the exchange again.
         self.mark_lifted();
@@ -660,7 +656,7 @@ impl Lift<'_> {
         let Some(exchange) = self.conn.role.exchange_mut() else {
             return;
         };
-        if exchange.place == NO_SESSION {
+        if exchange.place.is_none() {
             return self.close_http();
         }
         if exchange.wants_body() {
