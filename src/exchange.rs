@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::conn::{Conn, Flags, Role, SendHalf};
 use crate::error::{CloseKind, Deadline, DeadlineStage, RefusalReason};
-use crate::handler::{ExchangeOutcome, Http, HttpDispatch, HttpFailure, HttpRequest};
+use crate::handler::{ExchangeOutcome, Http, HttpDispatch, HttpFailure, HttpRequest, Responder};
 use crate::hook::{Attributes, Grant, HookPurpose};
 use crate::http::HeaderList;
 use crate::http::body::{BodyDecoder, BodyError, Framing};
@@ -168,8 +168,8 @@ impl Lift<'_> {
             RouteTarget::Handler(handler) => {
                 self.ask_handler(handler, head, framing, prefix, &grant.attributes);
             }
-            RouteTarget::Response(response) => self.answer(response),
-            RouteTarget::Protocol(_) => self.answer(websocket_only()),
+            RouteTarget::Response(response) => self.answer(&response),
+            RouteTarget::Protocol(_) => self.answer(&websocket_only()),
         }
         self.settle_exchange();
     }
@@ -187,7 +187,7 @@ impl Lift<'_> {
             304 => Vec::new(),
             _ => refuse.body.clone(),
         };
-        self.answer(Response::new(refuse.status).body(body));
+        self.answer(&Response::new(refuse.status).body(body));
         self.settle_exchange();
     }
 
@@ -456,7 +456,7 @@ impl Lift<'_> {
     /// the connection if another response has begun.
     fn fail_exchange(&mut self, failure: HttpFailure) {
         match failure.response {
-            Some(response) => self.answer(*response),
+            Some(response) => self.answer(&response),
             None => {
                 self.set_outcome(ExchangeOutcome::Aborted);
                 self.end_now();
@@ -465,24 +465,19 @@ impl Lift<'_> {
     }
 
     /// Answers the exchange with a whole response, or drops the connection if that cannot be.
-    fn answer(&mut self, response: Response) {
+    fn answer(&mut self, response: &Response) {
         let Conn { role, send, .. } = &mut *self.conn;
         let Some(exchange) = role.exchange_mut() else {
             return;
         };
-        let out = &mut self.inner.out;
-        let half = &mut exchange.response;
-        let mut follows = Ok(false);
-        send.tx.append(&mut out.pool, |tail| {
-            follows = half.respond(tail, &out.date, &response);
-        });
-        match follows {
-            Ok(true) => send.tx.append_shared(&mut out.pool, response.body),
-            Ok(false) => {}
-            Err(_) => {
-                self.set_outcome(ExchangeOutcome::Aborted);
-                self.end_now();
-            }
+        let mut responder = Responder {
+            send,
+            out: &mut self.inner.out,
+            response: &mut exchange.response,
+        };
+        if responder.answer(response).is_err() {
+            self.set_outcome(ExchangeOutcome::Aborted);
+            self.end_now();
         }
     }
 
@@ -501,7 +496,7 @@ impl Lift<'_> {
         if exchange.response.is_started() {
             return self.end_now();
         }
-        self.answer(Response::text(status, text));
+        self.answer(&Response::text(status, text));
         self.close_http();
     }
 
