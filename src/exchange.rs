@@ -100,7 +100,7 @@ struct Found {
 impl Found {
     fn refusal(response: Response) -> Self {
         Self {
-            target: RouteTarget::Response(response),
+            target: RouteTarget::Response(response.into()),
             prefix: 0,
             body_limit: u64::MAX,
             headers: Arc::default(),
@@ -722,20 +722,20 @@ fn with_fields(mut headers: Arc<HeaderList>, more: &HeaderList) -> Arc<HeaderLis
 }
 
 /// A page is for reading; a redirect is for every method.
-fn for_method(response: &Response, method: &str) -> Response {
+fn for_method(response: &Arc<Response>, method: &str) -> Arc<Response> {
     let reads = matches!(method, "GET" | "HEAD");
     let options = method == "OPTIONS";
     if reads || matches!(response.status, 300..=399) {
-        return response.clone();
+        return Arc::clone(response);
     }
     let mut headers = HeaderList::new();
     let pushed = headers.push("Allow", "GET, HEAD, OPTIONS");
     debug_assert!(pushed.is_ok(), "a constant is fit to be sent");
     match options {
-        true => Response::new(204).headers(headers),
+        true => Response::new(204).headers(headers).into(),
         false => {
             let text = Response::text(405, "GET and HEAD only\n");
-            Response { headers, ..text }
+            Response { headers, ..text }.into()
         }
     }
 }
