@@ -53,7 +53,7 @@ pub(crate) struct Session {
 /// The side of the connection, with rustls' half.
 enum Link {
     /// A server that waits for a ClientHello.
-    Hello(HelloScan),
+    Hello,
     Client(Box<UnbufferedClientConnection>),
     Server(Box<UnbufferedServerConnection>),
     /// A server that has refused its client after the handshake, and what that had agreed on.
@@ -63,6 +63,8 @@ enum Link {
 /// The state of a handshake that rustls does not show.
 #[derive(Debug, Default)]
 struct Handshake {
+    /// Server: where its client's hello is.
+    hello: HelloScan,
     incoming: Tap,
     outgoing: Tap,
     /// Whether the peer has been seen to speak TLS.
@@ -104,7 +106,7 @@ pub(crate) struct Received {
 impl Session {
     /// A server's session: it waits for a ClientHello.
     pub(crate) fn server(now: Instant) -> Self {
-        Self::new(Link::Hello(HelloScan::default()), now)
+        Self::new(Link::Hello, now)
     }
 
     /// A client's session for the server `name`, which is what goes out as SNI and what the
@@ -203,11 +205,10 @@ impl Session {
     /// Whether nothing but application data is on anybody's mind: established, in order, not in
     /// the middle of a record, and past all that the trace is kept for.
     #[inline]
-    pub(crate) const fn is_calm(&self) -> bool {
-        self.can_send()
-            && self.recorder.is_none()
-            && !self.closed_by_peer
-            && self.incoming.missing() == 0
+    pub(crate) fn is_calm(&self) -> bool {
+        let is_open = !self.closed_by_peer && !self.closed_by_us && self.failure.is_none();
+        let is_past = self.handshake.is_none() && self.recorder.is_none();
+        is_open && is_past && self.incoming.is_between()
     }
 
     /// Encrypts `plaintext` to the end of `out`, in records of at most 16 KiB (or what the
@@ -227,7 +228,7 @@ impl Session {
         let result = match &mut self.link {
             Link::Client(client) => unbuffered::seal(&mut **client, stash, plaintext, out),
             Link::Server(server) => unbuffered::seal(&mut **server, stash, plaintext, out),
-            Link::Hello(_) | Link::Refused(_) => Err(SealError::NotEstablished),
+            Link::Hello | Link::Refused(_) => Err(SealError::NotEstablished),
         };
         self.closed_by_us |= result.is_err();
         result
@@ -252,7 +253,7 @@ impl Session {
         let result = match &mut self.link {
             Link::Client(client) => unbuffered::seal_into(&mut **client, stash, plaintext, room),
             Link::Server(server) => unbuffered::seal_into(&mut **server, stash, plaintext, room),
-            Link::Hello(_) | Link::Refused(_) => Ok(None),
+            Link::Hello | Link::Refused(_) => Ok(None),
         };
         self.closed_by_us |= result.is_err();
         result
@@ -271,7 +272,7 @@ impl Session {
         match &mut self.link {
             Link::Client(client) => unbuffered::close(&mut **client, stash, out),
             Link::Server(server) => unbuffered::close(&mut **server, stash, out),
-            Link::Hello(_) | Link::Refused(_) => {}
+            Link::Hello | Link::Refused(_) => {}
         }
         self.stash = Vec::new();
     }
@@ -438,7 +439,7 @@ impl Session {
     pub(crate) fn memory(&self) -> usize {
         let certificates = self.peer_certificates().iter().map(|der| der.len());
         let rustls = match self.link {
-            Link::Hello(_) | Link::Refused(_) => 0,
+            Link::Hello | Link::Refused(_) => 0,
             Link::Client(_) => CLIENT_MEMORY,
             Link::Server(_) => SERVER_MEMORY,
         };
@@ -467,7 +468,7 @@ impl Session {
 
     fn common(&self) -> Option<&CommonState> {
         match &self.link {
-            Link::Hello(_) | Link::Refused(_) => None,
+            Link::Hello | Link::Refused(_) => None,
             Link::Client(client) => Some(client.common()),
             Link::Server(server) => Some(server.common()),
         }
@@ -477,7 +478,7 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = match self.link {
-            Link::Hello(_) | Link::Refused(_) | Link::Server(_) => "server",
+            Link::Hello | Link::Refused(_) | Link::Server(_) => "server",
             Link::Client(_) => "client",
         };
         f.debug_struct("Session")
@@ -560,8 +561,8 @@ impl Session {
         wire: &[u8],
         select: &mut dyn FnMut(&ClientHello) -> Selection,
     ) -> Result<bool, TlsFailure> {
-        if let Link::Hello(scan) = &mut self.link {
-            let Some(hello) = scan.scan(wire)? else {
+        if let (Link::Hello, Some(handshake)) = (&self.link, &mut self.handshake) {
+            let Some(hello) = handshake.hello.scan(wire)? else {
                 return Ok(false);
             };
             trace::note_with(|| TlsStep::HelloReceived(HelloSummary::from(&hello)));
@@ -596,9 +597,11 @@ impl Session {
             if self.stash.is_empty() {
                 self.feed(input);
                 let used = self.process(input, buffers)?;
-                let left = input.get(used..).unwrap_or_default();
-                self.stash.extend_from_slice(left);
-                return self.check_stash();
+                if let Some(left @ [_, ..]) = input.get(used..) {
+                    self.stash.extend_from_slice(left);
+                    return self.check_stash();
+                }
+                return Ok(());
             }
             let missing = match &self.handshake {
                 Some(handshake) => handshake.incoming.missing(),
@@ -657,7 +660,7 @@ impl Session {
         let turn = match &mut self.link {
             Link::Client(client) => unbuffered::run(&mut **client, bytes, early, buffers),
             Link::Server(server) => unbuffered::run(&mut **server, bytes, early, buffers),
-            Link::Hello(_) | Link::Refused(_) => Turn::default(),
+            Link::Hello | Link::Refused(_) => Turn::default(),
         };
         if self.handshake.is_some() {
             let sent = buffers.out.get(begin..).unwrap_or_default();
@@ -751,8 +754,8 @@ impl Session {
     /// How far the handshake has come.
     fn stage(&self, handshake: &Handshake) -> TlsStage {
         match &self.link {
-            Link::Hello(_) if self.stash.is_empty() => TlsStage::BeforeHello,
-            Link::Hello(_) => TlsStage::ClientHello,
+            Link::Hello if self.stash.is_empty() => TlsStage::BeforeHello,
+            Link::Hello => TlsStage::ClientHello,
             Link::Server(_) if handshake.flight_at.is_none() => TlsStage::SecondClientHello,
             Link::Server(_) | Link::Refused(_) => TlsStage::ClientFlight,
             Link::Client(client) => match client.protocol_version() {
