@@ -181,13 +181,15 @@ impl Parts {
     #[cfg(feature = "tls")]
     pub(crate) fn take_plain(&mut self) -> Vec<u8> {
         let mut plain = std::mem::take(&mut self.plain);
-        plain.resize(STASHED_HEADER, 0);
+        if plain.len() != STASHED_HEADER {
+            plain.resize(STASHED_HEADER, 0);
+        }
         plain
     }
 
     #[cfg(feature = "tls")]
     pub(crate) fn put_plain(&mut self, mut plain: Vec<u8>) {
-        plain.clear();
+        plain.truncate(STASHED_HEADER);
         self.plain = plain;
     }
 

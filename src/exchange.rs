@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::conn::{Conn, Flags, Role, SendHalf};
 use crate::error::{CloseKind, Deadline, DeadlineStage, RefusalReason};
-use crate::handler::{ExchangeOutcome, Http, HttpDispatch, HttpFailure, HttpRequest};
+use crate::handler::{ExchangeOutcome, Http, HttpDispatch, HttpFailure, HttpRequest, Responder};
 use crate::hook::{Attributes, Grant, HookPurpose};
 use crate::http::HeaderList;
 use crate::http::body::{BodyDecoder, BodyError, Framing};
@@ -19,7 +19,7 @@ use crate::mount::{Route, RouteTarget, route};
 use crate::net::transport::ReadEnd;
 use crate::protocol::Refuse;
 use crate::timer::saturating_add;
-use crate::upgrade::{HttpRole, NO_SESSION};
+use crate::upgrade::HttpRole;
 use crate::ws::handshake::UpgradeError;
 use crate::wsi::Cx;
 
@@ -27,10 +27,9 @@ use crate::wsi::Cx;
 #[derive(Debug)]
 pub(crate) struct Exchange {
     id: ExchangeId,
-    /// Index of the handler, which keeps its state at `place`; [`NO_SESSION`] there when no
-    /// handler is to be called (any more).
-    handler: u32,
-    place: usize,
+    /// Index of the handler, and where it keeps its state; `None` when no handler is to be called
+    /// (any more).
+    place: Option<(u32, usize)>,
     response: ResponseHalf,
     body: BodyDecoder,
     body_limit: u64,
@@ -48,12 +47,12 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) fn place(&self) -> Option<(u32, usize)> {
-        (self.place != NO_SESSION).then_some((self.handler, self.place))
+    pub(crate) const fn place(&self) -> Option<(u32, usize)> {
+        self.place
     }
 
     pub(crate) fn response_of(&mut self, id: ExchangeId) -> Option<&mut ResponseHalf> {
-        let is_open = self.id == id && self.place != NO_SESSION && !self.response.is_done();
+        let is_open = self.id == id && self.place.is_some() && !self.response.is_done();
         is_open.then_some(&mut self.response)
     }
 
@@ -101,7 +100,7 @@ struct Found {
 impl Found {
     fn refusal(response: Response) -> Self {
         Self {
-            target: RouteTarget::Response(response),
+            target: RouteTarget::Response(response.into()),
             prefix: 0,
             body_limit: u64::MAX,
             headers: Arc::default(),
@@ -118,10 +117,13 @@ impl Lift<'_> {
         limits: HeadLimits,
         head: &RequestHead<'_>,
     ) {
-        if let Err(error) = Framing::of_request(head) {
-            self.respond_text(error.status(), &format!("{error}\n"));
-            return self.refused(RefusalReason::Body(error));
-        }
+        let framing = match Framing::of_request(head) {
+            Ok(framing) => framing,
+            Err(error) => {
+                self.respond_text(error.status(), &format!("{error}\n"));
+                return self.refused(RefusalReason::Body(error));
+            }
+        };
         if !self.is_serving() {
             self.respond_text(503, "too many connections\n");
             return self.refused(RefusalReason::TooManyConnections);
@@ -131,21 +133,21 @@ impl Lift<'_> {
         let hooks = vhost.and_then(|vhost| vhost.hooks);
         match hooks.filter(|_| found.hooked) {
             Some(chain) => self.ask_hooks(chain, bytes, limits, head, HookPurpose::Http),
-            None => self.serve(head, found, &Grant::new()),
+            None => self.serve(head, framing, found, &Grant::new()),
         }
     }
 
     /// Serves a request that the hooks have allowed.
     pub(crate) fn serve_plain(&mut self, head: &RequestHead<'_>, grant: &Grant) {
-        let found = self.find_route(head);
-        self.serve(head, found, grant);
-    }
-
-    fn serve(&mut self, head: &RequestHead<'_>, found: Found, grant: &Grant) {
         // It was checked before any hook was asked.
         let Ok(framing) = Framing::of_request(head) else {
             return;
         };
+        let found = self.find_route(head);
+        self.serve(head, framing, found, grant);
+    }
+
+    fn serve(&mut self, head: &RequestHead<'_>, framing: Framing, found: Found, grant: &Grant) {
         let Found {
             target,
             prefix,
@@ -153,17 +155,21 @@ impl Lift<'_> {
             headers,
             ..
         } = found;
-        let limit = body_limit.min(i64::MAX.unsigned_abs());
-        self.begin_exchange(head, framing, limit, with_fields(headers, &grant.headers));
-        if matches!(framing, Framing::Length(len) if len > limit) {
+        self.begin_exchange(
+            head,
+            framing,
+            body_limit,
+            with_fields(headers, &grant.headers),
+        );
+        if matches!(framing, Framing::Length(len) if len > body_limit) {
             return self.body_too_large();
         }
         match target {
             RouteTarget::Handler(handler) => {
                 self.ask_handler(handler, head, framing, prefix, &grant.attributes);
             }
-            RouteTarget::Response(response) => self.answer(response),
-            RouteTarget::Protocol(_) => self.answer(websocket_only()),
+            RouteTarget::Response(response) => self.answer(&response),
+            RouteTarget::Protocol(_) => self.answer(&websocket_only()),
         }
         self.settle_exchange();
     }
@@ -175,13 +181,13 @@ impl Lift<'_> {
         };
         let found = self.find_route(head);
         let headers = with_fields(found.headers, &refuse.headers);
-        self.begin_exchange(head, framing, i64::MAX.unsigned_abs(), headers);
+        self.begin_exchange(head, framing, u64::MAX, headers);
         // RFC 9110 section 15.4.5: it has none.
         let body = match refuse.status {
             304 => Vec::new(),
             _ => refuse.body.clone(),
         };
-        self.answer(Response::new(refuse.status).body(body));
+        self.answer(&Response::new(refuse.status).body(body));
         self.settle_exchange();
     }
 
@@ -262,8 +268,7 @@ impl Lift<'_> {
         };
         let mut exchange = Exchange {
             id,
-            handler: 0,
-            place: NO_SESSION,
+            place: None,
             response: ResponseHalf::to(head).always(headers),
             body: BodyDecoder::new(framing),
             body_limit,
@@ -296,12 +301,10 @@ impl Lift<'_> {
         attributes: &Attributes,
     ) {
         let Conn { io, role, send, .. } = &mut *self.conn;
-        let (Some(io), Role::Http(http)) = (&*io, role) else {
-            return;
-        };
-        let (Some(slot), Some(exchange)) = (
+        let (Some(io), Some(slot), Some(exchange)) = (
+            &*io,
             self.parts.handlers.get_mut(handler as usize),
-            http.exchange_mut(),
+            role.exchange_mut(),
         ) else {
             return;
         };
@@ -318,8 +321,7 @@ impl Lift<'_> {
         let mut view = Http::new(self.inner, handler, request.id, send, Some(io), response);
         match slot.dispatch.request(&mut view, &request) {
             Ok(place) => {
-                exchange.handler = handler;
-                exchange.place = place;
+                exchange.place = Some((handler, place));
                 self.mark_lifted();
                 self.invite_body();
                 self.body_ended();
@@ -336,8 +338,7 @@ impl Lift<'_> {
     /// RFC 9110 section 10.1.1: a client that waits for it is told to send the body.
     fn invite_body(&mut self) {
         let Conn { role, send, .. } = &mut *self.conn;
-        let Role::Http(http) = role else { return };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = role.exchange_mut() else {
             return;
         };
         if exchange.response.awaits_continue() && !exchange.response.is_started() {
@@ -353,8 +354,7 @@ impl Lift<'_> {
         let mut done = 0;
         while let Some(rest) = input.get(done..) {
             let Conn { role, send, .. } = &mut *self.conn;
-            let Role::Http(http) = role else { break };
-            let Some(exchange) = http.exchange_mut() else {
+            let Some(exchange) = role.exchange_mut() else {
                 break;
             };
             if send.flags.contains(Flags::ABORT) {
@@ -384,14 +384,11 @@ impl Lift<'_> {
 
     /// Whether more of the body is wanted.
     fn on_body_piece(&mut self, data: &[u8]) -> bool {
-        let Role::Http(http) = &mut self.conn.role else {
-            return false;
-        };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = self.conn.role.exchange_mut() else {
             return false;
         };
         exchange.seen = exchange.seen.saturating_add(data.len() as u64);
-        if exchange.place == NO_SESSION || exchange.response.is_done() {
+        if exchange.place.is_none() || exchange.response.is_done() {
             exchange.drained = exchange.drained.saturating_add(data.len());
             if exchange.drained > DRAINED_BODY {
                 self.close_http();
@@ -412,10 +409,7 @@ impl Lift<'_> {
     /// Tells the handler, once, when the body is complete.
     fn body_ended(&mut self) {
         let timeout = self.conn.send.settings.timeouts.respond;
-        let Role::Http(http) = &mut self.conn.role else {
-            return;
-        };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = self.conn.role.exchange_mut() else {
             return;
         };
         if exchange.wants_body() || exchange.response.is_done() {
@@ -431,8 +425,7 @@ impl Lift<'_> {
         call: impl FnOnce(&mut dyn HttpDispatch, &mut Http<'_>, usize) -> Result<(), HttpFailure>,
     ) {
         let Conn { io, role, send, .. } = &mut *self.conn;
-        let Role::Http(http) = role else { return };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = role.exchange_mut() else {
             return;
         };
         let Some((handler, place)) = exchange.place() else {
@@ -463,7 +456,7 @@ impl Lift<'_> {
     /// the connection if another response has begun.
     fn fail_exchange(&mut self, failure: HttpFailure) {
         match failure.response {
-            Some(response) => self.answer(*response),
+            Some(response) => self.answer(&response),
             None => {
                 self.set_outcome(ExchangeOutcome::Aborted);
                 self.end_now();
@@ -472,35 +465,26 @@ impl Lift<'_> {
     }
 
     /// Answers the exchange with a whole response, or drops the connection if that cannot be.
-    fn answer(&mut self, response: Response) {
+    fn answer(&mut self, response: &Response) {
         let Conn { role, send, .. } = &mut *self.conn;
-        let Role::Http(http) = role else { return };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = role.exchange_mut() else {
             return;
         };
-        let out = &mut self.inner.out;
-        let half = &mut exchange.response;
-        let mut follows = Ok(false);
-        send.tx.append(&mut out.pool, |tail| {
-            follows = half.respond(tail, &out.date, &response);
-        });
-        match follows {
-            Ok(true) => send.tx.append_shared(&mut out.pool, response.body),
-            Ok(false) => {}
-            Err(_) => {
-                self.set_outcome(ExchangeOutcome::Aborted);
-                self.end_now();
-            }
+        let mut responder = Responder {
+            send,
+            out: &mut self.inner.out,
+            response: &mut exchange.response,
+        };
+        if responder.answer(response).is_err() {
+            self.set_outcome(ExchangeOutcome::Aborted);
+            self.end_now();
         }
     }
 
     /// Answers with a status and closes: what follows on the connection cannot be told from the
     /// body that was refused.
     fn refuse_exchange(&mut self, status: u16, text: &str, outcome: ExchangeOutcome) {
-        let Role::Http(http) = &mut self.conn.role else {
-            return;
-        };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = self.conn.role.exchange_mut() else {
             return;
         };
         if exchange.response.is_done() {
@@ -512,7 +496,7 @@ impl Lift<'_> {
         if exchange.response.is_started() {
             return self.end_now();
         }
-        self.answer(Response::text(status, text));
+        self.answer(&Response::text(status, text));
         self.close_http();
     }
 
@@ -522,29 +506,22 @@ impl Lift<'_> {
     }
 
     fn body_too_large(&mut self) {
-        let Role::Http(http) = &mut self.conn.role else {
-            return;
-        };
-        let limit = http
-            .exchange_mut()
-            .map_or(0, |exchange| exchange.body_limit);
+        let exchange = self.conn.role.exchange_mut();
+        let limit = exchange.map_or(0, |exchange| exchange.body_limit);
         let text = format!("the body is longer than the {limit} bytes that are allowed here\n");
         self.refuse_exchange(413, &text, ExchangeOutcome::BodyTooLarge { limit });
     }
 
     pub(crate) fn set_outcome(&mut self, outcome: ExchangeOutcome) {
-        if let Role::Http(http) = &mut self.conn.role {
-            if let Some(exchange) = http.exchange_mut() {
-                exchange.outcome.get_or_insert(outcome);
-            }
+        if let Some(exchange) = self.conn.role.exchange_mut() {
+            exchange.outcome.get_or_insert(outcome);
         }
     }
 
     /// Goes on to the next request when this one is over.
     pub(crate) fn settle_exchange(&mut self) {
         let Conn { role, send, .. } = &mut *self.conn;
-        let Role::Http(http) = role else { return };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = role.exchange_mut() else {
             return;
         };
         if !exchange.response.is_done() {
@@ -569,13 +546,10 @@ impl Lift<'_> {
 
     /// What is left of the body is dropped, for a while, so that the connection can go on.
     fn drain_body(&mut self) {
-        let Role::Http(http) = &mut self.conn.role else {
+        let Some(exchange) = self.conn.role.exchange_mut() else {
             return;
         };
-        let began = http
-            .exchange_mut()
-            .map(|exchange| &mut exchange.is_draining);
-        if began.is_none_or(|is_draining| std::mem::replace(is_draining, true)) {
+        if std::mem::replace(&mut exchange.is_draining, true) {
             return;
         }
         let send = &mut self.conn.send;
@@ -616,13 +590,10 @@ impl Lift<'_> {
     /// The final event of an exchange, once.
     pub(crate) fn end_exchange(&mut self, outcome: ExchangeOutcome) {
         self.conn.send.flags -= Flags::WANT_WRITABLE;
-        let Role::Http(http) = &mut self.conn.role else {
+        let Some(exchange) = self.conn.role.exchange_mut() else {
             return;
         };
-        let Some(exchange) = http.exchange_mut() else {
-            return;
-        };
-        let Some((handler, place)) = exchange.place() else {
+        let Some((handler, place)) = exchange.place.take() else {
             return;
         };
         let id = exchange.id;
@@ -632,7 +603,6 @@ impl Lift<'_> {
             None if response.is_done() => ExchangeOutcome::Responded(response.status()),
             None => outcome,
         };
-        exchange.place = NO_SESSION;
         self.cancel_timers();
         // From here on a panic must not end the exchange again.
         self.mark_lifted();
@@ -650,10 +620,7 @@ impl Lift<'_> {
             Some(ReadEnd::Eof) => None,
             Some(ReadEnd::Failed(error)) => Some(crate::dial::clone_error(error)),
         };
-        let Role::Http(http) = &mut self.conn.role else {
-            return;
-        };
-        let Some(exchange) = http.exchange_mut() else {
+        let Some(exchange) = self.conn.role.exchange_mut() else {
             return;
         };
         if let Some(error) = failed {
@@ -681,13 +648,10 @@ impl Lift<'_> {
         let (body, respond) = (settings.timeouts.body, settings.timeouts.respond);
         let rate = settings.limits.body_rate;
         let now = self.inner.out.now;
-        let Role::Http(http) = &mut self.conn.role else {
+        let Some(exchange) = self.conn.role.exchange_mut() else {
             return;
         };
-        let Some(exchange) = http.exchange_mut() else {
-            return;
-        };
-        if exchange.place == NO_SESSION {
+        if exchange.place.is_none() {
             return self.close_http();
         }
         if exchange.wants_body() {
@@ -717,6 +681,16 @@ impl Lift<'_> {
     }
 }
 
+impl Role {
+    /// The exchange that runs, if one does.
+    pub(crate) fn exchange_mut(&mut self) -> Option<&mut Exchange> {
+        match self {
+            Self::Http(http) => http.exchange_mut(),
+            Self::Client(_) | Self::HttpClient(_) | Self::Linger | Self::Ws(_) => None,
+        }
+    }
+}
+
 impl HttpRole {
     pub(crate) fn response_of(&mut self, id: ExchangeId) -> Option<&mut ResponseHalf> {
         self.exchange_mut()?.response_of(id)
@@ -726,14 +700,14 @@ impl HttpRole {
 /// RFC 9110 section 15.5.22: what has to be upgraded to.
 fn websocket_only() -> Response {
     let error = UpgradeError::NotAnUpgrade;
-    let response = Response::text(error.status(), format!("{error}\n"));
+    let mut response = Response::text(error.status(), format!("{error}\n"));
     let headers = error.headers().iter();
     // Those of the connection are written with every 426.
-    let own = headers.filter(|(name, _)| !is_framing_field(name));
-    own.fold(response, |response, (name, value)| {
-        let plain = response.clone();
-        response.header(*name, *value).unwrap_or(plain)
-    })
+    for (name, value) in headers.filter(|(name, _)| !is_framing_field(name)) {
+        let pushed = response.headers.push(*name, *value);
+        debug_assert!(pushed.is_ok(), "a constant is fit to be sent");
+    }
+    response
 }
 
 /// What a mount adds to its responses, with what a hook adds to one of them; what only the library
@@ -748,20 +722,20 @@ fn with_fields(mut headers: Arc<HeaderList>, more: &HeaderList) -> Arc<HeaderLis
 }
 
 /// A page is for reading; a redirect is for every method.
-fn for_method(response: &Response, method: &str) -> Response {
+fn for_method(response: &Arc<Response>, method: &str) -> Arc<Response> {
     let reads = matches!(method, "GET" | "HEAD");
     let options = method == "OPTIONS";
     if reads || matches!(response.status, 300..=399) {
-        return response.clone();
+        return Arc::clone(response);
     }
     let mut headers = HeaderList::new();
     let pushed = headers.push("Allow", "GET, HEAD, OPTIONS");
     debug_assert!(pushed.is_ok(), "a constant is fit to be sent");
     match options {
-        true => Response::new(204).headers(headers),
+        true => Response::new(204).headers(headers).into(),
         false => {
             let text = Response::text(405, "GET and HEAD only\n");
-            Response { headers, ..text }
+            Response { headers, ..text }.into()
         }
     }
 }

@@ -511,12 +511,18 @@ impl Responder<'_> {
         // The next request is not begun while the queue is over its cap, so that this is the only
         // response that can be.
         self.admit(0)?;
-        let body = response.body.clone();
-        let follows = self.append(|half, tail, date| half.respond(tail, date, &response))?;
+        self.answer(&response)?;
+        Ok(self.queued())
+    }
+
+    /// A whole response, also of a connection that will not send it.
+    pub(crate) fn answer(&mut self, response: &Response) -> Result<(), RespondError> {
+        let follows = self.append(|half, tail, date| half.respond(tail, date, response))?;
         if follows {
+            let body = response.body.clone();
             self.send.tx.append_shared(&mut self.out.pool, body);
         }
-        Ok(self.queued())
+        Ok(())
     }
 
     /// See [`Http::start`].

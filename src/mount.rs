@@ -267,7 +267,7 @@ pub(crate) struct Route {
 pub(crate) enum RouteTarget {
     Handler(u32),
     Protocol(u32),
-    Response(Response),
+    Response(Arc<Response>),
 }
 
 impl Route {
@@ -300,7 +300,7 @@ mod tests {
     fn routes(prefixes: &[(&str, bool)]) -> Vec<Route> {
         let route = |&(prefix, exact): &(&str, bool)| Route {
             prefix: prefix.to_owned(),
-            target: RouteTarget::Response(Response::new(200)),
+            target: RouteTarget::Response(Arc::new(Response::new(200))),
             options: MountOptions {
                 exact,
                 ..MountOptions::default()

@@ -13,6 +13,9 @@ pub struct BufferPool {
     max_total: usize,
     /// Bytes of capacity in `free`.
     held: usize,
+    /// Where records are encrypted to, zeroed once. Made by the first that asks for it.
+    #[cfg(feature = "tls")]
+    records: Vec<u8>,
 }
 
 impl BufferPool {
@@ -25,6 +28,8 @@ impl BufferPool {
             max_capacity,
             max_total: usize::MAX,
             held: 0,
+            #[cfg(feature = "tls")]
+            records: Vec::new(),
         }
     }
 
@@ -55,9 +60,32 @@ impl BufferPool {
         }
     }
 
+    /// The room for `len` bytes of records, for the time of one write. It has been used before.
+    #[cfg(feature = "tls")]
+    #[inline]
+    pub(crate) fn take_records(&mut self, len: usize) -> Vec<u8> {
+        let records = std::mem::take(&mut self.records);
+        if records.len() < len {
+            // The system's zeroes: what is not used takes no memory.
+            return vec![0; len];
+        }
+        records
+    }
+
+    /// Gives it back.
+    #[cfg(feature = "tls")]
+    #[inline]
+    pub(crate) fn put_records(&mut self, records: Vec<u8>) {
+        self.records = records;
+    }
+
     /// Bytes of heap that the waiting buffers hold.
     pub const fn memory(&self) -> usize {
-        self.held
+        #[cfg(feature = "tls")]
+        let records = self.records.capacity();
+        #[cfg(not(feature = "tls"))]
+        let records = 0;
+        self.held + records
     }
 }
 

@@ -36,17 +36,31 @@ use crate::wsi::Cx;
 #[derive(Debug)]
 pub(crate) struct Secure {
     session: Session,
-    /// Records that wait for the socket; the first `written` bytes are gone.
-    out: Vec<u8>,
-    written: usize,
-    /// Plaintext in `out`, and the length of the records with it.
-    sealed: usize,
-    sealed_len: usize,
+    /// What an idle connection does not have.
+    unsent: Option<Box<Unsent>>,
+    /// Which settings of the vhost it was made with.
+    pub(crate) generation: u64,
     /// Whether the peer's certificate was verified: by our own rules, for those of a configuration
     /// of rustls are not known, and not let pass by a `danger_` option.
     verified: bool,
-    /// Which settings of the vhost it was made with.
-    pub(crate) generation: u64,
+}
+
+/// Records that wait for the socket; there are some.
+#[derive(Debug, Default)]
+struct Unsent {
+    records: Vec<u8>,
+    /// How much of them is gone.
+    written: usize,
+    /// Plaintext in the first of them, and the length of those.
+    sealed: usize,
+    sealed_len: usize,
+}
+
+/// What was encrypted: so much plaintext to records of so many bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sealed {
+    plain: usize,
+    len: usize,
 }
 
 impl Secure {
@@ -60,30 +74,26 @@ impl Secure {
         generation: u64,
         now: Instant,
     ) -> Result<Self, TlsFailure> {
-        let mut out = Vec::new();
+        let mut records = Vec::new();
         let ClientHandshake {
             config,
             name,
             verifies,
         } = handshake;
-        let session = Session::client(config, name, now, &mut out)?;
-        Ok(Self {
-            out,
-            verified: verifies,
-            generation,
-            ..Self::new(session)
-        })
+        let session = Session::client(config, name, now, &mut records)?;
+        let mut secure = Self::new(session);
+        secure.verified = verifies;
+        secure.generation = generation;
+        secure.queue(records);
+        Ok(secure)
     }
 
     fn new(session: Session) -> Self {
         Self {
             session,
-            out: Vec::new(),
-            written: 0,
-            sealed: 0,
-            sealed_len: 0,
-            verified: false,
+            unsent: None,
             generation: 0,
+            verified: false,
         }
     }
 
@@ -96,15 +106,35 @@ impl Secure {
         now: Instant,
         select: &mut dyn FnMut(&ClientHello) -> Selection,
     ) -> Result<Received, TlsFailure> {
-        self.begin_out(pool);
-        let received = self
-            .session
-            .receive(input, plain, &mut self.out, now, select);
-        if take_unverified() {
+        let handshaking = self.session.is_handshaking();
+        let received = self.append(pool, |session, out| {
+            session.receive(input, plain, out, now, select)
+        });
+        if handshaking && take_unverified() {
             self.verified = false;
         }
-        self.end_out(pool);
         received
+    }
+
+    /// The same for a calm connection.
+    #[inline]
+    fn receive_calmly(
+        &mut self,
+        input: &mut [u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<Received, TlsFailure> {
+        let mut records = Vec::new();
+        let received = self.session.receive_calmly(input, plain, &mut records);
+        if !records.is_empty() {
+            self.queue(records);
+        }
+        received
+    }
+
+    /// Whether received application data are all that can give work.
+    #[inline]
+    pub(crate) fn is_calm(&self) -> bool {
+        self.unsent.is_none() && self.session.is_calm()
     }
 
     /// The transport's stream has ended; what that means.
@@ -124,41 +154,28 @@ impl Secure {
 
     /// Queues the alert to a client that is refused after a handshake that was in order.
     fn refuse(&mut self, failure: &TlsFailure, pool: &mut BufferPool, now: Instant) {
-        self.begin_out(pool);
-        self.session.refuse(failure, &mut self.out, now);
-        self.end_out(pool);
+        self.append(pool, |session, out| session.refuse(failure, out, now));
     }
 
     /// Queues `close_notify`, once.
     pub(crate) fn say_goodbye(&mut self, pool: &mut BufferPool) {
-        self.begin_out(pool);
-        self.session.close(&mut self.out);
-        self.end_out(pool);
+        self.append(pool, Session::close);
     }
 
     /// Whether every record has been written.
-    pub(crate) fn is_flushed(&self) -> bool {
-        self.out.is_empty()
+    pub(crate) const fn is_flushed(&self) -> bool {
+        self.unsent.is_none()
     }
 
     /// Bytes of records that have not been written.
     pub(crate) fn waiting(&self) -> usize {
-        self.out.len().saturating_sub(self.written)
+        self.unsent.as_ref().map_or(0, |unsent| unsent.rest().len())
     }
 
     /// Plaintext in records that were not wholly written.
     pub(crate) fn undelivered(&self) -> usize {
-        let records = self.out.get(..self.sealed_len).unwrap_or_default();
-        let count = record_lens(records).count();
-        // What a record has beside its plaintext is the same for all of a session.
-        let beside = records.len().saturating_sub(self.sealed) / count.max(1);
-        let ends = record_lens(records).scan(0, |end, len| {
-            *end += len;
-            Some((*end, len))
-        });
-        let delivered = ends.take_while(|&(end, _)| end <= self.written);
-        let delivered = delivered.map(|(_, len)| len.saturating_sub(beside));
-        self.sealed.saturating_sub(delivered.sum())
+        let unsent = self.unsent.as_ref();
+        unsent.map_or(0, |unsent| unsent.undelivered())
     }
 
     /// Encrypts and writes what waits, as far as `write` takes it.
@@ -170,56 +187,178 @@ impl Secure {
     ) -> io::Result<Flushed> {
         let mut progress = Flushed::Nothing;
         loop {
-            while let Some(records @ [_, ..]) = self.out.get(self.written..) {
-                match write(records) {
+            while let Some(unsent) = &mut self.unsent {
+                match write(unsent.rest()) {
                     Ok(n) => {
-                        self.written += n;
+                        unsent.written += n;
                         progress = Flushed::Some;
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(progress),
                     Err(error) => return Err(error),
                 }
+                if unsent.rest().is_empty() {
+                    pool.put(std::mem::take(&mut unsent.records));
+                    self.unsent = None;
+                }
             }
-            self.end_out(pool);
             if tx.is_empty() || !self.session.can_send() {
                 return Ok(Flushed::All);
             }
-            self.seal(tx, pool)?;
+            let mut room = pool.take_records(RECORDS_ROOM);
+            let written = match self.seal(tx, pool, &mut room) {
+                Ok(sealed) => self.write_through(&room, sealed, pool, &mut write),
+                Err(error) => Err(error),
+            };
+            pool.put_records(room);
+            if written? > 0 {
+                progress = Flushed::Some;
+            }
         }
     }
 
-    /// Turns the front of the queue into records.
-    fn seal(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> io::Result<()> {
-        self.begin_out(pool);
-        while self.sealed < SEAL_AT_ONCE {
+    /// Encrypts and writes what waits, if it lies together and goes into one write: what nearly
+    /// always is enough. What is left is for [`Secure::flush`]. The answer is that of `write`.
+    #[inline]
+    pub(crate) fn flush_at_once(
+        &mut self,
+        tx: &mut TxQueue,
+        pool: &mut BufferPool,
+        write: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let Some(front) = tx.as_single().filter(|front| front.len() <= SEAL_AT_ONCE) else {
+            return Ok(0);
+        };
+        let plain = front.len();
+        let mut room = pool.take_records(RECORDS_ROOM);
+        let written = match self.session.seal_into(front, &mut room) {
+            Ok(Some(len)) => {
+                tx.advance(plain, pool);
+                self.write_through(&room, Sealed { plain, len }, pool, write)
+            }
+            // The other way finds out why not.
+            Ok(None) | Err(_) => Ok(0),
+        };
+        pool.put_records(room);
+        written
+    }
+
+    /// Writes fresh records, which begin the `room`, once, and keeps what the socket does not
+    /// take; how many bytes it took.
+    #[inline]
+    fn write_through(
+        &mut self,
+        room: &[u8],
+        sealed: Sealed,
+        pool: &mut BufferPool,
+        write: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let Some(records @ [_, ..]) = room.get(..sealed.len) else {
+            return Ok(0);
+        };
+        let result = write(records);
+        match result {
+            Ok(n) if n == records.len() => Ok(n),
+            result => self.keep_unwritten(records, sealed, pool, result),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn keep_unwritten(
+        &mut self,
+        fresh: &[u8],
+        sealed: Sealed,
+        pool: &mut BufferPool,
+        result: io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut records = pool.take();
+        records.extend_from_slice(fresh);
+        self.unsent = Some(Box::new(Unsent {
+            records,
+            written: result.as_ref().map_or(0, |n| *n),
+            sealed: sealed.plain,
+            sealed_len: sealed.len,
+        }));
+        match result {
+            // The next write says so again.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            result => result,
+        }
+    }
+
+    /// Turns the front of the queue into records, at the begin of `room`. What does not go that way
+    /// is queued instead.
+    fn seal(
+        &mut self,
+        tx: &mut TxQueue,
+        pool: &mut BufferPool,
+        room: &mut [u8],
+    ) -> io::Result<Sealed> {
+        let mut sealed = Sealed::default();
+        // A last bit does not get a write of its own.
+        let limit = match tx.len() {
+            waiting if waiting <= SEAL_AT_ONCE + SEAL_MORE => waiting,
+            _ => SEAL_AT_ONCE,
+        };
+        while sealed.plain < limit {
             let front = tx.front();
-            let front = front.get(..SEAL_AT_ONCE - self.sealed).unwrap_or(front);
+            let front = front.get(..limit - sealed.plain).unwrap_or(front);
+            let room = room.get_mut(sealed.len..).unwrap_or_default();
             if front.is_empty() {
                 break;
             }
-            let sealed = self.session.seal(front, &mut self.out);
-            sealed.map_err(io::Error::other)?;
-            let len = front.len();
-            self.sealed += len;
-            tx.advance(len, pool);
+            let plain = front.len();
+            match self.session.seal_into(front, room) {
+                Ok(Some(len)) => sealed.len += len,
+                Ok(None) if sealed.len > 0 => break,
+                Ok(None) => {
+                    self.seal_apart(front, pool)?;
+                    tx.advance(plain, pool);
+                    break;
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
+            sealed.plain += plain;
+            tx.advance(plain, pool);
         }
-        self.sealed_len = self.out.len();
-        Ok(())
+        Ok(sealed)
     }
 
-    fn begin_out(&mut self, pool: &mut BufferPool) {
-        if self.out.capacity() == 0 {
-            self.out = pool.take();
+    #[cold]
+    fn seal_apart(&mut self, plain: &[u8], pool: &mut BufferPool) -> io::Result<()> {
+        let sealed = self.append(pool, |session, out| session.seal(plain, out));
+        if let (Ok(()), Some(unsent)) = (sealed, &mut self.unsent) {
+            unsent.sealed = plain.len();
+            unsent.sealed_len = unsent.records.len();
         }
+        sealed.map_err(io::Error::other)
     }
 
-    fn end_out(&mut self, pool: &mut BufferPool) {
-        if self.written >= self.out.len() {
-            pool.put(std::mem::take(&mut self.out));
-            self.written = 0;
-            self.sealed = 0;
-            self.sealed_len = 0;
+    /// Lets the session append to what waits.
+    fn append<R>(
+        &mut self,
+        pool: &mut BufferPool,
+        write: impl FnOnce(&mut Session, &mut Vec<u8>) -> R,
+    ) -> R {
+        if let Some(unsent) = &mut self.unsent {
+            return write(&mut self.session, &mut unsent.records);
         }
+        let mut records = pool.take();
+        let result = write(&mut self.session, &mut records);
+        if records.is_empty() {
+            pool.put(records);
+        } else {
+            self.queue(records);
+        }
+        result
+    }
+
+    /// Records are all that waits.
+    fn queue(&mut self, records: Vec<u8>) {
+        self.unsent = Some(Box::new(Unsent {
+            records,
+            ..Unsent::default()
+        }));
     }
 
     /// The handshake is complete: verifies again who comes with a ticket. `configs` are those of the vhost, for a server.
@@ -271,7 +410,28 @@ impl Secure {
     }
 
     pub(crate) fn memory(&self) -> usize {
-        self.session.memory() + self.out.capacity()
+        let unsent = self.unsent.as_ref();
+        self.session.memory() + unsent.map_or(0, |unsent| unsent.records.capacity())
+    }
+}
+
+impl Unsent {
+    fn rest(&self) -> &[u8] {
+        self.records.get(self.written..).unwrap_or_default()
+    }
+
+    fn undelivered(&self) -> usize {
+        let records = self.records.get(..self.sealed_len).unwrap_or_default();
+        let count = record_lens(records).count();
+        // What a record has beside its plaintext is the same for all of a session.
+        let beside = records.len().saturating_sub(self.sealed) / count.max(1);
+        let ends = record_lens(records).scan(0, |end, len| {
+            *end += len;
+            Some((*end, len))
+        });
+        let delivered = ends.take_while(|&(end, _)| end <= self.written);
+        let delivered = delivered.map(|(_, len)| len.saturating_sub(beside));
+        self.sealed.saturating_sub(delivered.sum())
     }
 }
 
@@ -291,6 +451,11 @@ fn record_lens(mut records: &[u8]) -> impl Iterator<Item = usize> {
 const RECORD_HEADER: usize = 5;
 /// Plaintext that is encrypted before the socket is asked to take it.
 const SEAL_AT_ONCE: usize = 128 * 1024;
+/// Plaintext over that that goes along if it is the last.
+const SEAL_MORE: usize = 16 * 1024;
+/// Room for that in records, and more: a session whose records are shorter than they may be is
+/// given room as it needs it.
+const RECORDS_ROOM: usize = SEAL_AT_ONCE + SEAL_MORE + 1024;
 
 impl Lift<'_> {
     /// Whether what is read are records, or may turn out to be.
@@ -319,6 +484,45 @@ impl Lift<'_> {
         let mut plain = self.parts.take_plain();
         let input = buffer.get_mut(STASHED_HEADER..STASHED_HEADER + n);
         let outcome = self.open_records(input.unwrap_or_default(), &mut plain);
+        self.records_opened(plain, outcome);
+    }
+
+    /// [`Lift::read_calmly`] for a connection over TLS.
+    pub(crate) fn read_records_calmly(&mut self, spent: &mut usize) -> bool {
+        let mut plain = self.parts.take_plain();
+        let Self { conn, inner, parts } = self;
+        let Some(io) = &mut conn.io else { return false };
+        let Some(room @ [_, ..]) = parts.buffer.get_mut(STASHED_HEADER..) else {
+            return false;
+        };
+        let n = io.read(room);
+        let (Some(secure), Some(input @ [_, ..])) = (&mut io.secure, room.get_mut(..n)) else {
+            parts.put_plain(plain);
+            return false;
+        };
+        *spent += n;
+        conn.send.last_received = inner.out.now;
+        let outcome = secure.receive_calmly(input, &mut plain);
+        if !matches!(&outcome, Ok(received) if *received == Received::default()) {
+            self.records_opened(plain, outcome);
+            return false;
+        }
+        self.give_calmly(plain.get_mut(STASHED_HEADER..).unwrap_or_default());
+        self.parts.put_plain(plain);
+        let Conn { io, send, .. } = &mut *self.conn;
+        if let (Some(io), false) = (io, send.flags.contains(Flags::ABORT)) {
+            if !send.tx.is_empty() {
+                let taken = io.flush_records_at_once(&mut send.tx, &mut self.inner.out.pool);
+                if !io.is_flushed(&send.tx) {
+                    send.note_output(self.inner.out.now, taken, io);
+                }
+            }
+        }
+        true
+    }
+
+    /// What came of received records.
+    fn records_opened(&mut self, mut plain: Vec<u8>, outcome: Result<Received, TlsFailure>) {
         let came = plain.len() - STASHED_HEADER;
         if matches!(
             outcome,

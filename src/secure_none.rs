@@ -27,6 +27,19 @@ impl Secure {
         match *self {}
     }
 
+    pub(crate) fn is_calm(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn flush_at_once(
+        &mut self,
+        _: &mut TxQueue,
+        _: &mut BufferPool,
+        _: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        match *self {}
+    }
+
     pub(crate) fn say_goodbye(&mut self, _: &mut BufferPool) {
         match *self {}
     }
@@ -62,6 +75,10 @@ impl Lift<'_> {
     }
 
     pub(crate) fn received_records(&mut self, _: &mut [u8], _: usize) {}
+
+    pub(crate) fn read_records_calmly(&mut self, _: &mut usize) -> bool {
+        false
+    }
 
     pub(crate) fn records_ended(&mut self, _: Instant) {}
 

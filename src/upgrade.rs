@@ -352,10 +352,10 @@ impl Lift<'_> {
             self.respond(503, &[], b"too many connections\n");
             return self.refused(RefusalReason::TooManyConnections);
         }
-        if self.choose_protocol(&upgrade, head.path(), None).is_none() {
+        let Some(choice) = self.choose_protocol(&upgrade, head.path(), None) else {
             self.respond(404, &[], b"no WebSocket protocol is served here\n");
             return self.refused(RefusalReason::PlainHttp(404));
-        }
+        };
         if let Err(response) = self.admit(&head) {
             self.refuse(&Refuse::from(*response));
             return;
@@ -363,11 +363,11 @@ impl Lift<'_> {
         let vhost = self.inner.vhost(self.conn.send.vhost);
         match vhost.and_then(|vhost| vhost.hooks) {
             Some(chain) => self.ask_hooks(chain, bytes, limits, &head, HookPurpose::Upgrade),
-            None => self.upgrade_allowed(bytes, limits, &head, Grant::new()),
+            None => self.ask_protocol(bytes, limits, &upgrade, choice),
         }
     }
 
-    /// An upgrade that the hooks, if there are any, have allowed: the protocol decides.
+    /// An upgrade that the hooks have allowed: the protocol decides.
     pub(crate) fn upgrade_allowed(
         &mut self,
         bytes: &[u8],
@@ -387,10 +387,20 @@ impl Lift<'_> {
         if !grant.attributes.is_empty() {
             self.conn.send.rare().attributes = grant.attributes;
         }
-        let verdict = self.filter(head, &upgrade, &choice);
-        match verdict {
+        self.ask_protocol(bytes, limits, &upgrade, choice);
+    }
+
+    fn ask_protocol(
+        &mut self,
+        bytes: &[u8],
+        limits: HeadLimits,
+        upgrade: &UpgradeRequest<'_>,
+        choice: Choice,
+    ) {
+        let head = upgrade.head();
+        match self.filter(head, upgrade, &choice) {
             Ok(accept) if accept.later.is_some() => self.wait(bytes, limits, choice, &accept),
-            verdict => self.answer_upgrade(head, &upgrade, &choice, verdict),
+            verdict => self.answer_upgrade(head, upgrade, choice, verdict),
         }
     }
 
@@ -602,14 +612,14 @@ impl Lift<'_> {
         let Ok(upgrade) = check_request(&head) else {
             return;
         };
-        self.answer_upgrade(&head, &upgrade, &pending.choice, *verdict);
+        self.answer_upgrade(&head, &upgrade, pending.choice, *verdict);
     }
 
     fn answer_upgrade(
         &mut self,
         head: &RequestHead<'_>,
         upgrade: &UpgradeRequest<'_>,
-        choice: &Choice,
+        choice: Choice,
         verdict: Result<Accept, Refuse>,
     ) {
         let accept = match verdict {
@@ -627,7 +637,7 @@ impl Lift<'_> {
         };
         let extensions = self.agree_on_extensions(head, &accept);
         let extensions = extensions.as_deref();
-        let mut headers = choice.headers.clone();
+        let mut headers = choice.headers;
         headers.extend(&accept.headers);
         let tx = &mut self.conn.send.tx;
         tx.append(&mut self.inner.out.pool, |tail| {

@@ -308,7 +308,7 @@ fn take_routes(
     let mut routes = Vec::new();
     for mount in pages.chain(mounts) {
         let target = match mount.target {
-            Target::Response(response) => RouteTarget::Response(response),
+            Target::Response(response) => RouteTarget::Response(response.into()),
             Target::Handler { key, dispatch } => {
                 let index = parts.handlers.insert(Keyed { key, dispatch });
                 // As many handlers as a u32 counts do not fit into memory.

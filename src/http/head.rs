@@ -2,7 +2,7 @@
 //!
 //! [`HeadScanner`] watches the bytes of one head arrive, refuses what can never become one as early
 //! as it shows, and says where the head ends. [`RequestHead`] and [`ResponseHead`] parse the
-//! complete head; they keep no copy and allocate nothing.
+//! complete head; they keep no copy, and allocate nothing but the list of more than 24 fields.
 
 use std::fmt;
 
@@ -359,14 +359,50 @@ impl<'a> ResponseHead<'a> {
 
 /// The header fields of a head, at most [`MAX_HEADERS`], in place.
 pub struct Headers<'a> {
-    list: [Header<'a>; MAX_HEADERS],
+    list: List<'a>,
     count: usize,
+}
+
+/// Heads are handed on by value, so few fields do not pay for the room of many.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and lives on the stack"
+)]
+enum List<'a> {
+    Few([Header<'a>; FEW_HEADERS]),
+    Many(Vec<Header<'a>>),
+}
+
+impl<'a> List<'a> {
+    /// Room for `count` fields.
+    fn with_room(count: usize) -> Self {
+        if count <= FEW_HEADERS {
+            Self::Few([httparse::EMPTY_HEADER; FEW_HEADERS])
+        } else {
+            Self::Many(vec![httparse::EMPTY_HEADER; count])
+        }
+    }
+
+    fn as_slice(&self) -> &[Header<'a>] {
+        match self {
+            Self::Few(list) => list,
+            Self::Many(list) => list,
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [Header<'a>] {
+        match self {
+            Self::Few(list) => list,
+            Self::Many(list) => list,
+        }
+    }
 }
 
 impl<'a> Headers<'a> {
     /// Names and values in the order of the head; values without the blanks around them.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'_, 'a> {
         self.list
+            .as_slice()
             .iter()
             .take(self.count)
             .map(|field| (field.name, field.value))
@@ -415,14 +451,16 @@ impl<'a> Headers<'a> {
     }
 
     fn parse(fields: &'a [u8], limits: &HeadLimits) -> Result<Self, HeadError> {
+        let limit = header_limit(limits);
+        // No more fields than lines.
+        let lines = memchr_iter(b'\n', fields).count();
         let mut headers = Self {
-            list: [httparse::EMPTY_HEADER; MAX_HEADERS],
+            list: List::with_room(lines.min(limit)),
             count: 0,
         };
-        let room = headers
-            .list
-            .get_mut(..header_limit(limits))
-            .unwrap_or_default();
+        let list = headers.list.as_mut_slice();
+        let room = list.len().min(limit);
+        let room = list.get_mut(..room).unwrap_or_default();
         let (length, list) = match httparse::parse_headers(fields, room) {
             Ok(httparse::Status::Complete(parsed)) => parsed,
             Ok(httparse::Status::Partial) => return Err(HeadError::Truncated),
@@ -756,6 +794,9 @@ fn header_limit(limits: &HeadLimits) -> usize {
 
 /// The most header fields that a head can hold, whatever [`HeadLimits::headers`] says.
 pub const MAX_HEADERS: usize = 128;
+
+/// Fields that are listed without an allocation: more than browsers send.
+const FEW_HEADERS: usize = 24;
 
 /// Empty lines tolerated before a request line.
 pub const MAX_LEADING_EMPTY_LINES: usize = 4;

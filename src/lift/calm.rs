@@ -1,5 +1,4 @@
-//! The short way of a visit: that of an established connection without TLS and without
-//! compression on which nothing but received bytes is due. What it leaves open
+//! The short way of a visit: that of an established connection without compression on which nothing but received bytes is due. What it leaves open
 //! [`Lift::pump_all`] does.
 
 use slab::Slab;
@@ -55,6 +54,9 @@ impl Lift<'_> {
     pub(super) fn read_calmly(&mut self, spent: &mut usize) -> bool {
         let Self { conn, inner, parts } = self;
         let Some(io) = &mut conn.io else { return false };
+        if io.secure.is_some() {
+            return self.read_records_calmly(spent) && self.stays_calm();
+        }
         // A buffer that a panic lost is made by the other path.
         let Some(room @ [_, ..]) = parts.buffer.get_mut(STASHED_HEADER..) else {
             return false;
@@ -78,6 +80,21 @@ impl Lift<'_> {
                 send.note_output(inner.out.now, taken, io);
             }
         }
+        self.stays_calm()
+    }
+
+    /// Gives received bytes to the protocol and puts aside what is left.
+    #[inline]
+    pub(crate) fn give_calmly(&mut self, input: &mut [u8]) {
+        let Self { conn, inner, parts } = self;
+        let used = on_frames(conn, inner, &mut parts.protocols, &mut parts.pool, input);
+        let rest = input.get(used..).unwrap_or_default();
+        if !rest.is_empty() {
+            conn.stash = conn.put_aside(rest);
+        }
+    }
+
+    fn stays_calm(&self) -> bool {
         self.is_calm() && !self.conn.io.as_ref().is_some_and(Io::is_readable)
     }
 }

@@ -103,11 +103,13 @@ impl Io {
         self.ready |= ReadyFlags::READABLE;
     }
 
-    /// Whether nothing has failed or ended, the peer is not gone, and no TLS lies between.
+    /// Whether nothing has failed or ended, the peer is not gone, and TLS, if it lies between, has
+    /// nothing to say or to finish.
     #[inline]
     pub(crate) fn is_calm(&self) -> bool {
         let is_whole = self.read_end.is_none() && self.write_error.is_none();
-        is_whole && self.secure.is_none() && !self.is_broken()
+        let secure = self.secure.as_ref();
+        is_whole && !self.is_broken() && secure.is_none_or(|secure| secure.is_calm())
     }
 
     /// Whether a read may give something.
@@ -262,19 +264,7 @@ impl Io {
         }
         let mut taken = 0;
         let flushed = secure.flush(tx, pool, |records| {
-            if !ready.contains(ReadyFlags::WRITABLE) {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            let written = stream.write(records);
-            match &written {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) if *n < records.len() && drains => *ready -= ReadyFlags::WRITABLE,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    *ready -= ReadyFlags::WRITABLE;
-                }
-                Err(_) => {}
-            }
+            let written = write_records(stream, ready, drains, records);
             taken += written.as_ref().map_or(0, |n| *n);
             written
         });
@@ -284,6 +274,30 @@ impl Io {
             Flushed::Nothing
         });
         (flushed, taken)
+    }
+
+    /// [`Io::flush_at_once`] through TLS.
+    #[inline]
+    pub(crate) fn flush_records_at_once(
+        &mut self,
+        tx: &mut TxQueue,
+        pool: &mut BufferPool,
+    ) -> usize {
+        let drains = self.short_read_drains();
+        let (stream, ready) = (&mut self.stream, &mut self.ready);
+        let Some(secure) = &mut self.secure else {
+            return 0;
+        };
+        if !ready.contains(ReadyFlags::WRITABLE) {
+            return 0;
+        }
+        let written = secure.flush_at_once(tx, pool, |records| {
+            write_records(stream, ready, drains, records)
+        });
+        written.unwrap_or_else(|error| {
+            self.write_failed(error);
+            0
+        })
     }
 
     /// How many bytes have been queued for it and not been handed to the system, about.
@@ -320,4 +334,28 @@ impl Io {
         }
         Ok(written)
     }
+}
+
+/// Writes records once; what that says about the readiness of the stream.
+#[inline]
+fn write_records(
+    stream: &mut Stream,
+    ready: &mut ReadyFlags,
+    drains: bool,
+    records: &[u8],
+) -> io::Result<usize> {
+    if !ready.contains(ReadyFlags::WRITABLE) {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    let written = stream.write(records);
+    match &written {
+        Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+        Ok(n) if *n < records.len() && drains => *ready -= ReadyFlags::WRITABLE,
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            *ready -= ReadyFlags::WRITABLE;
+        }
+        Err(_) => {}
+    }
+    written
 }

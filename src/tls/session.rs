@@ -25,7 +25,7 @@ use super::failure::{TlsFailure, TlsStage};
 use super::hello::{self, ClientHello, HelloScan, Sniffed, TlsVersion};
 use super::info::TlsInfo;
 use super::last_alert;
-use super::tap::{ALERT, MAX_FRAGMENT_LEN, RECORD_HEADER_LEN, Tap};
+use super::tap::{ALERT, Boundary, MAX_FRAGMENT_LEN, RECORD_HEADER_LEN, Tap};
 use super::trace::{self, HelloSummary, Recorder, Scope, TlsHandshake, TlsStep, TlsTrace};
 use super::unbuffered::{self, Buffers, SealError, SentAlert, Turn, Unbuffered};
 use crate::error::Deadline;
@@ -39,7 +39,8 @@ pub(crate) struct Session {
     /// handshake message that is not complete. rustls decrypts and joins in place, so the bytes
     /// come back to it exactly as it left them. Empty, and without memory, at most times.
     stash: Vec<u8>,
-    incoming: Tap,
+    /// Where the bytes so far end between the records; during a handshake its tap knows.
+    incoming: Boundary,
     /// What only a handshake needs; gone when it is over.
     handshake: Option<Box<Handshake>>,
     recorder: Option<Box<Recorder>>,
@@ -52,7 +53,7 @@ pub(crate) struct Session {
 /// The side of the connection, with rustls' half.
 enum Link {
     /// A server that waits for a ClientHello.
-    Hello(HelloScan),
+    Hello,
     Client(Box<UnbufferedClientConnection>),
     Server(Box<UnbufferedServerConnection>),
     /// A server that has refused its client after the handshake, and what that had agreed on.
@@ -62,6 +63,9 @@ enum Link {
 /// The state of a handshake that rustls does not show.
 #[derive(Debug, Default)]
 struct Handshake {
+    /// Server: where its client's hello is.
+    hello: HelloScan,
+    incoming: Tap,
     outgoing: Tap,
     /// Whether the peer has been seen to speak TLS.
     heard: bool,
@@ -102,7 +106,7 @@ pub(crate) struct Received {
 impl Session {
     /// A server's session: it waits for a ClientHello.
     pub(crate) fn server(now: Instant) -> Self {
-        Self::new(Link::Hello(HelloScan::default()), now)
+        Self::new(Link::Hello, now)
     }
 
     /// A client's session for the server `name`, which is what goes out as SNI and what the
@@ -131,7 +135,7 @@ impl Session {
         Self {
             link,
             stash: Vec::new(),
-            incoming: Tap::default(),
+            incoming: Boundary::default(),
             handshake: Some(Box::default()),
             recorder: Some(Box::new(Recorder::new(now))),
             server_name: None,
@@ -180,6 +184,33 @@ impl Session {
         })
     }
 
+    /// As [`receive`](Self::receive) for a session that [is calm](Self::is_calm).
+    #[inline]
+    pub(crate) fn receive_calmly(
+        &mut self,
+        input: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<Received, TlsFailure> {
+        let mut buffers = Buffers { plain, out };
+        match self.deliver(input, &mut buffers) {
+            Ok(()) => Ok(Received {
+                established_now: false,
+                closed_by_peer: self.closed_by_peer,
+            }),
+            Err(stop) => Err(self.fail(stop, buffers.out)),
+        }
+    }
+
+    /// Whether nothing but application data is on anybody's mind: established, in order, not in
+    /// the middle of a record, and past all that the trace is kept for.
+    #[inline]
+    pub(crate) fn is_calm(&self) -> bool {
+        let is_open = !self.closed_by_peer && !self.closed_by_us && self.failure.is_none();
+        let is_past = self.handshake.is_none() && self.recorder.is_none();
+        is_open && is_past && self.incoming.is_between()
+    }
+
     /// Encrypts `plaintext` to the end of `out`, in records of at most 16 KiB (or what the
     /// configuration says). Answers to the peer's key updates go ahead of it.
     ///
@@ -197,7 +228,32 @@ impl Session {
         let result = match &mut self.link {
             Link::Client(client) => unbuffered::seal(&mut **client, stash, plaintext, out),
             Link::Server(server) => unbuffered::seal(&mut **server, stash, plaintext, out),
-            Link::Hello(_) | Link::Refused(_) => Err(SealError::NotEstablished),
+            Link::Hello | Link::Refused(_) => Err(SealError::NotEstablished),
+        };
+        self.closed_by_us |= result.is_err();
+        result
+    }
+
+    /// As [`seal`](Self::seal), to the begin of `room`; how many bytes the records take. `None` if
+    /// nothing was encrypted, because it does not fit or something has to go ahead of it: `seal`
+    /// does it then.
+    ///
+    /// # Errors
+    ///
+    /// As for `seal`.
+    pub(crate) fn seal_into(
+        &mut self,
+        plaintext: &[u8],
+        room: &mut [u8],
+    ) -> Result<Option<usize>, SealError> {
+        if !self.can_send() {
+            return Ok(None);
+        }
+        let stash = &mut self.stash;
+        let result = match &mut self.link {
+            Link::Client(client) => unbuffered::seal_into(&mut **client, stash, plaintext, room),
+            Link::Server(server) => unbuffered::seal_into(&mut **server, stash, plaintext, room),
+            Link::Hello | Link::Refused(_) => Ok(None),
         };
         self.closed_by_us |= result.is_err();
         result
@@ -216,7 +272,7 @@ impl Session {
         match &mut self.link {
             Link::Client(client) => unbuffered::close(&mut **client, stash, out),
             Link::Server(server) => unbuffered::close(&mut **server, stash, out),
-            Link::Hello(_) | Link::Refused(_) => {}
+            Link::Hello | Link::Refused(_) => {}
         }
         self.stash = Vec::new();
     }
@@ -302,9 +358,7 @@ impl Session {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             },
-            Some(handshake) if handshake.is_unanswered(&self.incoming) => {
-                TlsFailure::CertificateRequestCancelled
-            }
+            Some(handshake) if handshake.is_unanswered() => TlsFailure::CertificateRequestCancelled,
             Some(handshake) => handshaking(self.stage(handshake)),
         };
         Err(self.give_up(now, failure))
@@ -385,7 +439,7 @@ impl Session {
     pub(crate) fn memory(&self) -> usize {
         let certificates = self.peer_certificates().iter().map(|der| der.len());
         let rustls = match self.link {
-            Link::Hello(_) | Link::Refused(_) => 0,
+            Link::Hello | Link::Refused(_) => 0,
             Link::Client(_) => CLIENT_MEMORY,
             Link::Server(_) => SERVER_MEMORY,
         };
@@ -414,7 +468,7 @@ impl Session {
 
     fn common(&self) -> Option<&CommonState> {
         match &self.link {
-            Link::Hello(_) | Link::Refused(_) => None,
+            Link::Hello | Link::Refused(_) => None,
             Link::Client(client) => Some(client.common()),
             Link::Server(server) => Some(server.common()),
         }
@@ -424,7 +478,7 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = match self.link {
-            Link::Hello(_) | Link::Refused(_) | Link::Server(_) => "server",
+            Link::Hello | Link::Refused(_) | Link::Server(_) => "server",
             Link::Client(_) => "client",
         };
         f.debug_struct("Session")
@@ -507,8 +561,8 @@ impl Session {
         wire: &[u8],
         select: &mut dyn FnMut(&ClientHello) -> Selection,
     ) -> Result<bool, TlsFailure> {
-        if let Link::Hello(scan) = &mut self.link {
-            let Some(hello) = scan.scan(wire)? else {
+        if let (Link::Hello, Some(handshake)) = (&self.link, &mut self.handshake) {
+            let Some(hello) = handshake.hello.scan(wire)? else {
                 return Ok(false);
             };
             trace::note_with(|| TlsStep::HelloReceived(HelloSummary::from(&hello)));
@@ -541,18 +595,24 @@ impl Session {
     fn deliver(&mut self, mut input: &mut [u8], buffers: &mut Buffers<'_>) -> Result<(), Stop> {
         loop {
             if self.stash.is_empty() {
-                self.incoming.feed(input);
+                self.feed(input);
                 let used = self.process(input, buffers)?;
-                let left = input.get(used..).unwrap_or_default();
-                self.stash.extend_from_slice(left);
-                return self.check_stash();
+                if let Some(left @ [_, ..]) = input.get(used..) {
+                    self.stash.extend_from_slice(left);
+                    return self.check_stash();
+                }
+                return Ok(());
             }
-            let missing = match self.incoming.missing() {
+            let missing = match &self.handshake {
+                Some(handshake) => handshake.incoming.missing(),
+                None => self.incoming.missing(),
+            };
+            let missing = match missing {
                 0 => RECORD_HEADER_LEN,
                 missing => missing,
             };
             let (now, later) = input.split_at_mut(missing.min(input.len()));
-            self.incoming.feed(now);
+            self.feed(now);
             self.stash.extend_from_slice(now);
             self.check_stash()?;
             // Also for a header alone: rustls refuses a bad one without waiting for the rest.
@@ -566,6 +626,14 @@ impl Session {
                 return Ok(());
             }
             input = later;
+        }
+    }
+
+    #[inline]
+    fn feed(&mut self, wire: &[u8]) {
+        match &mut self.handshake {
+            Some(handshake) => handshake.incoming.feed(wire),
+            None => self.incoming.feed(wire),
         }
     }
 
@@ -585,18 +653,19 @@ impl Session {
     /// Lets rustls work on `bytes` until it needs more; answers how many it has done with.
     fn process(&mut self, bytes: &mut [u8], buffers: &mut Buffers<'_>) -> Result<usize, Stop> {
         let begin = buffers.out.len();
-        let mut none = Vec::new();
         let early = match &mut self.handshake {
-            Some(handshake) => &mut handshake.early,
-            None => &mut none,
+            Some(handshake) => Some(&mut handshake.early),
+            None => None,
         };
         let turn = match &mut self.link {
             Link::Client(client) => unbuffered::run(&mut **client, bytes, early, buffers),
             Link::Server(server) => unbuffered::run(&mut **server, bytes, early, buffers),
-            Link::Hello(_) | Link::Refused(_) => Turn::default(),
+            Link::Hello | Link::Refused(_) => Turn::default(),
         };
-        let sent = buffers.out.get(begin..).unwrap_or_default();
-        self.observe(sent, buffers.plain);
+        if self.handshake.is_some() {
+            let sent = buffers.out.get(begin..).unwrap_or_default();
+            self.observe(sent, buffers.plain);
+        }
         if turn.closed_by_peer && !self.closed_by_peer {
             self.closed_by_peer = true;
             trace::note(TlsStep::PeerClosed);
@@ -628,9 +697,9 @@ impl Session {
             trace::note(TlsStep::HelloRetryRequest);
         }
         if let Link::Server(_) = self.link {
-            handshake.observe_flight(common, self.incoming.bytes());
+            handshake.observe_flight(common);
         }
-        handshake.certificate_requested |= self.incoming.seen().certificate_request;
+        handshake.certificate_requested |= handshake.incoming.seen().certificate_request;
         if handshake.certificate_requested {
             trace::note(TlsStep::CertificateRequested);
         }
@@ -650,6 +719,7 @@ impl Session {
         }
         trace::note_with(|| self.established());
         plain.append(&mut handshake.early);
+        self.incoming = handshake.incoming.boundary();
     }
 
     fn established(&self) -> TlsStep {
@@ -684,8 +754,8 @@ impl Session {
     /// How far the handshake has come.
     fn stage(&self, handshake: &Handshake) -> TlsStage {
         match &self.link {
-            Link::Hello(_) if self.stash.is_empty() => TlsStage::BeforeHello,
-            Link::Hello(_) => TlsStage::ClientHello,
+            Link::Hello if self.stash.is_empty() => TlsStage::BeforeHello,
+            Link::Hello => TlsStage::ClientHello,
             Link::Server(_) if handshake.flight_at.is_none() => TlsStage::SecondClientHello,
             Link::Server(_) | Link::Refused(_) => TlsStage::ClientFlight,
             Link::Client(client) => match client.protocol_version() {
@@ -701,11 +771,11 @@ impl Session {
 
 impl Handshake {
     /// Notes when a server's flight has gone out, and whether it asked for a certificate.
-    fn observe_flight(&mut self, common: &CommonState, received: u64) {
+    fn observe_flight(&mut self, common: &CommonState) {
         let sent = self.outgoing.seen();
         let resumed = common.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
         if self.flight_at.is_none() && (sent.ciphertext || sent.server_hello_done || resumed) {
-            self.flight_at = Some(received);
+            self.flight_at = Some(self.incoming.bytes());
         }
         // TLS 1.2 shows a request on the wire; TLS 1.3 encrypts it, and sends one in every full
         // handshake of such a configuration.
@@ -714,8 +784,8 @@ impl Handshake {
     }
 
     /// Whether a certificate was asked for and not one byte has come since.
-    fn is_unanswered(&self, incoming: &Tap) -> bool {
-        self.certificate_requested && self.flight_at == Some(incoming.bytes())
+    fn is_unanswered(&self) -> bool {
+        self.certificate_requested && self.flight_at == Some(self.incoming.bytes())
     }
 }
 

@@ -2,14 +2,89 @@
 //! messages until encryption starts.
 
 /// Follows one direction of a connection, record by record (RFC 8446 section 5.1), through any
-/// split of its bytes.
-#[derive(Debug, Default)]
-pub(crate) struct Tap {
+/// split of its bytes: where it is between the records.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Boundary {
     /// The begin of a record header that is not complete yet.
     header: [u8; RECORD_HEADER_LEN],
-    header_len: usize,
+    header_len: u8,
     /// Payload that is missing from the current record.
-    left: usize,
+    left: u16,
+}
+
+impl Boundary {
+    /// Takes the next bytes of this direction.
+    #[inline]
+    pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if let (0, 0, &[_, _, _, high, low, ref rest @ ..]) =
+                (self.left, self.header_len, bytes)
+            {
+                let len = u16::from_be_bytes([high, low]);
+                match rest.get(usize::from(len)..) {
+                    Some(later) => bytes = later,
+                    None => {
+                        self.left = len - u16::try_from(rest.len()).unwrap_or(len);
+                        return;
+                    }
+                }
+                continue;
+            }
+            bytes = match self.left {
+                0 => self.header(bytes).1,
+                _ => self.payload(bytes).1,
+            };
+        }
+    }
+
+    /// Whether it is between two records.
+    #[inline]
+    pub(crate) const fn is_between(&self) -> bool {
+        self.left == 0 && self.header_len == 0
+    }
+
+    /// Bytes that the record, or record header, which has begun still lacks. 0 between records.
+    pub(crate) const fn missing(&self) -> usize {
+        match (self.left, self.header_len) {
+            (0, 0) => 0,
+            (0, len) => RECORD_HEADER_LEN - len as usize,
+            (left, _) => left as usize,
+        }
+    }
+
+    /// Takes what there is of a header; its record's type once it is complete, and what follows.
+    fn header<'b>(&mut self, bytes: &'b [u8]) -> (Option<u8>, &'b [u8]) {
+        let Some(free) = self.header.get_mut(usize::from(self.header_len)..) else {
+            return (None, &[]);
+        };
+        let (now, later) = bytes.split_at(free.len().min(bytes.len()));
+        for (to, from) in free.iter_mut().zip(now) {
+            *to = *from;
+            self.header_len += 1;
+        }
+        if usize::from(self.header_len) < RECORD_HEADER_LEN {
+            return (None, later);
+        }
+        self.header_len = 0;
+        let [kind, _, _, high, low] = self.header;
+        self.left = u16::from_be_bytes([high, low]);
+        (Some(kind), later)
+    }
+
+    /// Takes what there is of a record's payload; that, and what follows.
+    fn payload<'b>(&mut self, bytes: &'b [u8]) -> (&'b [u8], &'b [u8]) {
+        let (now, later) = bytes.split_at(bytes.len().min(usize::from(self.left)));
+        self.left -= u16::try_from(now.len()).unwrap_or(self.left);
+        (now, later)
+    }
+}
+
+/// A [`Boundary`] that also looks at what is in the clear.
+#[derive(Debug, Default)]
+pub(crate) struct Tap {
+    boundary: Boundary,
+    /// The type of the current record.
+    kind: u8,
     /// Everything seen so far.
     bytes: u64,
     messages: Messages,
@@ -36,20 +111,21 @@ impl Tap {
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
         while !bytes.is_empty() {
-            bytes = match self.left {
+            bytes = match self.boundary.left {
                 0 => self.header(bytes),
                 _ => self.payload(bytes),
             };
         }
     }
 
-    /// Bytes that the record, or record header, which has begun still lacks. 0 between records.
-    pub(crate) fn missing(&self) -> usize {
-        match (self.left, self.header_len) {
-            (0, 0) => 0,
-            (0, len) => RECORD_HEADER_LEN - len,
-            (left, _) => left,
-        }
+    /// Where it is between the records.
+    pub(crate) const fn boundary(&self) -> Boundary {
+        self.boundary
+    }
+
+    /// See [`Boundary::missing`].
+    pub(crate) const fn missing(&self) -> usize {
+        self.boundary.missing()
     }
 
     /// All bytes so far.
@@ -63,18 +139,9 @@ impl Tap {
     }
 
     fn header<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let Some(free) = self.header.get_mut(self.header_len..) else {
-            return &[];
-        };
-        let (now, later) = bytes.split_at(free.len().min(bytes.len()));
-        for (to, from) in free.iter_mut().zip(now) {
-            *to = *from;
-        }
-        self.header_len += now.len();
-        if self.header_len == RECORD_HEADER_LEN {
-            self.header_len = 0;
-            let [kind, _, _, high, low] = self.header;
-            self.left = usize::from(u16::from_be_bytes([high, low]));
+        let (kind, later) = self.boundary.header(bytes);
+        if let Some(kind) = kind {
+            self.kind = kind;
             self.seen.change_cipher_spec |= kind == CHANGE_CIPHER_SPEC;
             self.seen.ciphertext |= kind == APPLICATION_DATA;
         }
@@ -82,10 +149,9 @@ impl Tap {
     }
 
     fn payload<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let (now, later) = bytes.split_at(self.left.min(bytes.len()));
-        self.left -= now.len();
+        let (now, later) = self.boundary.payload(bytes);
         let in_the_clear = !self.seen.change_cipher_spec && !self.seen.ciphertext;
-        if self.header.first() == Some(&HANDSHAKE) && in_the_clear {
+        if self.kind == HANDSHAKE && in_the_clear {
             self.messages.feed(now, &mut self.seen);
         }
         later

@@ -112,11 +112,12 @@ pub(crate) enum SealError {
     NotEstablished,
 }
 
-/// Works on `bytes` until rustls needs more, or cannot go on.
+/// Works on `bytes` until rustls needs more, or cannot go on. During a handshake 0-RTT data go to
+/// `early`.
 pub(crate) fn run<U: Unbuffered>(
     connection: &mut U,
     bytes: &mut [u8],
-    early: &mut Vec<u8>,
+    mut early: Option<&mut Vec<u8>>,
     buffers: &mut Buffers<'_>,
 ) -> Turn {
     let mut turn = Turn::default();
@@ -126,14 +127,18 @@ pub(crate) fn run<U: Unbuffered>(
         let step = match state {
             Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                 // Only 0-RTT data that the handshake has confirmed is still here.
-                buffers.plain.append(early);
+                if let Some(early) = &mut early {
+                    buffers.plain.append(early);
+                }
                 while let Some(Ok(record)) = traffic.next_record() {
                     discard += record.discard;
                     buffers.plain.extend_from_slice(record.payload);
                 }
-                Ok(Step::Again)
+                Ok(Step::Read)
             }
             Ok(ConnectionState::ReadEarlyData(data)) => {
+                let mut none = Vec::new();
+                let early = early.as_deref_mut().unwrap_or(&mut none);
                 U::read_early(data, early).map(|()| Step::Again)
             }
             Ok(ConnectionState::EncodeTlsData(data)) => encode(data, buffers.out),
@@ -151,7 +156,9 @@ pub(crate) fn run<U: Unbuffered>(
         turn.used += discard;
         match step {
             Ok(Step::Again) => {}
-            Ok(Step::Blocked) => return turn,
+            // With nothing to read and nothing to answer it would say that it is blocked.
+            Ok(Step::Read) if turn.used < bytes.len() || connection.common().wants_write() => {}
+            Ok(Step::Blocked | Step::Read) => return turn,
             Err(error) => {
                 turn.error = Some((error, flush_alert(connection, buffers.out)));
                 return turn;
@@ -180,6 +187,29 @@ pub(crate) fn seal<U: Unbuffered>(
     result
 }
 
+/// As [`seal`], to the begin of `room`; how many bytes the records take. `None` if nothing was
+/// encrypted because something has to go ahead of it, or because of a lack of room: `seal` does it.
+pub(crate) fn seal_into<U: Unbuffered>(
+    connection: &mut U,
+    stash: &mut [u8],
+    plaintext: &[u8],
+    room: &mut [u8],
+) -> Result<Option<usize>, SealError> {
+    if connection.common().wants_write() {
+        return Ok(None);
+    }
+    loop {
+        match connection.process(stash).state {
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                return Ok(traffic.encrypt(plaintext, room).ok());
+            }
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::PeerClosed) => {}
+            Ok(_) | Err(_) => return Err(SealError::Closed),
+        }
+    }
+}
+
 /// Appends `close_notify` to `out`.
 pub(crate) fn close<U: Unbuffered>(connection: &mut U, stash: &mut [u8], out: &mut Vec<u8>) {
     // It fails only where sending is over already.
@@ -193,6 +223,8 @@ pub(crate) fn close<U: Unbuffered>(connection: &mut U, stash: &mut [u8], out: &m
 enum Step {
     Again,
     Blocked,
+    /// Application data were read.
+    Read,
 }
 
 /// Gets rustls into the state in which it encrypts, and lets `write` do it.
