@@ -87,6 +87,32 @@ impl Context {
     ///
     /// When a callback does. The connection that it was about is dropped without `on_closed`; the
     /// next call goes on with the rest.
+    ///
+    /// # Nesting
+    ///
+    /// Turns do not nest: a callback has a [`Cx`](crate::Cx), which leads to everything but the
+    /// context, and whoever runs one holds the context already. This does not compile, and would
+    /// without the line inside the closure:
+    ///
+    /// ```compile_fail,E0499
+    /// // RE-12
+    /// # use wsloop::{Close, Context, ContextConfig, Established, Protocol, VhostConfig, Wsi};
+    /// # struct P;
+    /// # impl Protocol for P {
+    /// #     type Session = ();
+    /// #     fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// let mut context = Context::new(ContextConfig::new()).unwrap();
+    /// let mut vhost = VhostConfig::new("localhost");
+    /// let handle = vhost.add_protocol("p", P);
+    /// context.create_vhost(vhost).unwrap();
+    /// context.with_protocol(handle, |_, cx| {
+    ///     context.service(None).unwrap();
+    ///     cx.now();
+    /// });
+    /// ```
     pub fn service(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.recover();
         if !self.turn.is_interrupted() {

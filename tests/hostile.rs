@@ -10,6 +10,7 @@ mod hostile {
 
     mod callbacks;
     mod closing;
+    mod crowds;
     mod faults;
     mod framing;
     mod handshake;

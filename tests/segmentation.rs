@@ -13,7 +13,9 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::{Log, addr, close_payload, masked, plain, request};
+#[cfg(feature = "deflate")]
+use support::thirty_frames;
+use support::{Log, addr, close_payload, masked, plain, request_with};
 use wsloop::sim::{Net, SimPeer};
 use wsloop::ws::handshake::accept_key;
 use wsloop::{
@@ -61,12 +63,12 @@ fn the_short_session_is_what_was_recorded() {
 }
 
 #[test]
-fn every_cut_in_two_of_a_server_s_session_is_the_same_session() {
+fn io_01_every_cut_in_two_of_a_server_s_session_is_the_same_session() {
     every_cut_in_two(Side::Server);
 }
 
 #[test]
-fn every_cut_in_two_of_a_client_s_session_is_the_same_session() {
+fn io_01_every_cut_in_two_of_a_client_s_session_is_the_same_session() {
     every_cut_in_two(Side::Client);
 }
 
@@ -81,12 +83,12 @@ fn every_cut_in_two(side: Side) {
 }
 
 #[test]
-fn random_cuts_of_a_server_s_session_are_the_same_session() {
+fn io_01_random_cuts_of_a_server_s_session_are_the_same_session() {
     random_cuts(Side::Server);
 }
 
 #[test]
-fn random_cuts_of_a_client_s_session_are_the_same_session() {
+fn io_01_random_cuts_of_a_client_s_session_are_the_same_session() {
     random_cuts(Side::Client);
 }
 
@@ -103,7 +105,7 @@ fn random_cuts(side: Side) {
 }
 
 #[test]
-fn small_reads_and_writes_are_the_same_session() {
+fn io_01_small_reads_and_writes_are_the_same_session() {
     for side in SIDES {
         for delivery in DELIVERIES {
             let golden = Golden::short(side, delivery);
@@ -116,7 +118,7 @@ fn small_reads_and_writes_are_the_same_session() {
 }
 
 #[test]
-fn cuts_around_and_inside_a_long_message_are_the_same_session() {
+fn io_01_cuts_around_and_inside_a_long_message_are_the_same_session() {
     eprintln!("seed {SEED:#x}");
     let mut random = Random(SEED);
     for side in SIDES {
@@ -143,12 +145,55 @@ fn cuts_around_and_inside_a_long_message_are_the_same_session() {
 }
 
 #[test]
-fn small_reads_and_writes_of_a_long_message_are_the_same_session() {
+fn io_01_small_reads_and_writes_of_a_long_message_are_the_same_session() {
     for side in SIDES {
         for limit in 1..=7 {
             Golden::long(side, Delivery::Messages).check(&[], Pace::Together, Some(limit));
         }
         Golden::long(side, Delivery::Chunks).check(&[], Pace::Together, Some(3));
+    }
+}
+
+#[cfg(feature = "deflate")]
+#[test]
+fn the_compressed_session_is_what_was_recorded() {
+    for side in SIDES {
+        for delivery in DELIVERIES {
+            let told = Golden::compressed(side, delivery).outcome.told;
+            let hello = told.iter().filter(|line| *line == "text \"Hello\"");
+            assert_eq!(hello.count(), 3, "{side:?} {delivery:?} {told:?}");
+            let end = "closed Peer closed by the peer, code 1000 \"bye\", clean";
+            assert_eq!(told.last().unwrap(), end, "{side:?} {delivery:?}");
+        }
+    }
+}
+
+#[cfg(feature = "deflate")]
+#[test]
+fn io_01_every_cut_in_two_of_a_compressed_session_is_the_same_session() {
+    for side in SIDES {
+        for delivery in DELIVERIES {
+            let golden = Golden::compressed(side, delivery);
+            for cut in 0..=golden.bytes.len() {
+                golden.check(&[cut], Pace::Apart, None);
+            }
+        }
+    }
+}
+
+#[cfg(feature = "deflate")]
+#[test]
+fn io_01_random_cuts_of_a_compressed_session_are_the_same_session() {
+    eprintln!("seed {SEED:#x}");
+    let mut random = Random(SEED);
+    for side in SIDES {
+        for delivery in DELIVERIES {
+            let golden = Golden::compressed(side, delivery);
+            for _ in 0..500 {
+                let cuts = random.cuts(golden.bytes.len());
+                golden.check(&cuts, random.pace(), None);
+            }
+        }
     }
 }
 
@@ -195,6 +240,7 @@ struct Outcome {
 struct Golden {
     side: Side,
     delivery: Delivery,
+    compressed: bool,
     /// What the peer sends, the opening handshake included.
     bytes: Vec<u8>,
     outcome: Outcome,
@@ -202,24 +248,35 @@ struct Golden {
 
 impl Golden {
     fn short(side: Side, delivery: Delivery) -> Self {
-        Self::record(side, delivery, &short_frames(side))
+        Self::record(side, delivery, false, &short_frames(side))
     }
 
     fn long(side: Side, delivery: Delivery) -> Self {
         let mut frames = frame(side, 0x81, b"before");
         frames.extend(frame(side, 0x82, &long()));
         frames.extend(frame(side, 0x88, &close_payload(1000, "bye")));
-        Self::record(side, delivery, &frames)
+        Self::record(side, delivery, false, &frames)
     }
 
-    fn record(side: Side, delivery: Delivery, frames: &[u8]) -> Self {
-        let stage = Stage::new(side, delivery, None);
+    /// Thirty frames, with permessage-deflate.
+    #[cfg(feature = "deflate")]
+    fn compressed(side: Side, delivery: Delivery) -> Self {
+        let frames = thirty_frames(true);
+        let frames = frames
+            .iter()
+            .flat_map(|(b, payload)| frame(side, *b, payload));
+        Self::record(side, delivery, true, &frames.collect::<Vec<u8>>())
+    }
+
+    fn record(side: Side, delivery: Delivery, compressed: bool, frames: &[u8]) -> Self {
+        let stage = Stage::new(side, delivery, compressed, None);
         let mut bytes = stage.handshake.clone();
         bytes.extend_from_slice(frames);
         stage.peer.write(&bytes).unwrap();
         Self {
             side,
             delivery,
+            compressed,
             bytes,
             outcome: stage.finish(),
         }
@@ -227,7 +284,7 @@ impl Golden {
 
     /// Plays it again, cut at these offsets.
     fn check(&self, cuts: &[usize], pace: Pace, io: Option<usize>) {
-        let mut stage = Stage::new(self.side, self.delivery, io);
+        let mut stage = Stage::new(self.side, self.delivery, self.compressed, io);
         assert!(
             self.bytes.starts_with(&stage.handshake),
             "every run begins alike"
@@ -326,13 +383,17 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(side: Side, delivery: Delivery, io: Option<usize>) -> Self {
+    fn new(side: Side, delivery: Delivery, compressed: bool, io: Option<usize>) -> Self {
         let net = Net::new(7);
         // Nobody here is slow: what waits is not the subject.
         net.set_capacity(1 << 20);
         let log = Log::default();
         let mut context = Context::simulated(&net, ContextConfig::new()).unwrap();
         let mut config = VhostConfig::new("a.test");
+        if compressed {
+            config = with_deflate(config);
+        }
+        let extension = if compressed { EXTENSION } else { "" };
         let witness = Witness {
             log: log.clone(),
             long: long().into(),
@@ -347,7 +408,8 @@ impl Stage {
         let (peer, handshake, sent) = match side {
             Side::Server => {
                 context.create_vhost(config.listen(addr())).unwrap();
-                (net.dial(addr()).unwrap(), request("/"), Vec::new())
+                let bytes = request_with("/", extension);
+                (net.dial(addr()).unwrap(), bytes, Vec::new())
             }
             Side::Client => {
                 let vhost = context.create_vhost(config).unwrap();
@@ -359,7 +421,7 @@ impl Stage {
                 }
                 let peer = listener.accept().unwrap();
                 let request = peer.read();
-                let response = response(&request);
+                let response = response(&request, extension);
                 (peer, response, request)
             }
         };
@@ -392,7 +454,21 @@ impl Stage {
     }
 }
 
-fn response(request: &[u8]) -> Vec<u8> {
+/// What the peer offers or answers. Nobody keeps a window, so that each message is as recorded.
+const EXTENSION: &str = "Sec-WebSocket-Extensions: permessage-deflate; \
+    server_no_context_takeover; client_no_context_takeover\r\n";
+
+#[cfg(feature = "deflate")]
+fn with_deflate(config: VhostConfig) -> VhostConfig {
+    config.deflate(wsloop::DeflateConfig::new())
+}
+
+#[cfg(not(feature = "deflate"))]
+fn with_deflate(config: VhostConfig) -> VhostConfig {
+    config
+}
+
+fn response(request: &[u8], extension: &str) -> Vec<u8> {
     let request = std::str::from_utf8(request).unwrap();
     let key = request
         .lines()
@@ -402,7 +478,7 @@ fn response(request: &[u8]) -> Vec<u8> {
     let accept = std::str::from_utf8(&accept).unwrap();
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+         Sec-WebSocket-Accept: {accept}\r\n{extension}\r\n"
     )
     .into_bytes()
 }

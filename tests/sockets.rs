@@ -6,6 +6,7 @@ mod real;
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -747,6 +748,78 @@ fn re_14_every_descriptor_is_closed_on_exec() {
         // ends also the poller.
         assert!(seen >= 6, "{seen}");
     });
+}
+
+/// The context is made while the table of descriptors is small; then it grows, and what is opened
+/// gets numbers far above.
+#[test]
+#[cfg(target_os = "linux")]
+fn rs_04_descriptors_of_any_number_are_served() {
+    in_child("rs_04_descriptors_of_any_number_are_served", || {
+        let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
+        let few = 256.min(hard);
+        rlimit::Resource::NOFILE.set(few, hard).unwrap();
+        let mut server = Host::server();
+        rlimit::Resource::NOFILE.set(hard, hard).unwrap();
+        let highest = hard.min(100_000) - 1;
+        // Beyond select(2)'s 1024, where the limit allows it.
+        let (floor, room) = (highest.min(5000), 20);
+        let mut hoard = Vec::new();
+        while hoard.len() as u64 + room < floor {
+            hoard.push(std::fs::File::open("/dev/null").unwrap());
+        }
+        let mut peers: Vec<Peer> = (0..10).map(|_| server.open()).collect();
+        server.dial(SocketAddr::from(([127, 0, 0, 1], server.addr().port())));
+        server.until_logged("established", 12);
+        let above = real::descriptors();
+        let above = above.iter().filter(|number| u64::from(**number) >= few);
+        assert!(above.count() >= hoard.len() - few as usize + 20);
+        for peer in &mut peers {
+            peer.write(&masked(0x81, b"hello"));
+            assert_eq!(server.read(peer, 7), plain(0x81, b"hello"));
+        }
+
+        // A listener that was handed in with the last number there is.
+        let low = TcpListener::bind(loopback()).unwrap();
+        let top = rustix::io::fcntl_dupfd_cloexec(&low, highest.try_into().unwrap()).unwrap();
+        assert_eq!(u64::try_from(top.as_raw_fd()).unwrap(), highest);
+        drop(low);
+        let config = VhostConfig::new("localhost").listener(TcpListener::from(top));
+        let config = config.protocol("p", real::Probe::new(&server.log));
+        let vhost = server.context.create_vhost(config).unwrap();
+        let addr = server.context.listen_addrs(vhost)[0];
+        let mut peer = server.upgrade(Peer::connect(addr));
+        peer.write(&masked(0x81, b"hello"));
+        assert_eq!(server.read(&mut peer, 7), plain(0x81, b"hello"));
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn rs_14_connections_that_come_and_go_leave_no_descriptor() {
+    in_child(
+        "rs_14_connections_that_come_and_go_leave_no_descriptor",
+        || {
+            let mut server = Host::server();
+            drop(server.open());
+            server.until(|server| server.context.connections() == 0);
+            let before = real::descriptors();
+            for round in 0..100 {
+                let peers: Vec<Peer> = (0..10).map(|_| server.open()).collect();
+                for (n, mut peer) in peers.into_iter().enumerate() {
+                    match n % 3 {
+                        0 => peer.reset(),
+                        1 => peer.write(&masked(0x88, b"\x03\xe8")),
+                        _ => drop(peer),
+                    }
+                }
+                server.until(|server| server.context.connections() == 0);
+                assert_eq!(real::descriptors(), before, "round {round}");
+            }
+            assert_eq!(server.log.count("established"), 1001);
+            assert_eq!(server.log.count("closed"), 1001);
+        },
+    );
 }
 
 #[test]

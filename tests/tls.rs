@@ -9,6 +9,8 @@ mod testpki;
 
 #[path = "tls/crowd.rs"]
 mod crowd;
+#[path = "tls/cuts.rs"]
+mod cuts;
 #[cfg(feature = "deflate")]
 #[path = "tls/deflate.rs"]
 mod deflate;

@@ -119,10 +119,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn masks_and_nonces_do_not_repeat() {
+    fn fr_17_hc_17_masks_and_nonces_do_not_repeat() {
         let mut random = Random::new().unwrap();
-        let nonces: HashSet<_> = (0..10_000).map(|_| random.nonce()).collect();
-        assert_eq!(nonces.len(), 10_000);
+        let nonces: HashSet<_> = (0..100_000).map(|_| random.nonce()).collect();
+        assert_eq!(nonces.len(), 100_000);
         let masks: HashSet<_> = (0..1000).map(|_| random.mask()).collect();
         assert!(
             masks.len() > 990,

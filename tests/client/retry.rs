@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use wsloop::sim::Call;
 use wsloop::{ProtocolHandle, RetryPolicy, Timeouts, VhostConfig, VhostId, WsiId};
 
 use crate::support::{Recorder, World, plain};
@@ -297,6 +298,76 @@ fn rc_01_with_jitter_two_clients_do_not_come_back_at_the_same_time() {
     );
     times.dedup();
     assert!(times.len() > 10, "spread: {times:?}");
+}
+
+/// A server with ten thousand clients restarts: it is down for five seconds.
+#[test]
+fn rc_01_ten_thousand_clients_come_back_one_by_one_and_each_once() {
+    const CLIENTS: usize = 10_000;
+    let policy = RetryPolicy::builder()
+        .delays([secs(1), secs(2), secs(4)])
+        .jitter_percent(30)
+        .forever()
+        .build()
+        .unwrap();
+    let mut site = Site::new();
+    site.world.net.set_capacity(4096);
+    let mut peers = Vec::new();
+    while peers.len() < CLIENTS {
+        for _ in 0..500 {
+            site.connect(there().reconnect(policy.clone()));
+        }
+        peers.extend(welcome_all(&mut site));
+    }
+    assert_eq!(site.caller.take().len(), CLIENTS);
+    let address = site.there.local_addr();
+    let elsewhere = site.world.net.listen("10.0.0.99:80".parse().unwrap());
+    drop(std::mem::replace(&mut site.there, elsewhere.unwrap()));
+    let before = site.world.net.calls(Call::Connect);
+    drop(peers);
+    site.world.turn();
+
+    let mut attempts = vec![before];
+    let mut back = Vec::new();
+    for tenth in 1..=120 {
+        if tenth == 50 {
+            site.there = site.world.net.listen(address).unwrap();
+        }
+        site.world.net.advance(Duration::from_millis(100));
+        back.extend(welcome_all(&mut site));
+        attempts.push(site.world.net.calls(Call::Connect));
+    }
+    assert_eq!(back.len(), CLIENTS, "everybody is back");
+    let dialled = attempts.last().unwrap() - before;
+    assert_eq!(dialled, 3 * CLIENTS as u64, "after 1, 3 and 7 s, each once");
+    let rate: Vec<u64> = attempts.windows(2).map(|two| two[1] - two[0]).collect();
+    // The first wave is spread over 0.3 s, the second over 0.9 s, the third over 2.1 s.
+    let most = |tenths: std::ops::Range<usize>| rate[tenths].iter().max().copied();
+    assert!(most(0..25) < Some(4000), "{rate:?}");
+    assert!(most(25..60) < Some(2000), "{rate:?}");
+    assert!(most(60..120) < Some(1200), "{rate:?}");
+    assert_eq!(site.world.context.connections(), CLIENTS);
+}
+
+/// Answers everybody who has dialled.
+fn welcome_all(site: &mut Site) -> Vec<wsloop::sim::SimPeer> {
+    let mut peers = Vec::new();
+    for _ in 0..8 {
+        site.world.context.service(Some(Duration::ZERO)).unwrap();
+        while let Some(peer) = site.there.accept() {
+            peers.push((peer, false));
+        }
+        for (peer, welcomed) in &mut peers {
+            let request = if *welcomed { Vec::new() } else { peer.read() };
+            if !request.is_empty() {
+                let request = String::from_utf8(request).unwrap();
+                peer.write(&crate::switching(&request, "")).unwrap();
+                *welcomed = true;
+            }
+        }
+    }
+    assert!(peers.iter().all(|(_, welcomed)| *welcomed));
+    peers.into_iter().map(|(peer, _)| peer).collect()
 }
 
 #[test]

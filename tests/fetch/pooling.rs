@@ -144,7 +144,7 @@ fn lose_with(method: Method, body: Option<&'static str>, lose: fn(wsloop::sim::S
 }
 
 #[test]
-fn an_idempotent_request_that_met_a_dying_connection_is_sent_once_more() {
+fn rc_04_an_idempotent_request_that_met_a_dying_connection_is_sent_once_more() {
     for lose in [
         drop as fn(wsloop::sim::SimPeer),
         wsloop::sim::SimPeer::reset,
@@ -161,7 +161,7 @@ fn an_idempotent_request_that_met_a_dying_connection_is_sent_once_more() {
 }
 
 #[test]
-fn the_second_attempt_is_the_last_one() {
+fn rc_04_the_second_attempt_is_the_last_one() {
     let mut site = lose_with(Method::GET, None, drop);
     let next = site.accept();
     drop(next);
@@ -174,7 +174,7 @@ fn the_second_attempt_is_the_last_one() {
 }
 
 #[test]
-fn a_post_that_may_have_arrived_is_not_sent_again() {
+fn rc_04_a_post_that_may_have_arrived_is_not_sent_again() {
     let mut site = lose_with(Method::POST, Some("money"), drop);
     let error = site.keeper.error();
     assert_eq!((error.attempts(), error.stage()), (1, FetchStage::Response));
@@ -182,7 +182,7 @@ fn a_post_that_may_have_arrived_is_not_sent_again() {
 }
 
 #[test]
-fn a_request_that_was_answered_in_part_is_not_sent_again() {
+fn rc_04_a_request_that_was_answered_in_part_is_not_sent_again() {
     let mut site = Site::new();
     let peer = site.idle();
     site.get();
@@ -195,7 +195,7 @@ fn a_request_that_was_answered_in_part_is_not_sent_again() {
 }
 
 #[test]
-fn a_post_of_which_nothing_left_is_sent_again() {
+fn rc_04_a_post_of_which_nothing_left_is_sent_again() {
     let mut site = Site::new();
     let peer = site.idle();
     let next = site.net.calls(Call::Write) + 1;
@@ -207,6 +207,42 @@ fn a_post_of_which_nothing_left_is_sent_again() {
     let request = site.answer(&next, OK);
     assert!(request.ends_with("money"));
     assert_eq!(site.keeper.fetched().attempts, 2);
+}
+
+/// Of a request that is cut the server has seen a part: only what is safe to repeat is.
+#[test]
+fn rc_04_half_a_request_is_sent_again_only_if_that_is_safe() {
+    for (method, again) in [
+        (Method::GET, true),
+        (Method::PUT, true),
+        (Method::DELETE, true),
+        (Method::POST, false),
+        (Method::PATCH, false),
+    ] {
+        let mut site = Site::new();
+        let peer = site.idle();
+        site.net.limit_io(20);
+        let writes = site.net.calls(Call::Write);
+        let fault = Fault::from(std::io::ErrorKind::BrokenPipe);
+        site.net.fail(Call::Write, writes + 2, fault);
+        let info = FetchInfo::new(method.clone(), URL).unwrap();
+        site.fetch(info.body("to be or not to be"));
+        assert_eq!(read(&peer).len(), 20, "{method}");
+        site.net.limit_io(usize::MAX);
+        if again {
+            let next = site.accept();
+            let request = site.answer(&next, OK);
+            assert!(request.ends_with("to be or not to be"), "{request}");
+            assert_eq!(site.keeper.fetched().attempts, 2, "{method}");
+        } else {
+            let error = site.keeper.error();
+            assert_eq!(error.attempts(), 1, "{method} {error}");
+        }
+        site.nobody_dials();
+        drop(peer);
+        site.pass(secs(31));
+        assert_eq!((site.counts(), site.context.connections()), ((0, 0, 0), 0));
+    }
 }
 
 #[test]
@@ -221,7 +257,7 @@ fn a_first_connection_that_ends_is_an_error_and_no_reason_to_try_again() {
 }
 
 #[test]
-fn those_who_wait_have_their_turn_in_order() {
+fn rc_06_those_who_wait_have_their_turn_in_order() {
     let mut site = Site::with(PoolConfig::new().per_origin(1));
     for n in 0..4 {
         site.fetch(FetchInfo::get(&format!("http://10.0.0.7/{n}")).unwrap());
@@ -235,6 +271,62 @@ fn those_who_wait_have_their_turn_in_order() {
         assert_eq!(site.keeper.fetched().reused, n > 0);
     }
     assert_eq!(site.counts(), (1, 1, 0));
+}
+
+/// A thousand behind one connection: one is cancelled, one loses patience, the others are served in
+/// order.
+#[test]
+fn rc_06_a_thousand_wait_in_order_and_who_leaves_is_not_in_the_way() {
+    let mut site = Site::with(PoolConfig::new().per_origin(1).waiting(1000));
+    let target = |n: usize| FetchInfo::get(&format!("http://10.0.0.7/{n}")).unwrap();
+    let mut hasty = wsloop::FetchTimeouts::default();
+    hasty.pool = Some(secs(2));
+    let ids: Vec<_> = (0..=1000)
+        .map(|n| {
+            let info = target(n);
+            let info = match n {
+                700 => info.timeouts(hasty).unwrap(),
+                _ => info,
+            };
+            site.context.fetch(site.vhost, info).unwrap()
+        })
+        .collect();
+    site.turn();
+    assert_eq!(site.counts(), (1, 0, 1000));
+    site.get();
+    let error = site.keeper.error();
+    assert!(
+        matches!(error.failure(), FetchFailure::QueueFull(1000)),
+        "{error}"
+    );
+
+    site.cx(|cx| cx.cancel_fetch(ids[300])).unwrap();
+    assert!(matches!(
+        site.keeper.error().failure(),
+        FetchFailure::Aborted
+    ));
+    site.pass(secs(2));
+    let error = site.keeper.error();
+    assert_eq!(
+        (error.stage(), error.is_timeout()),
+        (FetchStage::PoolWait, true)
+    );
+    assert_eq!(site.counts(), (1, 0, 998));
+
+    let peer = site.accept();
+    for n in (0..=1000).filter(|n| ![300, 700].contains(n)) {
+        let request = read(&peer);
+        assert!(request.starts_with(&format!("GET /{n} ")), "{n}: {request}");
+        peer.write(OK).unwrap();
+        for _ in 0..4 {
+            site.context.service(Some(Duration::ZERO)).unwrap();
+        }
+    }
+    assert_eq!(site.keeper.outcomes().len(), 999);
+    site.nobody_dials();
+    site.pass(secs(31));
+    assert_eq!((site.counts(), site.context.connections()), ((0, 0, 0), 0));
+    assert!(site.context.next_deadline().is_none(), "no timer is left");
 }
 
 #[test]
@@ -268,7 +360,7 @@ fn a_failed_dial_makes_room_for_who_waits() {
 }
 
 #[test]
-fn the_wait_has_a_deadline_and_the_queue_an_end() {
+fn rc_06_the_wait_has_a_deadline_and_the_queue_an_end() {
     let pool = PoolConfig::new()
         .per_origin(1)
         .waiting(2)

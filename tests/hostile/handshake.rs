@@ -203,6 +203,73 @@ fn hs_12_a_body_is_neither_frames_nor_a_request() {
     }
 }
 
+/// The application keeps what it was asked with, while requests that are none come and go.
+#[test]
+fn hs_14_other_upgrades_are_refused_while_the_application_holds_a_request() {
+    use std::sync::{Arc, Mutex};
+    use wsloop::RequestId;
+
+    type Held = Arc<Mutex<Vec<(RequestId, String, Vec<u8>)>>>;
+    let held: Held = Arc::default();
+    let holds = Arc::clone(&held);
+    let (log, net) = (Log::default(), wsloop::sim::Net::new(1));
+    let config = wsloop::ContextConfig::new().observer(crate::support::Observer(log.clone()));
+    let mut context = wsloop::Context::simulated(&net, config).unwrap();
+    let mut config = VhostConfig::new("a.test").listen(addr());
+    let handle = config.add_protocol(
+        "p",
+        Recorder {
+            filter: Some(Box::new(move |_, request| {
+                let head = request.head();
+                let target = head.target().to_owned();
+                let key = head.header("Sec-WebSocket-Key").unwrap().to_vec();
+                holds.lock().unwrap().push((request.id(), target, key));
+                Ok(Accept::later())
+            })),
+            ..Recorder::new(&log)
+        },
+    );
+    context.create_vhost(config).unwrap();
+    let mut turn = || {
+        for _ in 0..8 {
+            context.service(Some(Duration::ZERO)).unwrap();
+        }
+    };
+    let [good, gone] = ["/good", "/gone"].map(|target| {
+        let peer = net.dial(addr()).unwrap();
+        peer.write(&request(target)).unwrap();
+        peer
+    });
+    turn();
+    assert_eq!(log.take().len(), 2, "both are asked about");
+    for other in ["h2c", "web", "websocketx", "TLS/1.0", ""] {
+        let peer = net.dial(addr()).unwrap();
+        let fields = format!("Upgrade: {other}\r\nConnection: Upgrade\r\n{KEY}{VERSION}");
+        peer.write(&upgrade(GET, &fields)).unwrap();
+        turn();
+        assert_eq!(status(&peer).0, 400, "{other}");
+        let told = log.take();
+        assert!(
+            matches!(&told[..], [one] if one.starts_with("refused ")),
+            "{told:?}"
+        );
+    }
+    gone.reset();
+    turn();
+    let held = std::mem::take(&mut *held.lock().unwrap());
+    for (id, target, key) in held {
+        assert_eq!(key, b"dGhlIHNhbXBsZSBub25jZQ==");
+        let decided = context.with_protocol(handle, |_, cx| cx.decide(id, Ok(Accept::new())));
+        assert_eq!(decided.unwrap().is_ok(), target == "/good", "{target}");
+    }
+    for _ in 0..8 {
+        context.service(Some(Duration::ZERO)).unwrap();
+    }
+    assert_eq!(status(&good).0, 101);
+    assert_eq!(log.count("established /good"), 1);
+    assert_eq!(log.count("established"), 1);
+}
+
 #[test]
 fn hs_15_two_thousand_headers_are_too_many() {
     let many: String = (0..2000).map(|n| format!("x{n}: y\r\n")).collect();

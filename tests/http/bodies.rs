@@ -108,7 +108,7 @@ fn trickle(piece: usize, seconds: u64) -> (Vec<u16>, Vec<String>) {
 }
 
 #[test]
-fn a_body_at_the_lowest_rate_may_take_as_long_as_it_is() {
+fn tm_02_a_body_at_the_lowest_rate_may_take_as_long_as_it_is() {
     let (statuses, log) = trickle(1024, 300);
     assert_eq!(statuses, [200]);
     assert!(
@@ -118,7 +118,7 @@ fn a_body_at_the_lowest_rate_may_take_as_long_as_it_is() {
 }
 
 #[test]
-fn a_body_below_the_lowest_rate_is_408() {
+fn tm_02_a_body_below_the_lowest_rate_is_408() {
     let (statuses, log) = trickle(512, 300);
     assert_eq!(statuses, [408]);
     assert_eq!(
@@ -127,6 +127,62 @@ fn a_body_below_the_lowest_rate_is_408() {
             .count(),
         1
     );
+}
+
+/// Chunks of a byte, and a chunk's size that never ends: a byte a second of either.
+#[test]
+fn tm_02_chunks_that_trickle_are_408_and_cost_no_memory() {
+    let endless_size = [b"1;x=".as_slice(), &[b'y'; 1000]].concat();
+    for stream in [b"1\r\nx\r\n".repeat(100), endless_size] {
+        let mut world = World::with(|log| vhost(log, Handler::new(log)));
+        let peer = world.dial();
+        peer.write(&post_chunked("/h/echo")).unwrap();
+        world.turn();
+        let before = world.context.memory();
+        let (mut most, mut seconds) = (0, 0);
+        for byte in stream {
+            peer.write(&[byte]).unwrap();
+            world.pass(Duration::from_secs(1));
+            seconds += 1;
+            most = most.max(world.context.memory().saturating_sub(before));
+            if world.log.count("done Timeout") == 1 {
+                break;
+            }
+        }
+        assert!((29..=32).contains(&seconds), "after {seconds} s");
+        assert!(most < 4096, "{most} bytes for {seconds} received");
+        assert_eq!(statuses(&read(&peer)), [408]);
+        assert!(peer.ended());
+    }
+}
+
+/// A response of which a byte a second is taken: it costs what it is long, and not for ever.
+#[test]
+fn tm_02_a_response_that_is_read_a_byte_a_second_ends_by_the_lowest_rate() {
+    let long = "x".repeat(500_000);
+    let mut world = World::with(|log| {
+        VhostConfig::new("a.test")
+            .listen(addr())
+            .protocol("p", Recorder::echo(log))
+            .mount(Mount::call("/long", move |_| {
+                Response::text(200, long.clone())
+            }))
+    });
+    world.net.set_capacity(1000);
+    let peer = world.dial();
+    peer.write(&get("/long")).unwrap();
+    world.turn();
+    let before = world.context.memory();
+    assert!(before < 600_000, "{before}");
+    let mut seconds = 0;
+    while world.context.connections() > 0 {
+        assert_eq!(peer.read_up_to(1).len(), 1);
+        world.pass(Duration::from_secs(1));
+        assert!(world.context.memory() <= before);
+        seconds += 1;
+        assert!(seconds < 120, "it goes on for ever");
+    }
+    assert!(seconds >= 29, "after {seconds} s");
 }
 
 #[test]
@@ -314,7 +370,7 @@ fn a_body_that_is_not_wanted_and_stops_coming_does_not_cut_the_response() {
 }
 
 #[test]
-fn a_client_may_take_its_time_for_a_long_response() {
+fn tm_02_a_client_may_take_its_time_for_a_long_response() {
     for more in ["Connection: close\r\n", ""] {
         let long = "x".repeat(1_000_000);
         let mut world = World::with(|log| {
@@ -429,7 +485,7 @@ fn deadlines_are_those_of_the_vhost() {
 }
 
 #[test]
-fn a_body_that_nobody_wants_may_not_trickle_on() {
+fn tm_02_a_body_that_nobody_wants_may_not_trickle_on() {
     let mut world = world(Handler::new);
     let peer = world.dial();
     peer.write(&post("/hi", 1000)).unwrap();

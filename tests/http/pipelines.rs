@@ -42,7 +42,7 @@ fn session() -> Vec<u8> {
 }
 
 #[test]
-fn every_cut_of_a_session_gets_the_same_responses() {
+fn io_01_every_cut_of_a_session_gets_the_same_responses() {
     let bytes = session();
     let run = |cut: usize, size: usize| {
         let mut world = world(Handler::new);
@@ -63,7 +63,7 @@ fn every_cut_of_a_session_gets_the_same_responses() {
 }
 
 #[test]
-fn reads_and_writes_of_one_byte_change_nothing() {
+fn io_01_reads_and_writes_of_one_byte_change_nothing() {
     let mut responses = Vec::new();
     for limit in [usize::MAX, 1, 7] {
         let mut world = world(Handler::new);

@@ -360,3 +360,42 @@ pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
     payload.extend_from_slice(reason.as_bytes());
     payload
 }
+
+/// Thirty frames of a peer, of all kinds, that end with a Close; `compressed` with some that
+/// permessage-deflate made, without takeover (the examples of RFC 7692 section 7.2.3).
+pub fn thirty_frames(compressed: bool) -> Vec<(u8, Vec<u8>)> {
+    let stored = [&[0x00, 0x05, 0x00, 0xfa, 0xff][..], b"Hello\x00"].concat();
+    let fixed = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+    let rsv1 = if compressed { 0x40 } else { 0 };
+    let (one, two) = if compressed {
+        (stored, fixed.to_vec())
+    } else {
+        (b"Hello".to_vec(), b"Hello".to_vec())
+    };
+    let text = "one \u{20ac} two \u{1f600} three".as_bytes();
+    let mut frames = vec![
+        (0x81 | rsv1, one),
+        (0x82, (0..=255).collect()),
+        // The first cut is inside the euro sign, the second inside the emoji.
+        (0x01, text[..5].to_vec()),
+        (0x89, b"one".to_vec()),
+        (0x00, text[5..14].to_vec()),
+        (0x89, b"two".to_vec()),
+        (0x00, Vec::new()),
+        (0x80, text[14..].to_vec()),
+        (0x81 | rsv1, two.clone()),
+        (0x01 | rsv1, two[..3].to_vec()),
+        (0x8a, b"unasked".to_vec()),
+        (0x00, two[3..4].to_vec()),
+        (0x80, two[4..].to_vec()),
+        (0x81, Vec::new()),
+        (0x82, Vec::new()),
+        (0x89, Vec::new()),
+        (0x02, vec![1; 130]),
+        (0x80, vec![2; 3]),
+    ];
+    frames.extend((0..11_u8).map(|n| (0x82, vec![n; n.into()])));
+    frames.push((0x88, close_payload(1000, "bye")));
+    assert_eq!(frames.len(), 30);
+    frames
+}

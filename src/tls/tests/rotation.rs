@@ -196,7 +196,7 @@ fn clocked() -> (Arc<Clock>, TlsEnv) {
 }
 
 #[test]
-fn the_clock_is_the_contexts_own() {
+fn tm_06_the_clock_is_the_contexts_own() {
     let (clock, env) = clocked();
     let pki = Pki::new("ca");
     let leaf = pki
