@@ -5,8 +5,22 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+#[path = "support/testpki.rs"]
+mod testpki;
+
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+#[path = "tls/lab.rs"]
+mod lab;
+
 mod resources {
     mod common;
 
+    mod descriptors;
     mod floods;
+    mod half_open;
+    #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+    mod half_open_tls;
+    mod readers;
+    mod slowloris;
 }
