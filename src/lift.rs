@@ -57,7 +57,10 @@ impl Lift<'_> {
         self.apply_verdict();
         self.dial();
         self.probe_idle();
-        self.read(spent);
+        // Who has spent the budget reads on when it is its turn, whatever else leads here before.
+        if !self.conn.send.flags.contains(Flags::READY) {
+            self.read(spent);
+        }
         self.look_for_the_lost();
         self.begin_fetch();
         self.after_reading();

@@ -31,12 +31,15 @@ pub(crate) struct Turn {
     next_event: usize,
     /// The poller had more events than fitted.
     more_events: bool,
-    /// Connections whose budget was spent.
+    /// Connections whose budget was spent: others come first, so they wait for the next turn.
     ready: Vec<WsiId>,
+    /// Those of the turn before.
     going_on: Vec<WsiId>,
     settling: Vec<WsiId>,
-    /// Listeners that have more to accept.
+    /// Listeners that have more to accept, each of them once.
     accepting: Vec<(u32, u64)>,
+    /// How many of them are of the turn before.
+    to_accept: usize,
     /// What the resolver found out.
     answers: Vec<Resolved>,
     /// Who waits for an `on_wake`.
@@ -58,12 +61,23 @@ impl Turn {
             going_on: Vec::new(),
             settling: Vec::new(),
             accepting: Vec::new(),
+            to_accept: 0,
             answers: Vec::new(),
             waking: Vec::new(),
             full: false,
             crowded: false,
             max_per_ip,
         }
+    }
+
+    /// What the turn before left over has its share in this one; what this one leaves over waits.
+    fn take_left_over(&mut self) {
+        std::mem::swap(&mut self.going_on, &mut self.ready);
+        self.to_accept = self.accepting.len();
+    }
+
+    fn is_accepting(&self, index: u32, generation: u64) -> bool {
+        self.accepting.contains(&(index, generation))
     }
 
     fn is_interrupted(&self) -> bool {
@@ -117,6 +131,7 @@ impl Context {
         self.recover();
         if !self.turn.is_interrupted() {
             self.wait(timeout)?;
+            self.turn.take_left_over();
         }
         self.on_events();
         self.on_answers();
@@ -256,7 +271,9 @@ impl Context {
                 Token::Listener { index, generation } => {
                     let known = self.parts.listeners.generation(index);
                     if let Some(known) = known.filter(|known| same_generation(generation, *known)) {
-                        self.accept(index, known);
+                        if !self.turn.is_accepting(index, known) {
+                            self.accept(index, known);
+                        }
                     }
                 }
                 // What it woke us for is asked for in every turn.
@@ -301,21 +318,18 @@ impl Context {
 
     /// Connections whose budget was spent last turn, and listeners likewise.
     fn on_left_over(&mut self) {
-        if self.turn.going_on.is_empty() {
-            std::mem::swap(&mut self.turn.going_on, &mut self.turn.ready);
-        }
         while let Some(id) = self.turn.going_on.pop() {
             self.lift(id, |lift| {
                 lift.conn.send.flags -= Flags::READY;
                 lift.pump()
             });
         }
-        if self.can_reopen() {
-            self.reopen();
-        }
-        for _ in 0..self.turn.accepting.len() {
+        for _ in 0..std::mem::take(&mut self.turn.to_accept) {
             let (index, generation) = self.turn.accepting.remove(0);
             self.accept(index, generation);
+        }
+        if self.can_reopen() {
+            self.reopen();
         }
     }
 
