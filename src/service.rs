@@ -1,5 +1,8 @@
 //! The turn: the only caller of the clock, and the only place that lifts connections.
 
+#[cfg(feature = "sim")]
+mod invariants;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;

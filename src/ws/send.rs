@@ -68,6 +68,16 @@ impl TxQueue {
         self.gone >= end
     }
 
+    /// Whether the account is right while nobody works on the connection: nothing is lent, and no
+    /// shortcut is open. See `Context::check_invariants`.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_sound(&self) -> bool {
+        let rest = self.rest.iter().flat_map(|rest| rest.iter());
+        let rest: usize = rest.map(|segment| segment.as_slice().len()).sum();
+        let frees = !self.is_empty() || self.memory() == 0;
+        rest == self.rest_len && self.written <= self.flat.len() && self.open_to == 0 && frees
+    }
+
     /// Heap bytes held.
     pub(crate) fn memory(&self) -> usize {
         let rest = self.rest.as_deref().map_or(0, |rest| {
