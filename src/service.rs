@@ -191,6 +191,10 @@ impl Context {
         if let Some(id) = mark.fetch {
             drop(self.inner.remove_fetch(id));
         }
+        // Their keys went with the connection.
+        self.inner.out.timers.cancel_matching(
+            |kind| matches!(kind, TimerKind::Deadline(id) | TimerKind::Wsi(id, _) if id == mark.id),
+        );
         self.release(&mark);
         self.lend_inflaters();
     }

@@ -161,6 +161,11 @@ impl Net {
         self.lock().faults.push((call, nth, error.into()));
     }
 
+    /// Forgets the calls that were to fail and have not been made.
+    pub fn forget_faults(&self) {
+        self.lock().faults.clear();
+    }
+
     /// How many calls of this kind the contexts have made. A run without faults tells how many
     /// there are to fail.
     pub fn calls(&self, call: Call) -> u64 {
@@ -650,11 +655,7 @@ impl SimPoller {
         }
     }
 
-    pub(crate) fn poll(
-        &self,
-        timeout: Option<Duration>,
-        out: &mut Vec<Ready>,
-    ) -> io::Result<bool> {
+    pub(crate) fn poll(&self, timeout: Option<Duration>, out: &mut Vec<Ready>) -> io::Result<bool> {
         let mut world = self.net.lock();
         if let Err(error) = world.begin_call(Call::Poll) {
             return match error.kind() {

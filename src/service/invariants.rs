@@ -65,7 +65,10 @@ impl Context {
             let Some(io) = &conn.io else { continue };
             let ends = io.write_error.is_some() || send.flags.contains(Flags::ABORT);
             let is_watched = io.is_flushed(&send.tx) || !send.has_no_output_deadline();
-            that(is_due || ends || is_watched, "output waits without a deadline");
+            that(
+                is_due || ends || is_watched,
+                "output waits without a deadline",
+            );
             let over = matches!(&conn.role, Role::Ws(_)) && send.phase == Phase::Ended;
             that(is_due || !over, "has ended and is still here");
         }
@@ -92,7 +95,11 @@ impl Context {
             for (id, conn) in self.all() {
                 let knows = conn.send.flags.contains(flag);
                 let is_listed = seen.contains(&id);
-                check.that(knows == is_listed, &id, "is in no list, or does not know it");
+                check.that(
+                    knows == is_listed,
+                    &id,
+                    "is in no list, or does not know it",
+                );
             }
         }
         for id in &self.inner.out.dirty {
@@ -113,7 +120,10 @@ impl Context {
         let conns = inner.conns.len();
         check.that(conns <= inner.max_connections, "connections", "cap");
         let mut per_ip = BTreeMap::new();
-        for (_, conn) in self.all().filter(|(_, conn)| conn.send.side == Side::Server) {
+        for (_, conn) in self
+            .all()
+            .filter(|(_, conn)| conn.send.side == Side::Server)
+        {
             if let (Some(io), Some(_)) = (&conn.io, self.turn.max_per_ip) {
                 *per_ip.entry(io.peer.ip()).or_insert(0) += 1;
             }
@@ -143,7 +153,7 @@ impl Context {
     #[cfg(feature = "deflate")]
     fn check_inflaters(&self, check: &mut Check) {
         let pool = &self.parts.pool.inflaters;
-        for (id, conn) in self.all().filter(|(_, conn)| conn.is_waiting()) {
+        for (id, _) in self.all().filter(|(_, conn)| conn.is_waiting()) {
             check.that(pool.queue.contains(&id), &id, "waits outside the queue");
             check.that(!pool.has_free(), &id, "waits although an inflater is free");
         }

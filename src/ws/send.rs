@@ -98,6 +98,9 @@ impl TxQueue {
                 self.written = 0;
             }
             write(&mut self.flat);
+            if self.flat.is_empty() {
+                pool.put(std::mem::take(&mut self.flat));
+            }
             return;
         };
         if !matches!(rest.back(), Some(Segment::Flat(_))) {
@@ -488,6 +491,18 @@ mod tests {
             queue.advance(n, pool);
         }
         out
+    }
+
+    /// An upload of which nothing has come yet appends nothing at every visit.
+    #[test]
+    fn appending_nothing_leaves_an_empty_queue_without_memory() {
+        let mut pool = BufferPool::new(4, 1 << 20);
+        let mut queue = TxQueue::default();
+        queue.append(&mut pool, |_| {});
+        assert_eq!(queue.memory(), 0);
+        queue.append(&mut pool, |tail| tail.push(1));
+        queue.append(&mut pool, |_| {});
+        assert_eq!(queue.len(), 1);
     }
 
     #[test]

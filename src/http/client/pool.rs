@@ -462,7 +462,10 @@ impl<K: Ord + Clone, C: Ord + Copy, W: PartialEq + Copy> Pool<K, C, W> {
         let caps = self.members.len() <= config.total
             && self.idle.len() <= config.idle
             && self.waiting.len() <= config.waiting
-            && self.origins.values().all(|origin| origin.open <= config.per_origin);
+            && self
+                .origins
+                .values()
+                .all(|origin| origin.open <= config.per_origin);
         let open: usize = self.origins.values().map(|origin| origin.open).sum();
         let idle: usize = self.origins.values().map(|origin| origin.idle.len()).sum();
         if !idle_known || idle_members.count() != self.idle.len() || idle != self.idle.len() {
