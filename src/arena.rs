@@ -76,7 +76,9 @@ impl<T> Arena<T> {
 
     pub(crate) fn get(&self, index: u32, generation: u64) -> Option<&T> {
         let slot = self.slots.get(index as usize)?;
-        slot.entry.as_ref().filter(|_| slot.state == name(generation))
+        slot.entry
+            .as_ref()
+            .filter(|_| slot.state == name(generation))
     }
 
     pub(crate) fn get_mut(&mut self, index: u32, generation: u64) -> Option<&mut T> {
@@ -143,6 +145,24 @@ impl<T> Arena<T> {
             let generation = slot.generation();
             Some((index, generation, slot.entry.as_mut()?))
         })
+    }
+
+    /// What contradicts itself here, when nothing is lifted; see `Context::check_invariants`.
+    #[cfg(feature = "sim")]
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        let here = self.iter().count();
+        let mut vacant: Vec<u32> = self.free.iter().chain(&self.retired).copied().collect();
+        let listed = vacant.len();
+        vacant.sort_unstable();
+        vacant.dedup();
+        let is_vacant = |index: &u32| self.generation(*index).is_none();
+        let sound = here == self.live
+            && vacant.len() == listed
+            && listed + here == self.slots.len()
+            && vacant.iter().all(is_vacant);
+        let Self { live, slots, .. } = self;
+        let slots = slots.len();
+        (!sound).then(|| format!("{slots} slots: {live} live, {here} there, {listed} vacant"))
     }
 
     /// The slot of an entry, if that name is valid.

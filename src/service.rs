@@ -1,5 +1,8 @@
 //! The turn: the only caller of the clock, and the only place that lifts connections.
 
+#[cfg(feature = "sim")]
+mod invariants;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -230,6 +233,10 @@ impl Context {
         if let Some(id) = mark.fetch {
             drop(self.inner.remove_fetch(id));
         }
+        // Their keys went with the connection.
+        self.inner.out.timers.cancel_matching(
+            |kind| matches!(kind, TimerKind::Deadline(id) | TimerKind::Wsi(id, _) if id == mark.id),
+        );
         self.release(&mark);
         self.lend_inflaters();
     }

@@ -49,7 +49,7 @@ impl Lift<'_> {
     /// Whether its timer, set by an earlier visit, is not later than its next deadline. For a calm
     /// connection deadlines only ever move away.
     fn is_filed(&self) -> bool {
-        self.conn.send.deadlines.armed.is_some() || self.next_deadline().is_none()
+        self.conn.send.deadlines.armed.is_some() || self.conn.next_deadline().is_none()
     }
 
     /// The visit of a calm connection for which the poller has told nothing but that it is
@@ -115,7 +115,9 @@ impl Lift<'_> {
     fn go_on_calmly(&mut self, n: usize, used: usize) -> bool {
         let Self { conn, inner, parts } = self;
         conn.send.flags -= Flags::CALM | Flags::SENDS;
-        let input = parts.buffer.get_mut(STASHED_HEADER + used..STASHED_HEADER + n);
+        let input = parts
+            .buffer
+            .get_mut(STASHED_HEADER + used..STASHED_HEADER + n);
         if let Some(input @ [_, ..]) = input {
             let used = on_frames(conn, inner, &mut parts.protocols, &mut parts.pool, input);
             let rest = input.get(used..).unwrap_or_default();
@@ -237,7 +239,7 @@ impl Conn {
     }
 
     /// Whether the next message waits for an inflater. One that closes waits for none.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         let open = self.send.phase == Phase::Open;
         open && matches!(&self.role, Role::Ws(ws) if ws.recv.is_waiting())
     }

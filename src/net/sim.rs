@@ -117,8 +117,9 @@ impl Net {
     ///
     /// `AddrInUse` when somebody listens there already.
     pub fn listen(&self, addr: SocketAddr) -> io::Result<SimPeerListener> {
-        self.bind(addr, ListenOptions::default())
-            .map(|inner| SimPeerListener { inner })
+        let inner = self.open_listener(addr, ListenOptions::default())?;
+        self.lock().listener_mut(inner.id).strange = true;
+        Ok(SimPeerListener { inner })
     }
 
     /// Gives `host` these addresses, in the order of the resolver's preference. None at all is an
@@ -160,10 +161,27 @@ impl Net {
         self.lock().faults.push((call, nth, error.into()));
     }
 
+    /// Forgets the calls that were to fail and have not been made.
+    pub fn forget_faults(&self) {
+        self.lock().faults.clear();
+    }
+
     /// How many calls of this kind the contexts have made. A run without faults tells how many
     /// there are to fail.
     pub fn calls(&self, call: Call) -> u64 {
         self.lock().calls[call as usize]
+    }
+
+    /// What the contexts hold of the network now. With the last context everything goes.
+    pub fn sockets(&self) -> Sockets {
+        let world = self.lock();
+        let listeners = world.listeners.values();
+        Sockets {
+            streams: world.ends.values().filter(|end| end.held).count(),
+            listeners: listeners.filter(|socket| !socket.strange).count(),
+            pollers: world.pollers.len(),
+            resolvers: world.resolvers.len(),
+        }
     }
 
     /// See [`Stream::connect`](super::stream::Stream::connect). A scripted failure is returned
@@ -180,7 +198,10 @@ impl Net {
             Some(bind) => SocketAddr::new(bind.ip(), world.free_port()),
             None => world.ephemeral(addr),
         };
-        let id = world.new_end(End::new(local, addr));
+        let id = world.new_end(End {
+            held: true,
+            ..End::new(local, addr)
+        });
         match world.routes.get(&addr).copied() {
             None => world.establish(id),
             Some(Some(delay)) => world.schedule(delay, Action::Connect(id)),
@@ -194,7 +215,12 @@ impl Net {
     }
 
     /// See [`Listener::bind`](super::listen::Listener::bind).
-    pub(crate) fn bind(
+    pub(crate) fn bind(&self, addr: SocketAddr, options: ListenOptions) -> io::Result<SimListener> {
+        self.lock().begin_call(Call::Bind)?;
+        self.open_listener(addr, options)
+    }
+
+    fn open_listener(
         &self,
         mut addr: SocketAddr,
         options: ListenOptions,
@@ -217,6 +243,7 @@ impl Net {
             backlog: usize::try_from(options.backlog).unwrap_or(0).max(1),
             reuse_port: options.reuse_port,
             queue: VecDeque::new(),
+            strange: false,
             watch: None,
         };
         world.listeners.insert(id, socket);
@@ -387,12 +414,50 @@ impl SimPeerListener {
 pub enum Call {
     /// Taking a connection from a listener.
     Accept,
+    /// Beginning to listen.
+    Bind,
     /// Beginning to connect.
     Connect,
+    /// Waiting for events. `Interrupted` ends the wait with none, as a signal does; anything else
+    /// leaves [`Context::service`](crate::Context::service) as an error.
+    Poll,
     /// Reading from a stream.
     Read,
+    /// Having the poller watch a stream or a listener.
+    Register,
+    /// Ending the own side of a stream.
+    Shutdown,
     /// Writing to a stream.
     Write,
+}
+
+impl Call {
+    /// All of them, for a test that lets each of them fail.
+    pub const ALL: &[Self] = &[
+        Self::Accept,
+        Self::Bind,
+        Self::Connect,
+        Self::Poll,
+        Self::Read,
+        Self::Register,
+        Self::Shutdown,
+        Self::Write,
+    ];
+}
+
+/// What the contexts on a network hold of it, see [`Net::sockets`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sockets {
+    /// Streams, those that are being connected included. Connections that nobody has accepted yet
+    /// are the network's.
+    pub streams: usize,
+    /// Listeners.
+    pub listeners: usize,
+    /// Pollers: one of each context.
+    pub pollers: usize,
+    /// Resolvers: one of each context.
+    pub resolvers: usize,
 }
 
 /// An error of the system, to be returned by a call that is made to fail.
@@ -482,6 +547,7 @@ impl SimStream {
 
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         let mut world = self.net.lock();
+        world.begin_call(Call::Shutdown)?;
         if !world.end(self.id).is_connected() {
             return Err(io::ErrorKind::NotConnected.into());
         }
@@ -538,7 +604,9 @@ impl SimListener {
         }
         let next = world.listener_mut(self.id).queue.pop_front();
         let id = next.ok_or(io::ErrorKind::WouldBlock)?;
-        let remote = world.end(id).remote;
+        let end = world.end_mut(id);
+        end.held = true;
+        let remote = end.remote;
         drop(world);
         Ok((
             SimStream {
@@ -587,34 +655,43 @@ impl SimPoller {
         }
     }
 
-    pub(crate) fn poll(&self, timeout: Option<Duration>, out: &mut Vec<Ready>) -> bool {
+    pub(crate) fn poll(&self, timeout: Option<Duration>, out: &mut Vec<Ready>) -> io::Result<bool> {
         let mut world = self.net.lock();
+        if let Err(error) = world.begin_call(Call::Poll) {
+            return match error.kind() {
+                io::ErrorKind::Interrupted => Ok(false),
+                _ => Err(error),
+            };
+        }
         let until = timeout.and_then(|timeout| world.now.checked_add(timeout));
         loop {
             world.take_ready(self.id, self.capacity, out);
             if !out.is_empty() || until.is_some_and(|until| until <= world.now) {
-                return out.len() >= self.capacity;
+                return Ok(out.len() >= self.capacity);
             }
             let scheduled = world.later.keys().next().map(|key| key.0);
             let Some(next) = scheduled.into_iter().chain(until).min() else {
-                return false;
+                return Ok(false);
             };
             world.advance_to(next);
         }
     }
 
-    pub(crate) fn register_stream(&self, stream: &SimStream, token: usize) {
+    pub(crate) fn register_stream(&self, stream: &SimStream, token: usize) -> io::Result<()> {
         let mut world = self.net.lock();
+        world.begin_call(Call::Register)?;
         world.end_mut(stream.id).watch = Some(Watch {
             poller: self.id,
             token,
             queued: false,
         });
         world.notify_end(stream.id);
+        Ok(())
     }
 
-    pub(crate) fn register_listener(&self, listener: &SimListener, token: usize) {
+    pub(crate) fn register_listener(&self, listener: &SimListener, token: usize) -> io::Result<()> {
         let mut world = self.net.lock();
+        world.begin_call(Call::Register)?;
         let watch = Watch {
             poller: self.id,
             token,
@@ -622,6 +699,7 @@ impl SimPoller {
         };
         world.listener_mut(listener.id).watch = Some(watch);
         world.notify_listener(listener.id);
+        Ok(())
     }
 
     pub(crate) fn waker(&self, token: usize) -> SimWaker {

@@ -68,6 +68,13 @@ impl TxQueue {
         self.len() == 0
     }
 
+    /// Whether the account is right while nobody works on the connection: nothing is lent. See
+    /// `Context::check_invariants`.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_sound(&self) -> bool {
+        self.held.as_deref().is_none_or(Held::is_sound)
+    }
+
     /// Heap bytes held.
     pub(crate) fn memory(&self) -> usize {
         self.held.as_ref().map_or(0, |held| held.memory())
@@ -304,6 +311,12 @@ impl Held {
 
     fn len(&self) -> usize {
         self.flat.len() - self.written + self.rest_len
+    }
+
+    #[cfg(feature = "sim")]
+    fn is_sound(&self) -> bool {
+        let rest: usize = self.rest.iter().map(|it| it.as_slice().len()).sum();
+        rest == self.rest_len && self.written <= self.flat.len() && self.len() > 0
     }
 
     /// How many bytes will have been written when all that waits now has been.
@@ -560,6 +573,18 @@ mod tests {
             queue.advance(n, pool);
         }
         out
+    }
+
+    /// An upload of which nothing has come yet appends nothing at every visit.
+    #[test]
+    fn appending_nothing_leaves_an_empty_queue_without_memory() {
+        let mut pool = BufferPool::new(4, 1 << 20);
+        let mut queue = TxQueue::default();
+        queue.append(&mut pool, |_| {});
+        assert_eq!(queue.memory(), 0);
+        queue.append(&mut pool, |tail| tail.push(1));
+        queue.append(&mut pool, |_| {});
+        assert_eq!(queue.len(), 1);
     }
 
     #[test]
