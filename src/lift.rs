@@ -299,6 +299,7 @@ impl Lift<'_> {
             Role::Linger => {}
             Role::Ws(_) => {
                 let cause = abnormal_end(end);
+                let cause = self.truncation().unwrap_or(cause);
                 // A peer that sends no more may still read what it was answered.
                 self.flush();
                 self.conn.send.ws_ended(cause);
@@ -331,10 +332,12 @@ impl Lift<'_> {
 
     /// Nobody wanted what the peer has left.
     fn stop_holding(&mut self) {
+        let truncation = self.truncation();
         let Some(io) = &mut self.conn.io else { return };
         let cause = match io.loss() {
             Some(error) => transport_end(error),
-            None => abnormal_end(io.read_end.as_ref().unwrap_or(&ReadEnd::Eof)),
+            None => truncation
+                .unwrap_or_else(|| abnormal_end(io.read_end.as_ref().unwrap_or(&ReadEnd::Eof))),
         };
         self.conn.send.ws_ended(cause);
     }

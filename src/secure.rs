@@ -759,6 +759,23 @@ impl Lift<'_> {
         }
     }
 
+    /// The stream of a WebSocket has ended without a close_notify (RFC 8446 section 6.1): somebody
+    /// between the peers may have cut it.
+    pub(crate) fn truncation(&mut self) -> Option<CloseCause> {
+        let now = self.inner.out.now;
+        let io = self.conn.io.as_mut()?;
+        if !matches!(io.read_end, Some(ReadEnd::Eof)) {
+            return None;
+        }
+        let failure = io.secure.as_mut()?.eof(now).err()?;
+        let error = TlsError {
+            failure,
+            trace: None,
+        };
+        let kind = CloseKind::Tls(Box::new(error));
+        Some(CloseCause::abnormal(CloseSide::Peer, kind))
+    }
+
     /// The time for a TLS handshake is over; whether there is one. Silence on a port that speaks
     /// nothing else is one that has not begun.
     pub(crate) fn time_out_handshake(&mut self, deadline: Deadline) -> bool {

@@ -82,6 +82,10 @@ impl Lift<'_> {
 
     pub(crate) fn records_ended(&mut self, _: Instant) {}
 
+    pub(crate) fn truncation(&mut self) -> Option<crate::error::CloseCause> {
+        None
+    }
+
     pub(crate) fn time_out_handshake(&mut self, _: Deadline) -> bool {
         false
     }

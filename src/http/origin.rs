@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn only_listed_origins_may_connect() {
+    fn hs_20_only_listed_origins_may_connect() {
         let policy = OriginPolicy::list([
             "https://a.example",
             "HTTP://B.example:8080",

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bit_of_a_mask_is_set_about_half_the_time() {
+    fn fr_17_every_bit_of_a_mask_is_set_about_half_the_time() {
         let mut random = Random::new().unwrap();
         let mut counts = [0_u32; 32];
         for _ in 0..4096 {

@@ -363,6 +363,9 @@ pub enum CertificateProblem {
         /// The time it was compared with.
         checked_at: Option<SystemTime>,
     },
+    /// A certificate above it is no CA's, so whoever it belongs to may not issue any.
+    #[error("its issuer is no authority: that one's certificate has no basicConstraints=CA:TRUE")]
+    IssuerNotAuthority,
     /// It is for other names.
     #[error("it is not valid for {expected:?}, only for {}", Listed(.presented))]
     NotValidForName {
@@ -417,9 +420,10 @@ impl CertificateProblem {
             Self::BadEncoding | Self::NotValidForName { .. } => Alert::BAD_CERTIFICATE,
             Self::BadOcspResponse => Alert::BAD_CERTIFICATE_STATUS_RESPONSE,
             Self::BadSignature | Self::UnsupportedSignature => Alert::DECRYPT_ERROR,
-            Self::CaUsedAsEndEntity | Self::Other(_) | Self::UnknownCriticalExtension => {
-                Alert::CERTIFICATE_UNKNOWN
-            }
+            Self::CaUsedAsEndEntity
+            | Self::IssuerNotAuthority
+            | Self::Other(_)
+            | Self::UnknownCriticalExtension => Alert::CERTIFICATE_UNKNOWN,
             Self::Expired { .. } | Self::NotYetValid { .. } => Alert::CERTIFICATE_EXPIRED,
             Self::RefusedByApplication => Alert::ACCESS_DENIED,
             Self::RevocationListExpired { .. } | Self::RevocationUnknown | Self::UnknownIssuer => {
@@ -518,6 +522,7 @@ impl CertificateProblem {
     fn other(error: &OtherError) -> Self {
         match error.0.downcast_ref::<webpki::Error>() {
             Some(webpki::Error::CaUsedAsEndEntity) => Self::CaUsedAsEndEntity,
+            Some(webpki::Error::EndEntityUsedAsCa) => Self::IssuerNotAuthority,
             Some(webpki::Error::UnsupportedCriticalExtension) => Self::UnknownCriticalExtension,
             _ => Self::Other(error.to_string().into()),
         }

@@ -89,6 +89,71 @@ fn dn_06_all_refused_is_one_error_with_everybody_tried() {
     );
 }
 
+/// Also one for IPv6 alone where there is none (`NetworkUnreachable`).
+#[test]
+fn dn_01_dn_06_each_way_in_which_an_address_fails_is_told_by_its_kind() {
+    use std::io::ErrorKind as K;
+    for kind in [
+        K::ConnectionRefused,
+        K::TimedOut,
+        K::AddrNotAvailable,
+        K::NetworkUnreachable,
+        K::HostUnreachable,
+        K::PermissionDenied,
+    ] {
+        let mut site = Site::new();
+        site.world.net.name("host.test", ["2001:db8::1"].map(ip));
+        site.world.net.fail(Call::Connect, 1, kind);
+        site.connect(named());
+        site.world.turn();
+        let error = site.caller.error();
+        assert_eq!(error.stage, "tcp", "{kind:?}");
+        assert_eq!(error.tried, ["[2001:db8::1]:80"], "{kind:?}");
+        let words = std::io::Error::from(kind).to_string();
+        assert!(
+            error.failure.contains(&words),
+            "{kind:?}: {}",
+            error.failure
+        );
+        assert_eq!(site.world.context.connections(), 0);
+    }
+}
+
+/// Refused at once or never answered: the other family has its turn, and who comes first wins.
+#[test]
+fn dn_04_whatever_v6_does_the_first_success_is_the_only_event() {
+    let [v6, v4] = ["[2001:db8::1]:80", "10.0.0.7:80"];
+    for (v6_after, v4_after, begun) in [
+        // Refused: nobody listens there.
+        (Some(0), Some(0), 0),
+        // Both slow.
+        (Some(5000), Some(3000), 3400),
+        (None, Some(8000), 8400),
+    ] {
+        let mut site = Site::new();
+        let addresses = ["2001:db8::1", "10.0.0.7"].map(ip);
+        site.world.net.name("host.test", addresses);
+        for (address, after) in [(v6, v6_after), (v4, v4_after)] {
+            if after != Some(0) {
+                let after = after.map(Duration::from_millis);
+                site.world
+                    .net
+                    .connect_delay(address.parse().unwrap(), after);
+            }
+        }
+        site.connect(named());
+        site.world.turn();
+        site.world.pass(Duration::from_millis(begun));
+        let (peer, request) = site.accept();
+        site.welcome(&peer, &request);
+        site.world.pass(secs(30));
+        let more = site.caller.take();
+        assert!(more.is_empty(), "one event: {more:?}");
+        assert!(site.there.accept().is_none());
+        assert_eq!(site.world.context.connections(), 1);
+    }
+}
+
 #[test]
 fn dn_04_a_dead_v6_address_does_not_hold_up_a_good_v4_one() {
     let mut site = Site::new();
@@ -161,7 +226,7 @@ fn an_error_at_the_call_of_connect_is_an_address_that_failed() {
 
 /// Every deadline: what holds it up, where it says it was, after how long.
 #[test]
-fn each_stage_has_its_deadline_and_tells_so() {
+fn dn_01_dn_02_each_stage_has_its_deadline_and_tells_so() {
     type Arrange = fn(&Site);
     let slow_name: Arrange = |site| {
         site.world.net.name("host.test", [ip("10.0.0.7")]);

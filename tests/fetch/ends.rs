@@ -209,7 +209,7 @@ fn dropping_the_context_ends_every_request() {
 }
 
 #[test]
-fn a_panic_costs_its_request_and_its_connection_and_nothing_else() {
+fn re_07_a_panic_costs_its_request_and_its_connection_and_nothing_else() {
     for place in ["response", "body", "done"] {
         let mut site = Site::with(PoolConfig::new().per_origin(1));
         site.keeper.set(|acts| {

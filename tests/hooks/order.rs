@@ -378,7 +378,7 @@ fn addresses_decide_before_the_others_are_asked() {
 }
 
 #[test]
-fn a_panic_in_a_hook_costs_its_connection_and_nothing_else() {
+fn re_07_a_panic_in_a_hook_costs_its_connection_and_nothing_else() {
     let mut site = Site::new(|log| {
         let hook = Told::new("h", log, |_, request| match &*request.path() {
             "/panic" => panic!("in a hook"),

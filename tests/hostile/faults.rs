@@ -193,6 +193,51 @@ fn rs_08_a_read_or_write_that_is_interrupted_or_not_ready_changes_nothing() {
     }
 }
 
+/// A read that gives nothing, wherever it is: the peer ends its stream after every byte.
+#[test]
+fn rs_08_an_end_of_stream_after_every_byte_ends_the_connection_once() {
+    for side in SIDES {
+        let total = speech(side).concat().len();
+        for end in 0..=total {
+            let (net, log) = (Net::new(3), Log::default());
+            let mut context = context(&net, &log);
+            let config = VhostConfig::new("a.test").protocol("p", Recorder::echo(&log));
+            let peer = meet(side, &net, &mut context, config, &mut Vec::new()).unwrap();
+            peer.write(&speech(side).concat()[..end]).unwrap();
+            peer.shutdown_write();
+            turn(&mut context);
+            let told = super::common::final_event(&log);
+            let clean = told.ends_with(", clean");
+            assert_eq!(clean, end == total, "{side:?} {end} of {total}: {told}");
+            drop(peer);
+            turn(&mut context);
+            assert_eq!(context.connections(), 0, "{side:?} {end}");
+            assert_eq!(finals(&log), 1, "{side:?} {end}");
+        }
+    }
+}
+
+/// The same before the handshake is complete.
+#[test]
+fn rs_08_an_end_of_stream_inside_a_request_is_refused_once() {
+    let whole = request("/");
+    for end in 0..whole.len() {
+        let (net, log) = (Net::new(3), Log::default());
+        let mut context = context(&net, &log);
+        let config = VhostConfig::new("a.test").protocol("p", Recorder::echo(&log));
+        context.create_vhost(config.listen(addr())).unwrap();
+        let peer = net.dial(addr()).unwrap();
+        peer.write(&whole[..end]).unwrap();
+        peer.shutdown_write();
+        turn(&mut context);
+        assert!(log.lines().iter().all(|line| line.starts_with("refused ")));
+        assert_eq!(finals(&log), 1, "{end}: {log:?}");
+        drop(peer);
+        turn(&mut context);
+        assert_eq!((context.connections(), finals(&log)), (0, 1), "{end}");
+    }
+}
+
 #[test]
 fn rs_08_a_connect_that_fails_at_once_ends_the_attempt() {
     for kind in [

@@ -145,7 +145,7 @@ fn fr_15_a_message_over_the_limit_by_one_byte_is_refused() {
 #[test]
 fn fr_06_a_declared_length_costs_no_memory_and_has_a_deadline() {
     let mut world = World::new(Recorder::new);
-    let peers: Vec<_> = (0..100).map(|_| join(&mut world)).collect();
+    let peers: Vec<_> = (0..1000).map(|_| join(&mut world)).collect();
     let before = world.context.memory();
     // 1 MiB is announced, a byte comes now and then.
     let announced = 1024 * 1024 - 1_u64;

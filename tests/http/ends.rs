@@ -82,7 +82,7 @@ fn a_reset_while_a_response_waits_ends_the_exchange_with_its_error() {
 }
 
 #[test]
-fn a_shutdown_lets_an_exchange_finish_within_its_grace() {
+fn rc_08_a_shutdown_lets_an_exchange_finish_within_its_grace() {
     let make = |handler| Handler {
         timer: acts(|http| {
             http.respond(Response::text(200, "late\n"))?;
@@ -106,7 +106,7 @@ fn a_shutdown_lets_an_exchange_finish_within_its_grace() {
 }
 
 #[test]
-fn the_end_of_a_shutdowns_grace_ends_the_exchange() {
+fn rc_08_the_end_of_a_shutdowns_grace_ends_the_exchange() {
     let (mut world, _peer) = begun(same, &get("/h"));
     world.context.shutdown(Duration::from_secs(5));
     world.pass(Duration::from_secs(4));
@@ -216,7 +216,7 @@ fn a_client_that_reads_nothing_is_given_up_with_the_write_deadline() {
 }
 
 #[test]
-fn an_abort_of_the_handler_is_told_as_that() {
+fn re_01_an_abort_of_the_handler_is_told_as_that() {
     let make = |handler| Handler {
         request: acts(|http| {
             http.abort();
@@ -236,7 +236,7 @@ fn an_abort_of_the_handler_is_told_as_that() {
 }
 
 #[test]
-fn an_abort_from_elsewhere_is_told_as_that() {
+fn re_01_an_abort_from_elsewhere_is_told_as_that() {
     for by_wsi in [false, true] {
         let place = Kept::default();
         let kept = place.clone();
@@ -368,7 +368,7 @@ fn a_failure_in_any_callback_answers_once() {
 }
 
 #[test]
-fn a_panic_in_any_callback_costs_one_connection_and_leaks_nothing() {
+fn re_07_a_panic_in_any_callback_costs_one_connection_and_leaks_nothing() {
     for place in PLACES.into_iter().chain(["done"]) {
         let mut world = world(|log| match place {
             "done" => Handler {
@@ -404,7 +404,7 @@ fn a_panic_in_any_callback_costs_one_connection_and_leaks_nothing() {
 }
 
 #[test]
-fn a_panic_drops_what_the_exchange_kept() {
+fn re_07_a_panic_drops_what_the_exchange_kept() {
     let alive = Arc::new(());
     struct Panics(Counts);
     impl HttpHandler for Panics {

@@ -81,7 +81,7 @@ fn io_01_reads_and_writes_of_one_byte_change_nothing() {
 }
 
 #[test]
-fn behind_a_deferred_response_little_is_read_ahead() {
+fn ht_23_behind_a_deferred_response_little_is_read_ahead() {
     let mut world = world(|log| Handler {
         request: Some(Box::new(|http| {
             http.set_timer(Duration::from_secs(5), TimerTag(1));

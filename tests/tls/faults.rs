@@ -556,9 +556,10 @@ fn tl_03_what_comes_to_a_port_for_both_is_named() {
 }
 
 #[test]
-fn tl_22_an_end_without_close_notify_is_no_clean_one_unless_the_websocket_was_closed() {
+fn tl_22_cl_10_an_end_without_close_notify_is_no_clean_one_unless_the_websocket_was_closed() {
     for version in [&TLS12, &TLS13] {
         let frame = masked(0x81, b"half of this");
+        let mut kinds = std::collections::BTreeSet::new();
         for (sent, way) in [
             (&frame[..9], Leaves::Silently),
             (&frame[..9], Leaves::Closing),
@@ -576,7 +577,11 @@ fn tl_22_an_end_without_close_notify_is_no_clean_one_unless_the_websocket_was_cl
             assert_eq!((end.code, end.clean), (1006, false), "{way:?} {end:?}");
             let whole = usize::from(sent.len() == frame.len());
             assert_eq!(site.lab.journal.texts("a.test").len(), whole);
+            kinds.insert(end.kind);
         }
+        assert_eq!(kinds.len(), 3, "each has a reason of its own: {kinds:?}");
+        let truncated = TlsFailure::Truncated.to_string();
+        assert!(kinds.contains(&format!("TLS: {truncated}")), "{kinds:?}");
         let mut site = Site::new();
         let mut stranger = site.open(version);
         stranger.say(&masked(0x88, &close_payload(1000, "bye")));

@@ -206,7 +206,7 @@ fn tl_17_chains_of_certificates_are_bounded_in_number_and_length() {
 }
 
 #[test]
-fn a_shutdown_ends_handshakes_of_both_sides_and_tells_everybody() {
+fn rc_08_a_shutdown_ends_handshakes_of_both_sides_and_tells_everybody() {
     for hello in [0, 1, usize::MAX] {
         let mut site = Site::on(PlaintextPolicy::Reject, 10);
         let peer = site.lab.stranger();

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
@@ -123,6 +124,53 @@ fn tl_05_each_fault_of_a_server_s_certificate_has_its_reason_and_its_alert() {
             assert!(is(problem), "{case}: {problem:?}");
             assert_eq!(failed.tls.as_ref().unwrap().alert(), Some(*alert), "{case}");
             assert_eq!(at_server, Some(TlsFailure::PeerAlert(*alert)), "{case}");
+        }
+    }
+}
+
+/// Signatures and keys that are too weak, and an issuer who is no authority; made by
+/// `tests/tls/weak/make.sh`, since our own tools refuse to.
+#[test]
+fn tl_05_weak_signatures_and_keys_and_false_authorities_are_refused() {
+    use CertificateProblem as P;
+    type Is = fn(&P) -> bool;
+    macro_rules! case {
+        ($name:literal, $is:expr) => {
+            (
+                $name,
+                include_str!(concat!("weak/", $name, "-ca.pem")),
+                include_str!(concat!("weak/", $name, ".pem")),
+                include_str!(concat!("weak/", $name, ".key")),
+                $is as Is,
+            )
+        };
+    }
+    for (name, ca, chain, key, is) in [
+        case!("sha1", |p| *p == P::UnsupportedSignature),
+        case!("rsa1024", |p| *p == P::BadSignature),
+        case!("no-authority", |p| *p == P::IssuerNotAuthority),
+    ] {
+        for version in [&TLS12, &TLS13] {
+            let chain = CertificateDer::pem_slice_iter(chain.as_bytes());
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            let server = ServerConfig::builder_with_provider(provider())
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(chain.map(Result::unwrap).collect(), key)
+                .unwrap();
+            let mut lab = Lab::new();
+            lab.server("a.test", ServerTls::from_rustls(server.into()));
+            let client = ClientTls::new(Roots::from_pem(ca).unwrap());
+            let client = lab.client("client", client);
+            lab.dial(client, &url("a.test"));
+            let (failed, at_server) = both(&lab);
+            let Some(TlsFailure::Certificate(problem)) = &failed.tls else {
+                panic!("{name}: {}", failed.text);
+            };
+            assert!(is(problem), "{name}: {problem:?}");
+            let alert = failed.tls.as_ref().unwrap().alert().unwrap();
+            assert_eq!(at_server, Some(TlsFailure::PeerAlert(alert)), "{name}");
         }
     }
 }
