@@ -177,16 +177,30 @@ impl Load {
             buffer: vec![0; 256 * 1024],
             options,
         };
-        for n in 0..load.options.conns {
-            let mut stream = open(n, &load.options);
-            let token = Token(n);
-            let registry = load.poll.registry();
-            registry
-                .register(&mut stream, token, Interest::READABLE)
-                .expect("registered");
-            load.streams.push(stream);
+        while load.streams.len() < load.options.conns {
+            load.connect_some();
         }
         load
+    }
+
+    /// A number of connections at once, so that the server is not woken for each.
+    fn connect_some(&mut self) {
+        let known = self.streams.len();
+        let wanted = self.options.conns.min(known + 64);
+        let mut opened: Vec<_> = (known..wanted).map(|n| open(n, &self.options)).collect();
+        for stream in &mut opened {
+            if !self.options.raw {
+                read_response(stream);
+            }
+        }
+        for stream in opened {
+            stream.set_nonblocking(true).expect("a socket");
+            let mut stream = TcpStream::from_std(stream);
+            let (registry, token) = (self.poll.registry(), Token(self.streams.len()));
+            let registered = registry.register(&mut stream, token, Interest::READABLE);
+            registered.expect("room");
+            self.streams.push(stream);
+        }
     }
 
     /// Turns until the time is over. Gives how many messages came.
@@ -275,8 +289,9 @@ fn read(stream: &mut TcpStream, at: &mut usize, answer: &[u8], buffer: &mut [u8]
     }
 }
 
-/// An upgraded connection, from one of 16 addresses so that there are ports enough.
-fn open(n: usize, options: &Options) -> TcpStream {
+/// A connection on which the upgrade is asked for, from one of 16 addresses so that there are
+/// ports enough.
+fn open(n: usize, options: &Options) -> std::net::TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor");
     let source = Ipv4Addr::new(127, 0, 0, 2 + (n % 16) as u8);
     let source = SocketAddr::from((source, 0));
@@ -289,16 +304,15 @@ fn open(n: usize, options: &Options) -> TcpStream {
     socket.connect(&server.into()).expect("a server");
     let mut stream = std::net::TcpStream::from(socket);
     if !options.raw {
-        upgrade(&mut stream);
+        stream.write_all(REQUEST.as_bytes()).expect("room");
     }
-    stream.set_nonblocking(true).expect("a socket");
-    TcpStream::from_std(stream)
+    stream
 }
 
-fn upgrade(stream: &mut std::net::TcpStream) {
-    let request = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    stream.write_all(request.as_bytes()).expect("room");
+const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+fn read_response(stream: &mut std::net::TcpStream) {
     let mut head = Vec::new();
     let mut buffer = [0; 1024];
     while !head.ends_with(b"\r\n\r\n") {
