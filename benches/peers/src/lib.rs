@@ -48,6 +48,11 @@ where
 }
 
 fn acceptor(cert: &str, key: &str) -> TlsAcceptor {
+    TlsAcceptor::from(server_config(cert, key))
+}
+
+/// What every server here speaks TLS with: the defaults of rustls.
+pub fn server_config(cert: &str, key: &str) -> Arc<rustls::ServerConfig> {
     let open = |path| std::io::BufReader::new(std::fs::File::open(path).expect("a PEM file"));
     let certs = rustls_pemfile::certs(&mut open(cert)).collect::<Result<_, _>>();
     let key = rustls_pemfile::private_key(&mut open(key))
@@ -57,5 +62,5 @@ fn acceptor(cert: &str, key: &str) -> TlsAcceptor {
         .with_no_client_auth()
         .with_single_cert(certs.expect("PEM"), key)
         .expect("a pair");
-    TlsAcceptor::from(Arc::new(config))
+    Arc::new(config)
 }
