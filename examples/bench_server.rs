@@ -1,9 +1,11 @@
 //! An echo server that says nothing, for load generators.
 //!
-//!     cargo run --profile fast --example bench_server PORT [--tls CERT KEY]
+//!     cargo run --profile fast --example bench_server PORT [--tls CERT KEY] [--deflate]
+//!                                                          [--broadcast | --each]
 //!
 //! It listens on 127.0.0.1 and takes messages of up to 128 MiB. With `--tls` (and PEM files for the
-//! chain and the key) it speaks wss, otherwise ws.
+//! chain and the key) it speaks wss, otherwise ws. `--deflate` accepts permessage-deflate. Messages
+//! go back to who sent them, or to everybody: by `broadcast`, or sent to each by itself.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -14,9 +16,15 @@ use wsloop::{
     VhostConfig, Wsi,
 };
 
-struct Echo;
+/// Who gets a message.
+#[derive(Clone, Copy)]
+enum Server {
+    Echo,
+    Broadcast,
+    Each,
+}
 
-impl Protocol for Echo {
+impl Protocol for Server {
     type Session = ();
 
     fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
@@ -29,10 +37,18 @@ impl Protocol for Echo {
         _: &mut (),
         message: Message<'_>,
     ) -> Result<(), Close> {
-        // A peer that sends but does not read is not read from either, until it has caught up.
-        if wsi.send(message)?.buffered > HIGH_WATER {
-            wsi.pause_reading();
-            wsi.request_writable();
+        match self {
+            // A peer that sends but does not read is not read from either, until it has caught up.
+            Self::Echo => {
+                if wsi.send(message)?.buffered > HIGH_WATER {
+                    wsi.pause_reading();
+                    wsi.request_writable();
+                }
+            }
+            Self::Broadcast => drop(wsi.cx().broadcast(message, |_| true)),
+            Self::Each => wsi.cx().for_each_peer(|mut peer| {
+                let _ = peer.send(message);
+            }),
         }
         Ok(())
     }
@@ -58,26 +74,68 @@ fn main() -> ExitCode {
 }
 
 fn serve() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (port, files) = match arguments[..] {
-        [port] => (port, None),
-        [port, "--tls", cert, key] => (port, Some((cert, key))),
-        _ => return Err("say PORT [--tls CERT KEY]".into()),
-    };
-    let address = SocketAddr::from(([127, 0, 0, 1], port.parse()?));
+    let Options {
+        port,
+        files,
+        deflate,
+        server,
+    } = options(std::env::args().skip(1))?;
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
     // The queue takes what one message more than the high water comes to.
     let limits = Limits::default()
         .with_message_bytes(MESSAGE_MAX)
         .with_output_bytes(2 * MESSAGE_MAX)
         .with_fragments(100_000);
-    let vhost = VhostConfig::new("localhost")
+    let mut vhost = VhostConfig::new("localhost")
         .limits(limits)
-        .protocol("echo", Echo);
+        .protocol("echo", server);
+    if deflate {
+        vhost = compress(vhost)?;
+    }
+    let files = files
+        .as_ref()
+        .map(|(cert, key)| (cert.as_str(), key.as_str()));
     let vhost = listen(vhost, ListenConfig::new(address).backlog(4096), files)?;
     let mut context = Context::new(ContextConfig::new().receive_buffer(RECEIVE_BUFFER))?;
     context.create_vhost(vhost)?;
     Ok(context.run()?)
+}
+
+struct Options {
+    port: u16,
+    files: Option<(String, String)>,
+    deflate: bool,
+    server: Server,
+}
+
+fn options(mut words: impl Iterator<Item = String>) -> Result<Options, Box<dyn Error>> {
+    const USAGE: &str = "say PORT [--tls CERT KEY] [--deflate] [--broadcast | --each]";
+    let mut options = Options {
+        port: words.next().ok_or(USAGE)?.parse()?,
+        files: None,
+        deflate: false,
+        server: Server::Echo,
+    };
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--tls" => options.files = Some(words.next().zip(words.next()).ok_or(USAGE)?),
+            "--deflate" => options.deflate = true,
+            "--broadcast" => options.server = Server::Broadcast,
+            "--each" => options.server = Server::Each,
+            _ => return Err(USAGE.into()),
+        }
+    }
+    Ok(options)
+}
+
+#[cfg(feature = "deflate")]
+fn compress(vhost: VhostConfig) -> Result<VhostConfig, Box<dyn Error>> {
+    Ok(vhost.deflate(wsloop::ws::deflate::DeflateConfig::new()))
+}
+
+#[cfg(not(feature = "deflate"))]
+fn compress(_: VhostConfig) -> Result<VhostConfig, Box<dyn Error>> {
+    Err("built without compression".into())
 }
 
 #[cfg(feature = "tls")]

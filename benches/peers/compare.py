@@ -2,10 +2,10 @@
 """Measures echo servers side by side and prints one table per figure. Standard library only.
 
     compare.py --wsload DIR --server 'NAME[@raw,plain,tls]=COMMAND {port} {tls}'... [--baseline NAME]
-               [--figures instructions,syscalls,cpu,memory] [--lines LINE,...] [--cert PEM --key PEM]
+               [--figures instructions,syscalls,allocations,cpu,memory] [--lines LINE,...] [--cert PEM --key PEM]
 
 Instructions are those of user space, by callgrind: two runs of different lengths, so that starting
-and connecting cancel out. System calls are counted by perf. CPU time and memory are those of wsload's
+and connecting cancel out; allocations are counted likewise, by memcheck. System calls are counted by perf. CPU time and memory are those of wsload's
 own compare.py, rounds interleaved. README.md beside the benchmarks tells how servers are built.
 """
 import argparse, json, os, re, shlex, signal, socket, statistics, subprocess, sys, tempfile, time
@@ -109,6 +109,25 @@ def instructions(args, server, line):
     return (long[0] - short[0]) / (long[1] - short[1])
 
 
+def heap(args, server, line, seconds):
+    """Allocations of a whole run, and its messages."""
+    port = free_port()
+    with tempfile.NamedTemporaryFile("r") as out:
+        prefix = ["valgrind", "--tool=memcheck", "--leak-check=no", "--undef-value-errors=no",
+                  f"--log-file={out.name}"]
+        child = server.start(port, LINES[line][0], args, prefix)
+        told = load(args, server, port, line, seconds, ("--warmup", "0"))
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+        total = re.search(r"total heap usage: ([\d,]+) allocs", out.read())
+    return int(total[1].replace(",", "")), told["total_msgs"]
+
+
+def allocations(args, server, line):
+    short, long = (heap(args, server, line, seconds) for seconds in (0.5, args.seconds))
+    return (long[0] - short[0]) / (long[1] - short[1])
+
+
 def syscalls(args, server, line):
     port = free_port()
     child = server.start(port, LINES[line][0], args)
@@ -155,6 +174,12 @@ def show_syscalls(args, servers, lines):
     table("System calls per message: recv + send", servers, lines, cell)
 
 
+def show_allocations(args, servers, lines):
+    def cell(server, line):
+        return f"{allocations(args, server, line):.3f}"
+    table("Allocations per message (memcheck)", servers, lines, cell)
+
+
 def show_wsload(args, servers, workloads):
     script = f"{args.wsload}/compare.py"
     command = [sys.executable, script, "--workloads", workloads, "--rounds", str(args.rounds),
@@ -192,6 +217,8 @@ def main():
         show_instructions(args, servers, lines)
     if "syscalls" in figures:
         show_syscalls(args, servers, lines)
+    if "allocations" in figures:
+        show_allocations(args, servers, lines)
     if "cpu" in figures:
         show_wsload(args, servers, CPU + ("," + CPU_TLS if args.cert else ""))
     if "memory" in figures:
