@@ -17,16 +17,20 @@ pub(crate) struct Arena<T> {
 
 #[derive(Debug)]
 struct Slot<T> {
-    generation: u64,
-    entry: Entry<T>,
+    /// The generation, and in the lowest bit whether the name of that generation is valid.
+    state: u64,
+    /// `None` also while an entry is lifted: its owner puts it back or removes it.
+    entry: Option<T>,
 }
 
-#[derive(Debug)]
-enum Entry<T> {
-    Here(T),
-    /// Taken out to be worked on; its owner puts it back or removes it.
-    Lifted,
-    Vacant,
+impl<T> Slot<T> {
+    const fn generation(&self) -> u64 {
+        self.state >> 1
+    }
+
+    const fn is_live(&self) -> bool {
+        self.state & 1 != 0
+    }
 }
 
 impl<T> Arena<T> {
@@ -51,8 +55,9 @@ impl<T> Arena<T> {
             None => self.grow()?,
         };
         let slot = self.slots.get_mut(index as usize)?;
-        let generation = slot.generation;
-        slot.entry = Entry::Here(make(index, generation));
+        let generation = slot.generation();
+        slot.entry = Some(make(index, generation));
+        slot.state |= 1;
         self.live += 1;
         Some((index, generation))
     }
@@ -63,69 +68,63 @@ impl<T> Arena<T> {
             return None;
         }
         self.slots.push(Slot {
-            generation: 0,
-            entry: Entry::Vacant,
+            state: 0,
+            entry: None,
         });
         u32::try_from(index).ok()
     }
 
     pub(crate) fn get(&self, index: u32, generation: u64) -> Option<&T> {
-        match &self.slot(index, generation)?.entry {
-            Entry::Here(value) => Some(value),
-            Entry::Lifted | Entry::Vacant => None,
-        }
+        let slot = self.slots.get(index as usize)?;
+        slot.entry
+            .as_ref()
+            .filter(|_| slot.state == name(generation))
     }
 
     pub(crate) fn get_mut(&mut self, index: u32, generation: u64) -> Option<&mut T> {
-        match &mut self.slot_mut(index, generation)?.entry {
-            Entry::Here(value) => Some(value),
-            Entry::Lifted | Entry::Vacant => None,
-        }
+        self.slot_mut(index, generation)?.entry.as_mut()
     }
 
     /// The whole generation of the entry now at `index`, if there is one.
     pub(crate) fn generation(&self, index: u32) -> Option<u64> {
         let slot = self.slots.get(index as usize)?;
-        (!matches!(slot.entry, Entry::Vacant)).then_some(slot.generation)
+        slot.is_live().then(|| slot.generation())
     }
 
     /// Takes the entry out; its name stays valid until [`Arena::remove`].
     pub(crate) fn lift(&mut self, index: u32, generation: u64) -> Option<T> {
-        let slot = self.slot_mut(index, generation)?;
-        match std::mem::replace(&mut slot.entry, Entry::Lifted) {
-            Entry::Here(value) => Some(value),
-            other => {
-                slot.entry = other;
-                None
-            }
+        self.slot_mut(index, generation)?.entry.take()
+    }
+
+    /// As [`Arena::lift`] for who knows only some bits of the generation, which `fits` compares.
+    #[inline]
+    pub(crate) fn lift_any(&mut self, index: u32, fits: impl FnOnce(u64) -> bool) -> Option<T> {
+        let slot = self.slots.get_mut(index as usize)?;
+        if fits(slot.generation()) {
+            // There is none in a slot that is not live.
+            slot.entry.take()
+        } else {
+            None
         }
     }
 
     /// Puts back what [`Arena::lift`] took.
+    #[inline]
     pub(crate) fn restore(&mut self, index: u32, generation: u64, value: T) {
         if let Some(slot) = self.slot_mut(index, generation) {
-            debug_assert!(
-                matches!(slot.entry, Entry::Lifted),
-                "only a lifted entry returns"
-            );
-            slot.entry = Entry::Here(value);
+            debug_assert!(slot.entry.is_none(), "only a lifted entry returns");
+            slot.entry = Some(value);
         }
     }
 
     /// Ends the entry: from now on its name is stale. Gives the value unless it is lifted.
     pub(crate) fn remove(&mut self, index: u32, generation: u64) -> Option<T> {
         let slot = self.slot_mut(index, generation)?;
-        let entry = std::mem::replace(&mut slot.entry, Entry::Vacant);
-        if matches!(entry, Entry::Vacant) {
-            return None;
-        }
-        slot.generation = slot.generation.wrapping_add(1);
+        slot.state = name(generation.wrapping_add(1)) ^ 1;
+        let entry = slot.entry.take();
         self.retired.push(index);
         self.live -= 1;
-        match entry {
-            Entry::Here(value) => Some(value),
-            Entry::Lifted | Entry::Vacant => None,
-        }
+        entry
     }
 
     /// Lets the slots of removed entries be used again.
@@ -136,30 +135,28 @@ impl<T> Arena<T> {
     /// The entries that are not lifted, in slot order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u64, &T)> {
         let numbered = (0_u32..).zip(&self.slots);
-        numbered.filter_map(|(index, slot)| match &slot.entry {
-            Entry::Here(value) => Some((index, slot.generation, value)),
-            Entry::Lifted | Entry::Vacant => None,
-        })
+        numbered.filter_map(|(index, slot)| Some((index, slot.generation(), slot.entry.as_ref()?)))
     }
 
     /// As [`Arena::iter`], to change them.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, u64, &mut T)> {
         let numbered = (0_u32..).zip(&mut self.slots);
-        numbered.filter_map(|(index, slot)| match &mut slot.entry {
-            Entry::Here(value) => Some((index, slot.generation, value)),
-            Entry::Lifted | Entry::Vacant => None,
+        numbered.filter_map(|(index, slot)| {
+            let generation = slot.generation();
+            Some((index, generation, slot.entry.as_mut()?))
         })
     }
 
-    fn slot(&self, index: u32, generation: u64) -> Option<&Slot<T>> {
-        let slot = self.slots.get(index as usize)?;
-        (slot.generation == generation).then_some(slot)
-    }
-
+    /// The slot of an entry, if that name is valid.
     fn slot_mut(&mut self, index: u32, generation: u64) -> Option<&mut Slot<T>> {
         let slot = self.slots.get_mut(index as usize)?;
-        (slot.generation == generation).then_some(slot)
+        (slot.state == name(generation)).then_some(slot)
     }
+}
+
+/// The state of a live slot of that generation.
+const fn name(generation: u64) -> u64 {
+    generation << 1 | 1
 }
 
 #[cfg(test)]
@@ -200,7 +197,7 @@ mod tests {
         assert_eq!(arena.get(index, generation), Some(&2));
     }
 
-    /// RE-09: the generation is 64 bits wide, so it does not come round.
+    /// RE-09: the generation is 63 bits wide, so it does not come round.
     #[test]
     fn re_09_names_stay_stale_after_many_reuses() {
         let mut arena = Arena::new();

@@ -20,6 +20,7 @@ use crate::retry::RetryPolicy;
 #[cfg(feature = "deflate")]
 use crate::ws::deflate::DeflateConfig;
 use crate::ws::recv::{Delivery, RecvLimits};
+use crate::ws::send::LEND_FROM;
 
 /// How a [`Context`](crate::Context) is made.
 ///
@@ -688,6 +689,11 @@ pub(crate) struct Page {
 pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) recv: RecvLimits,
+    /// The longest message that the short way of a visit takes from a peer.
+    pub(crate) short_way: u16,
+    /// How many bytes may wait for messages to be queued without looking at them: none if some of
+    /// those messages could be too long.
+    pub(crate) open_to: usize,
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: RetryPolicy,
     #[cfg(feature = "deflate")]
@@ -700,9 +706,14 @@ impl Settings {
             .with_frame_bytes(limits.frame_bytes.min(limits.message_bytes as u64))
             .with_message_bytes(limits.message_bytes)
             .with_fragments(limits.fragments);
+        let longest = recv.frame_bytes.min(limits.message_bytes as u64);
+        let takes_all = limits.message_bytes >= LEND_FROM;
+        let open_to = if takes_all { limits.output_bytes } else { 0 };
         Self {
             limits,
             recv,
+            short_way: u16::try_from(longest).unwrap_or(u16::MAX),
+            open_to,
             timeouts,
             retry,
             #[cfg(feature = "deflate")]

@@ -168,7 +168,7 @@ pub(crate) enum Phase {
 
 bitflags! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) struct Flags: u8 {
+    pub(crate) struct Flags: u16 {
         /// In the list of connections to settle.
         const DIRTY = 1;
         /// Being worked on: whoever lifted it settles it too.
@@ -185,6 +185,25 @@ bitflags! {
         const PING_SENT = 1 << 6;
         /// Counts as a TLS handshake in progress.
         const HANDSHAKING = 1 << 7;
+        /// At the end of its last visit there was nothing about it but that it waits for bytes
+        /// (`Lift::is_calm`), and nothing has happened to it since. Whatever gives it something
+        /// else to do takes this away ([`SendHalf::mark`]) or sets another flag.
+        const CALM = 1 << 8;
+        /// Messages may be appended to the queue without asking whether they may, as far as
+        /// [`TxQueue::open`] has said. Whatever changes that goes by [`SendHalf::mark`].
+        const SENDS = 1 << 9;
+    }
+}
+
+impl Flags {
+    /// What a calm connection may have set while it is visited.
+    pub(crate) const CALM_VISIT: Self = Self::CALM.union(Self::LIFTED).union(Self::SENDS);
+
+    /// Whether a calm connection is being visited because bytes came, and nothing but messages that
+    /// may be sent at once has come of them yet.
+    #[inline]
+    pub(crate) fn is_calm_visit(self) -> bool {
+        self - Self::SENDS == Self::CALM.union(Self::LIFTED)
     }
 }
 
@@ -200,10 +219,6 @@ pub(crate) struct SendHalf {
     pub(crate) flags: Flags,
     /// The fragmented message that is open.
     pub(crate) fragment: Option<MessageKind>,
-    /// Bytes of pongs queued since the last time that none was unsent.
-    pong_bytes: u32,
-    /// The end of the latest pong in the queue.
-    pong_end: u64,
     pub(crate) settings: Arc<Settings>,
     pub(crate) tx: TxQueue,
     /// Set once, by whatever ends the connection first.
@@ -251,8 +266,6 @@ pub(crate) struct Rare {
 pub(crate) struct SentPing {
     pub(crate) payload: Box<[u8]>,
     pub(crate) at: Instant,
-    /// Where it ends in the queue.
-    end: u64,
 }
 
 /// What an accepted send tells.
@@ -279,8 +292,6 @@ impl SendHalf {
             phase: Phase::Opening,
             flags: Flags::empty(),
             fragment: None,
-            pong_bytes: 0,
-            pong_end: 0,
             settings,
             tx: TxQueue::default(),
             cause: None,
@@ -342,6 +353,7 @@ impl SendHalf {
     /// Makes sure that the loop comes by: once per turn, however often this is called.
     #[inline]
     pub(crate) fn mark(&mut self, out: &mut Out) {
+        self.flags -= Flags::CALM | Flags::SENDS;
         if !self.flags.intersects(Flags::DIRTY | Flags::LIFTED) {
             self.flags |= Flags::DIRTY;
             out.dirty.push(self.id);
@@ -431,20 +443,15 @@ impl SendHalf {
         self.rare().ping = Some(SentPing {
             payload: payload.into(),
             at,
-            end: u64::MAX,
         });
         self.push_plain(out, Fin::Last, Opcode::Ping, payload);
-        let end = self.tx.end();
-        if let Some(ping) = &mut self.rare().ping {
-            ping.end = end;
-        }
+        self.tx.note_ping();
     }
 
     /// Whether our ping is behind what else waits: the peer cannot have seen it.
     pub(crate) fn is_ping_unsent(&self) -> bool {
         let rare = self.rare.as_ref();
-        let ping = rare.and_then(|rare| rare.ping.as_ref());
-        let waits = ping.is_some_and(|ping| !self.tx.is_past(ping.end));
+        let waits = self.tx.holds_ping() && rare.is_some_and(|rare| rare.ping.is_some());
         waits && self.flags.contains(Flags::PING_SENT)
     }
 
@@ -461,27 +468,24 @@ impl SendHalf {
         if self.phase != Phase::Open {
             return;
         }
-        if self.tx.is_past(self.pong_end) {
-            self.pong_bytes = 0;
-        }
         let held = self
             .rare
             .as_ref()
             .is_some_and(|rare| rare.held_pong.is_some());
         let limit = self.settings.limits.pong_bytes;
-        let is_over = self.pong_bytes > 0 && self.pong_bytes as usize + payload.len() > limit;
-        if held || is_over {
+        let unsent = self.tx.pong_bytes();
+        if held || unsent > 0 && unsent + payload.len() > limit {
             self.rare().held_pong = Some(payload.to_vec());
+            self.flags -= Flags::CALM;
             return;
         }
-        self.pong_bytes += payload.len() as u32 + 6;
         self.push_plain(out, Fin::Last, Opcode::Pong, payload);
-        self.pong_end = self.tx.end();
+        self.tx.note_pong(payload.len() + 6);
     }
 
     /// Queues the pong that was held back, once those before it have left. Whether it did.
     pub(crate) fn release_pong(&mut self, out: &mut Out) -> bool {
-        if !self.tx.is_past(self.pong_end) {
+        if self.tx.pong_bytes() > 0 {
             return false;
         }
         let held = self.rare.as_mut().and_then(|rare| rare.held_pong.take());
@@ -544,7 +548,6 @@ impl SendHalf {
         self.stay_away();
         self.set_cause(CloseCause::abnormal(CloseSide::Local, kind));
         self.flags |= Flags::ABORT;
-        self.tx.shut();
         self.mark(out);
     }
 

@@ -22,7 +22,7 @@ use crate::http::client::PoolMetrics;
 use crate::id::{
     FetchId, HandlerHandle, HookHandle, ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId,
 };
-use crate::inner::{Command, Inner, Out, Owner, TimerKind, Vhost};
+use crate::inner::{Command, Inner, LiftMark, Out, Owner, TimerKind, Vhost};
 use crate::net::System;
 use crate::net::clock::Clock;
 use crate::net::listen::{ListenOptions, Listener, SpareDescriptor};
@@ -80,6 +80,8 @@ pub struct Context {
     pub(crate) inner: Inner,
     pub(crate) parts: Parts,
     pub(crate) turn: Turn,
+    /// The connection whose callback has panicked in a calm visit.
+    pub(crate) fallen: Option<LiftMark>,
     pub(crate) clock: Clock,
     pub(crate) cancel: CancelService,
 }
@@ -342,6 +344,7 @@ impl Context {
             inner,
             parts,
             turn: Turn::new(config.max_connections_per_ip),
+            fallen: None,
             clock,
             cancel: CancelService::new(wake),
         })

@@ -43,16 +43,12 @@ pub(crate) enum Fate {
 impl Lift<'_> {
     /// Does all that can be done now.
     pub(crate) fn pump(&mut self) -> Fate {
-        let mut spent = 0;
-        if self.is_calm() && self.read_calmly(&mut spent) && self.is_filed() {
-            return Fate::Keep;
-        }
-        self.pump_all(spent)
+        self.pump_all(0)
     }
 
-    /// Of the visit's budget for reading `spent` bytes are used up.
+    /// The same, when `spent` bytes of the visit's budget for reading are used up.
     #[inline(never)]
-    fn pump_all(&mut self, spent: usize) -> Fate {
+    pub(crate) fn pump_all(&mut self, spent: usize) -> Fate {
         self.apply_hook_answer();
         self.apply_verdict();
         self.dial();
@@ -71,6 +67,9 @@ impl Lift<'_> {
         if self.wants_stash() || self.wants_reading() {
             Fate::KeepReady
         } else {
+            if self.is_calm() {
+                self.conn.send.flags |= Flags::CALM;
+            }
             Fate::Keep
         }
     }

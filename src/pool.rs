@@ -1,5 +1,7 @@
 //! A bounded pool of byte buffers, so that steady traffic allocates nothing.
 
+use crate::ws::send::{Held, ROOM};
+
 /// Buffers that were given back and wait for their next use.
 ///
 /// At most `max_buffers` of at most `max_capacity` bytes each are kept, and no more than a total
@@ -16,6 +18,10 @@ pub struct BufferPool {
     /// Where records are encrypted to, zeroed once. Made by the first that asks for it.
     #[cfg(feature = "tls")]
     records: Vec<u8>,
+    /// The queue that one connection after the other fills and empties, with its buffer.
+    queue: Option<Box<Held>>,
+    /// Queues without buffers.
+    queues: Vec<Box<Held>>,
 }
 
 impl BufferPool {
@@ -30,6 +36,8 @@ impl BufferPool {
             held: 0,
             #[cfg(feature = "tls")]
             records: Vec::new(),
+            queue: None,
+            queues: Vec::new(),
         }
     }
 
@@ -77,6 +85,58 @@ impl BufferPool {
     #[inline]
     pub(crate) fn put_records(&mut self, records: Vec<u8>) {
         self.records = records;
+    }
+
+    /// A buffer for output that need not grow with the first few messages.
+    pub(crate) fn take_roomy(&mut self) -> Vec<u8> {
+        let mut buffer = self.take();
+        if buffer.capacity() < ROOM {
+            buffer.reserve_exact(ROOM);
+        }
+        buffer
+    }
+
+    /// An empty queue with a buffer.
+    #[inline]
+    pub(crate) fn take_queue(&mut self) -> Box<Held> {
+        match self.queue.take() {
+            Some(queue) => queue,
+            None => self.make_queue(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_queue(&mut self) -> Box<Held> {
+        let buffer = self.take_roomy();
+        match self.queues.pop() {
+            Some(mut queue) => {
+                *queue.buffer() = buffer;
+                queue
+            }
+            None => Box::new(Held::over(buffer)),
+        }
+    }
+
+    /// Gives an empty queue back.
+    #[inline]
+    pub(crate) fn put_queue(&mut self, mut queue: Box<Held>) {
+        let is_fit = (ROOM..=self.max_capacity).contains(&queue.buffer().capacity());
+        if self.queue.is_none() && is_fit && !queue.is_bulky() {
+            self.queue = Some(queue);
+        } else {
+            self.put_away(queue);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_away(&mut self, mut queue: Box<Held>) {
+        self.put(std::mem::take(queue.buffer()));
+        if self.queues.len() < self.max_buffers {
+            queue.slim();
+            self.queues.push(queue);
+        }
     }
 
     /// Bytes of heap that the waiting buffers hold.

@@ -5,6 +5,7 @@ mod give;
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use slab::Slab;
@@ -25,7 +26,7 @@ use crate::tls::{Expiring, IdentityWarning, TlsConfigError};
 #[cfg(feature = "tls")]
 use crate::ws::Side;
 use crate::ws::handshake::UpgradeRequest;
-use crate::ws::recv::{Delivery, Recv, RecvPool};
+use crate::ws::recv::{Delivery, Recv, RecvPool, give_front};
 use crate::ws::{Chunk, Close, CloseFrame, Message};
 use crate::wsi::{Cx, Wsi};
 
@@ -606,6 +607,9 @@ pub(crate) trait Dispatch: Any + Send {
         wsi: &mut Wsi<'_>,
         session: usize,
     ) -> usize;
+    /// The same for the messages that lie whole at the front, in a calm visit of a server's
+    /// connection, until it is not calm any more.
+    fn drive_calmly(&mut self, input: &mut [u8], wsi: &mut Wsi<'_>, session: usize) -> usize;
     fn writable(&mut self, wsi: &mut Wsi<'_>, session: usize);
     fn timer(&mut self, wsi: &mut Wsi<'_>, session: usize, tag: TimerTag);
     fn free_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag);
@@ -686,6 +690,28 @@ impl<P: Protocol> Dispatch for Bound<P> {
             }
         }
         feed.finish()
+    }
+
+    fn drive_calmly(&mut self, input: &mut [u8], wsi: &mut Wsi<'_>, session: usize) -> usize {
+        let Self {
+            protocol,
+            sessions,
+            delivery,
+        } = self;
+        let (Some(session), Delivery::Messages) = (sessions.get_mut(session), delivery) else {
+            return 0;
+        };
+        let longest = wsi.send_half().settings.short_way;
+        give_front(input, longest, |message| {
+            if let Err(close) = protocol.on_message(wsi, session, message) {
+                wsi.close(close);
+            }
+            if wsi.send_half().flags.is_calm_visit() {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })
     }
 
     fn writable(&mut self, wsi: &mut Wsi<'_>, session: usize) {

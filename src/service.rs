@@ -155,6 +155,7 @@ impl Context {
             || !self.inner.commands.is_empty()
             || !self.inner.fetches.is_quiet()
             || self.inner.lifted.is_some()
+            || self.fallen.is_some()
             || self.cancel.is_called()
             || self.can_reopen()
     }
@@ -169,7 +170,7 @@ impl Context {
     /// Cleans up after a callback that panicked: its connection went with the unwinding, its slot
     /// and its session did not.
     fn recover(&mut self) {
-        let Some(mark) = self.inner.lifted.take() else {
+        let Some(mark) = self.inner.lifted.take().or_else(|| self.fallen.take()) else {
             return;
         };
         self.inner.out.lent.clear();
@@ -239,17 +240,57 @@ impl Context {
         }
     }
 
+    #[inline]
     fn on_transport(&mut self, index: u32, generation: u64, flags: ReadyFlags) {
         // An event of a transport that ended earlier in this batch is about nobody.
-        let known = self.inner.conns.generation(index);
-        if let Some(generation) = known.filter(|known| same_generation(generation, *known)) {
-            self.lift(WsiId { index, generation }, |lift| {
+        let fits = |known| same_generation(generation, known);
+        let Some(conn) = self.inner.conns.lift_any(index, fits) else {
+            return;
+        };
+        let mut spent = 0;
+        if let Some(conn) = self.visit_calmly(conn, flags, &mut spent) {
+            self.visit(conn, |lift| {
                 if let Some(io) = &mut lift.conn.io {
                     io.note(flags);
                 }
-                lift.pump()
+                lift.pump_all(spent)
             });
         }
+    }
+
+    /// Visits a calm connection and puts it back, if nothing else is to be done; gives it back if
+    /// there is. Adds to `spent` what was read.
+    #[inline]
+    fn visit_calmly(
+        &mut self,
+        conn: Box<Conn>,
+        flags: ReadyFlags,
+        spent: &mut usize,
+    ) -> Option<Box<Conn>> {
+        let is_usual = flags - ReadyFlags::WRITABLE == ReadyFlags::READABLE;
+        if !is_usual || conn.send.flags != Flags::CALM {
+            return Some(conn);
+        }
+        let mut air = Air {
+            conn: Some(conn),
+            fallen: &mut self.fallen,
+        };
+        let conn = air.conn.as_deref_mut()?;
+        conn.send.flags = Flags::CALM | Flags::LIFTED;
+        let mut lift = Lift {
+            conn,
+            inner: &mut self.inner,
+            parts: &mut self.parts,
+        };
+        let is_calm = lift.visit_calmly(flags, spent);
+        let mut conn = air.conn.take()?;
+        if !is_calm {
+            return Some(conn);
+        }
+        conn.send.flags = Flags::CALM;
+        let id = conn.send.id;
+        self.inner.conns.restore(id.index, id.generation, conn);
+        None
     }
 
     /// What the resolver found out.
@@ -419,13 +460,19 @@ impl Context {
         }
     }
 
-    /// Takes a connection out of its slot, works on it, and puts it back or ends it. Nothing else
-    /// does that.
+    /// Takes a connection out of its slot, works on it, and puts it back or ends it. Nothing but
+    /// [`Context::on_transport`] does that beside it.
     fn lift(&mut self, id: WsiId, work: impl FnOnce(&mut Lift<'_>) -> Fate) {
-        let Some(mut conn) = self.inner.conns.lift(id.index, id.generation) else {
-            return;
-        };
+        if let Some(conn) = self.inner.conns.lift(id.index, id.generation) {
+            self.visit(conn, work);
+        }
+    }
+
+    /// Works on a connection that was taken out of its slot.
+    fn visit(&mut self, mut conn: Box<Conn>, work: impl FnOnce(&mut Lift<'_>) -> Fate) {
+        let id = conn.send.id;
         conn.send.flags |= Flags::LIFTED;
+        conn.send.flags -= Flags::CALM | Flags::SENDS;
         let mut lift = Lift {
             conn: &mut conn,
             inner: &mut self.inner,
@@ -439,8 +486,7 @@ impl Context {
             return self.lend_inflaters();
         }
         let send = &mut conn.send;
-        send.flags -= Flags::LIFTED;
-        send.tx.shut();
+        send.flags -= Flags::LIFTED | Flags::SENDS;
         if fate == Fate::KeepReady && !send.flags.contains(Flags::READY) {
             send.flags |= Flags::READY;
             self.turn.ready.push(id);
@@ -683,6 +729,22 @@ impl Context {
         let all = self.inner.conns.iter().filter(|(_, _, conn)| wanted(conn));
         all.map(|(index, generation, _)| WsiId { index, generation })
             .collect()
+    }
+}
+
+/// A calm connection in the air. If its callback panics, it is noted whose slot, session and
+/// accounts are left; nothing has to be written down before.
+struct Air<'a> {
+    conn: Option<Box<Conn>>,
+    fallen: &'a mut Option<LiftMark>,
+}
+
+impl Drop for Air<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            *self.fallen = Some(LiftMark::of(&conn));
+        }
     }
 }
 

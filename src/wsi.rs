@@ -48,6 +48,7 @@ pub(crate) struct Current<'a> {
 }
 
 impl<'a> Wsi<'a> {
+    #[inline]
     pub(crate) fn new(
         inner: &'a mut Inner,
         send: &'a mut SendHalf,
@@ -313,6 +314,7 @@ impl<'a> Wsi<'a> {
         size_of::<Conn>() + send.tx.memory() + compression
     }
 
+    #[inline]
     pub(crate) fn send_half(&self) -> &SendHalf {
         self.current().send
     }
@@ -321,15 +323,16 @@ impl<'a> Wsi<'a> {
         self.send_half().settings.recv
     }
 
-    /// The next message has a deadline of its own.
     fn io(&self) -> Option<&Io> {
         self.current().io.as_deref()
     }
 
+    #[inline]
     fn current(&self) -> &Current<'a> {
         self.cx.current.as_ref().expect(HAS_CURRENT)
     }
 
+    #[inline]
     fn parts(&mut self) -> (&mut SendHalf, &mut Out) {
         let Cx { current, inner, .. } = &mut self.cx;
         let current = current.as_mut().expect(HAS_CURRENT);

@@ -4,7 +4,7 @@ use super::{Flags, Queued, SendHalf};
 use crate::error::SendError;
 use crate::inner::Out;
 use crate::net::transport::Io;
-use crate::ws::send::{Fin, LEND_FROM, MAX_SHORT, opcode};
+use crate::ws::send::{Fin, LEND_FROM, opcode};
 use crate::ws::{Message, Side};
 
 impl SendHalf {
@@ -14,16 +14,18 @@ impl SendHalf {
         out: &mut Out,
         message: Message<'_>,
     ) -> Result<Queued, SendError> {
-        let payload = message.as_bytes();
-        // Where compression was agreed on the queue is never open for that.
-        if self.tx.append_short(opcode(message.kind()), payload) {
-            return Ok(self.queued());
+        // Where compression was agreed on that is never so.
+        if self.flags.contains(Flags::SENDS) {
+            let payload = message.as_bytes();
+            if let Some(buffered) = self.tx.append_open(opcode(message.kind()), payload) {
+                return Ok(Queued { buffered });
+            }
         }
         self.send_any(out, message)
     }
 
-    /// The first message of a visit, a long one, one that may be compressed, or one that cannot be
-    /// sent.
+    /// The first message of a visit that is not calm, a long one, one that may be compressed, or one
+    /// that cannot be sent.
     #[inline(never)]
     fn send_any(&mut self, out: &mut Out, message: Message<'_>) -> Result<Queued, SendError> {
         #[cfg(feature = "deflate")]
@@ -32,16 +34,16 @@ impl SendHalf {
         }
         let payload = message.as_bytes();
         self.admit(payload.len())?;
-        let limits = &self.settings.limits;
-        let (longest, waiting) = (limits.message_bytes, limits.output_bytes);
-        let is_visited = self.flags.contains(Flags::LIFTED);
-        if self.side == Side::Server && is_visited && longest >= MAX_SHORT {
+        if self.side == Side::Server && self.flags.contains(Flags::LIFTED) {
             if payload.len() >= LEND_FROM && self.lend(out, message) {
                 return Ok(self.queued());
             }
-            self.tx.open(&mut out.pool, waiting);
-            if self.tx.append_short(opcode(message.kind()), payload) {
-                return Ok(self.queued());
+            if self.tx.open(&mut out.pool, self.settings.open_to) {
+                self.flags |= Flags::SENDS;
+                let code = opcode(message.kind());
+                if let Some(buffered) = self.tx.append_open(code, payload) {
+                    return Ok(Queued { buffered });
+                }
             }
         }
         self.push_plain(out, Fin::Last, opcode(message.kind()), payload);

@@ -1,24 +1,27 @@
-//! The short way of a visit: that of an established connection without compression on which nothing but received bytes is due. What it leaves open
-//! [`Lift::pump_all`] does.
+//! The short way of a visit: that of an established connection without compression on which
+//! nothing but received bytes is due. What it leaves open [`Lift::pump_all`] does.
+//!
+//! Whether it may be taken is one comparison of a connection's flags: the long way asks all there
+//! is to ask at its end, and notes the answer as [`Flags::CALM`].
 
 use slab::Slab;
 
 use super::Lift;
 use crate::conn::{Conn, Flags, Phase, Rare, Role, STASHED_HEADER, Stash};
 use crate::context::Keyed;
-use crate::inner::Inner;
-use crate::net::transport::Io;
+use crate::inner::{Inner, Out};
+use crate::net::poller::ReadyFlags;
 use crate::protocol::Dispatch;
 use crate::timer::saturating_add;
 use crate::upgrade::NO_SESSION;
+use crate::ws::Side;
 use crate::ws::recv::RecvPool;
 use crate::wsi::Wsi;
 
 impl Lift<'_> {
-    /// Whether nothing but received bytes can give work: what nearly every visit finds, and
-    /// leaves behind.
-    #[inline]
-    pub(super) fn is_calm(&self) -> bool {
+    /// Whether nothing but received bytes, or its timer, can give it work: what nearly every visit
+    /// leaves behind. [`Flags::CALM`] remembers it.
+    pub(crate) fn is_calm(&self) -> bool {
         let Conn {
             io: Some(io),
             role: Role::Ws(ws),
@@ -30,72 +33,119 @@ impl Lift<'_> {
         };
         let holds_pong = |rare: &Rare| rare.held_pong.is_some();
         send.phase == Phase::Open
-            && send.flags == Flags::LIFTED
+            && Flags::CALM_VISIT.contains(send.flags)
             && send.tx.is_empty()
+            && send.fragment.is_none()
             && send.has_no_output_deadline()
             // So it waits for no inflater, and is not in the middle of inflating.
             && send.sends_plain()
             && io.is_calm()
+            && !io.is_readable()
             && !ws.recv.is_inside_message()
             && !send.rare.as_deref().is_some_and(holds_pong)
+            && self.is_filed()
     }
 
     /// Whether its timer, set by an earlier visit, is not later than its next deadline. For a calm
     /// connection deadlines only ever move away.
-    #[inline]
-    pub(super) fn is_filed(&self) -> bool {
+    fn is_filed(&self) -> bool {
         self.conn.send.deadlines.armed.is_some() || self.next_deadline().is_none()
     }
 
-    /// Reads once, gives what came, and sends what that led to. For a calm connection that is all
-    /// that [`Lift::pump_all`] would do, if it is calm yet, and nothing more can be read: whether
-    /// that is so. Adds to `spent` what was read.
+    /// The visit of a calm connection for which the poller has told nothing but that it is
+    /// readable (or writable, as it was): reads once, gives what came, and sends what that led to.
+    /// Whether it is calm then. If not, [`Lift::pump_all`] has the rest to do. Adds to `spent`
+    /// what was read.
     #[inline]
-    pub(super) fn read_calmly(&mut self, spent: &mut usize) -> bool {
+    pub(crate) fn visit_calmly(&mut self, flags: ReadyFlags, spent: &mut usize) -> bool {
         let Self { conn, inner, parts } = self;
-        let Some(io) = &mut conn.io else { return false };
+        let Conn { io, role, send, .. } = &mut **conn;
+        let (Some(io), Role::Ws(ws)) = (io, role) else {
+            return false;
+        };
         if io.secure.is_some() {
-            return self.read_records_calmly(spent) && self.stays_calm();
+            return self.visit_records_calmly(flags, spent);
         }
         // A buffer that a panic lost is made by the other path.
         let Some(room @ [_, ..]) = parts.buffer.get_mut(STASHED_HEADER..) else {
             return false;
         };
-        let n = io.read(room);
-        if n == 0 {
+        let n = io.read_calmly(flags, room);
+        let Some(input @ [_, ..]) = room.get_mut(..n) else {
             return false;
-        }
+        };
         *spent += n;
-        conn.send.last_received = inner.out.now;
-        let input = room.get_mut(..n).unwrap_or_default();
-        let used = on_frames(conn, inner, &mut parts.protocols, &mut parts.pool, input);
-        let rest = input.get(used..).unwrap_or_default();
-        if !rest.is_empty() {
-            conn.stash = conn.put_aside(rest);
+        send.last_received = inner.out.now;
+        let bound = parts.protocols.get_mut(send.protocol as usize);
+        let (Some(bound), Side::Server) = (bound, send.side) else {
+            return self.go_on_calmly(n, 0);
+        };
+        let Out { pool, lender, .. } = &mut inner.out;
+        if send.tx.open(pool, send.settings.open_to) {
+            send.flags |= Flags::SENDS;
+        }
+        let addresses = input.as_ptr_range();
+        *lender = addresses.start.addr()..addresses.end.addr();
+        let mut wsi = Wsi::new(inner, send, Some(io));
+        let used = bound.dispatch.drive_calmly(input, &mut wsi, ws.session);
+        inner.out.lender = 0..0;
+        if !inner.out.lent.is_empty() {
+            send.flush_lent(&mut inner.out, Some(io), input);
+        }
+        if used < n || !send.flags.is_calm_visit() {
+            return self.go_on_calmly(n, used);
+        }
+        let pool = &mut inner.out.pool;
+        if send.tx.is_empty() {
+            send.tx.give_back(pool);
+        } else {
+            let taken = io.flush_at_once(&mut send.tx, pool);
+            if !send.tx.is_empty() {
+                send.note_output(inner.out.now, taken, io);
+                return false;
+            }
+        }
+        !io.is_readable()
+    }
+
+    /// The same for what is no whole message, and after anything out of the ordinary. `n` bytes
+    /// were read, of which `used` are done.
+    #[inline(never)]
+    fn go_on_calmly(&mut self, n: usize, used: usize) -> bool {
+        let Self { conn, inner, parts } = self;
+        conn.send.flags -= Flags::CALM | Flags::SENDS;
+        let input = parts
+            .buffer
+            .get_mut(STASHED_HEADER + used..STASHED_HEADER + n);
+        if let Some(input @ [_, ..]) = input {
+            let used = on_frames(conn, inner, &mut parts.protocols, &mut parts.pool, input);
+            let rest = input.get(used..).unwrap_or_default();
+            if !rest.is_empty() {
+                conn.stash = conn.put_aside(rest);
+            }
         }
         let Conn { io, send, .. } = &mut **conn;
         if let (Some(io), false) = (io, send.flags.contains(Flags::ABORT)) {
-            let taken = io.flush_at_once(&mut send.tx, &mut inner.out.pool);
-            if !send.tx.is_empty() {
-                send.note_output(inner.out.now, taken, io);
+            if send.tx.is_empty() {
+                send.tx.give_back(&mut inner.out.pool);
+            } else if io.is_calm() {
+                let taken = io.flush_at_once(&mut send.tx, &mut inner.out.pool);
+                if !send.tx.is_empty() {
+                    send.note_output(inner.out.now, taken, io);
+                }
             }
         }
-        self.stays_calm()
+        self.is_calm()
     }
 
     /// Gives received bytes to the protocol and puts aside what is left.
-    #[inline]
-    pub(crate) fn give_calmly(&mut self, input: &mut [u8]) {
+    pub(crate) fn give_aside(&mut self, input: &mut [u8]) {
         let Self { conn, inner, parts } = self;
         let used = on_frames(conn, inner, &mut parts.protocols, &mut parts.pool, input);
         let rest = input.get(used..).unwrap_or_default();
         if !rest.is_empty() {
             conn.stash = conn.put_aside(rest);
         }
-    }
-
-    fn stays_calm(&self) -> bool {
-        self.is_calm() && !self.conn.io.as_ref().is_some_and(Io::is_readable)
     }
 }
 

@@ -103,6 +103,37 @@ impl Io {
         self.ready |= ReadyFlags::READABLE;
     }
 
+    /// As [`Io::read`] after an event of a calm transport: if something can be read.
+    #[inline]
+    pub(crate) fn read_calmly(&mut self, flags: ReadyFlags, buffer: &mut [u8]) -> usize {
+        self.ready |= flags;
+        match self.stream.read(buffer) {
+            Ok(n) if n > 0 => {
+                if n < buffer.len() && self.is_drained_when_short() {
+                    self.ready -= ReadyFlags::READABLE;
+                }
+                n
+            }
+            other => self.note_end(other),
+        }
+    }
+
+    /// What a read has come to that gave no bytes.
+    #[cold]
+    fn note_end(&mut self, read: io::Result<usize>) -> usize {
+        match read {
+            Ok(_) => {
+                let lost = self.lost.take();
+                self.read_end = Some(lost.map_or(ReadEnd::Eof, ReadEnd::Failed));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.ready -= ReadyFlags::READABLE;
+            }
+            Err(error) => self.read_end = Some(ReadEnd::Failed(error)),
+        }
+        0
+    }
+
     /// Whether nothing has failed or ended, the peer is not gone, and TLS, if it lies between, has
     /// nothing to say or to finish.
     #[inline]
@@ -110,6 +141,14 @@ impl Io {
         let is_whole = self.read_end.is_none() && self.write_error.is_none();
         let secure = self.secure.as_ref();
         is_whole && !self.is_broken() && secure.is_none_or(|secure| secure.is_calm())
+    }
+
+    /// Whether there is nothing to read and, over TLS, nothing to say or to finish, in a visit in
+    /// which nothing failed.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        let secure = self.secure.as_ref();
+        !self.is_readable() && secure.is_none_or(|secure| secure.is_calm())
     }
 
     /// Whether a read may give something.
@@ -126,25 +165,13 @@ impl Io {
             return 0;
         }
         match self.stream.read(buffer) {
-            Ok(0) => {
-                let lost = self.lost.take();
-                self.read_end = Some(lost.map_or(ReadEnd::Eof, ReadEnd::Failed));
-                0
-            }
-            Ok(n) => {
+            Ok(n) if n > 0 => {
                 if n < buffer.len() && self.short_read_drains() {
                     self.ready -= ReadyFlags::READABLE;
                 }
                 n
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.ready -= ReadyFlags::READABLE;
-                0
-            }
-            Err(error) => {
-                self.read_end = Some(ReadEnd::Failed(error));
-                0
-            }
+            other => self.note_end(other),
         }
     }
 
@@ -152,20 +179,27 @@ impl Io {
     /// it has been seen.
     fn short_read_drains(&self) -> bool {
         let ending = ReadyFlags::READ_CLOSED | ReadyFlags::ERROR;
-        let system = match self.stream {
+        self.is_drained_when_short() && !self.ready.intersects(ending)
+    }
+
+    /// The same for a transport whose end no event has announced.
+    #[inline]
+    const fn is_drained_when_short(&self) -> bool {
+        match self.stream {
             Stream::Tcp(_) => SHORT_READ_MEANS_DRAINED,
             #[cfg(feature = "sim")]
             Stream::Sim(_) => false,
-        };
-        system && !self.ready.intersects(ending)
+        }
     }
 
     /// Writes once what waits, if it lies together: what nearly always is enough. If something
     /// waits yet, [`Io::flush`] goes on. How many bytes went.
     #[inline]
     pub(crate) fn flush_at_once(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> usize {
-        let can = self.is_calm() && self.ready.contains(ReadyFlags::WRITABLE);
-        let Some(bytes @ [_, ..]) = tx.as_single().filter(|_| can) else {
+        if !self.ready.contains(ReadyFlags::WRITABLE) {
+            return 0;
+        }
+        let Some(bytes @ [_, ..]) = tx.as_single() else {
             return 0;
         };
         match self.stream.write(bytes) {

@@ -13,24 +13,32 @@ use crate::ws::{MessageKind, mask};
 /// Bytes that wait for the socket, in order.
 ///
 /// Small payloads are copied behind each other and leave together; a large shared payload keeps
-/// its place by reference. An empty queue owns no memory.
+/// its place by reference. An empty queue owns nothing: the box is the pool's, which one
+/// connection after the other borrows.
 #[derive(Debug, Default)]
 pub(crate) struct TxQueue {
+    held: Option<Box<Held>>,
+}
+
+/// What waits in a queue that is not empty.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
     /// What goes first; its first `written` bytes are gone already.
     flat: Vec<u8>,
     written: usize,
-    /// What follows, once a payload was queued by reference. Boxed: few connections have it.
-    #[expect(
-        clippy::box_collection,
-        reason = "every connection pays for this field"
-    )]
-    rest: Option<Box<VecDeque<Segment>>>,
+    /// What follows, once a payload was queued by reference.
+    rest: VecDeque<Segment>,
     /// Bytes in `rest`, and those that are lent.
     rest_len: usize,
-    /// Bytes that were written, ever.
+    /// Bytes that were written through this box, ever.
     gone: u64,
-    /// Up to which length of `flat` short messages may be appended without asking again whether
-    /// they may: see [`TxQueue::open`].
+    /// Where, counted as `gone` is, the latest pong and the latest ping end.
+    pong_end: u64,
+    ping_end: u64,
+    /// Bytes of pongs queued since the last time that none was unsent.
+    pong_bytes: u32,
+    /// Up to which length of `flat` messages may be appended without asking whether they may: see
+    /// [`TxQueue::open`]. Never more than its capacity.
     open_to: usize,
 }
 
@@ -50,91 +58,95 @@ enum Segment {
 
 impl TxQueue {
     /// Bytes that wait.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.flat.len() - self.written + self.rest_len
+        self.held.as_ref().map_or(0, |held| held.len())
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many bytes will have been written when all that waits now has been.
-    pub(crate) fn end(&self) -> u64 {
-        self.gone + self.len() as u64
-    }
-
-    /// Whether what was queued when [`TxQueue::end`] said so has been written.
-    pub(crate) fn is_past(&self, end: u64) -> bool {
-        self.gone >= end
-    }
-
     /// Heap bytes held.
     pub(crate) fn memory(&self) -> usize {
-        let rest = self.rest.as_deref().map_or(0, |rest| {
-            let held: usize = rest.iter().map(Segment::capacity).sum();
-            held + rest.capacity() * size_of::<Segment>() + size_of::<VecDeque<Segment>>()
-        });
-        self.flat.capacity() + rest
+        self.held.as_ref().map_or(0, |held| held.memory())
+    }
+
+    /// A pong of that many bytes, with its header, is the last that was queued.
+    pub(crate) fn note_pong(&mut self, bytes: usize) {
+        if let Some(held) = &mut self.held {
+            let before = if held.pong_end > held.gone {
+                held.pong_bytes
+            } else {
+                0
+            };
+            held.pong_bytes = before.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+            held.pong_end = held.end();
+        }
+    }
+
+    /// Bytes of pongs queued since the last time that none was unsent; 0 if none is.
+    pub(crate) fn pong_bytes(&self) -> usize {
+        let held = self.held.as_ref();
+        let unsent = held.filter(|held| held.pong_end > held.gone);
+        unsent.map_or(0, |held| held.pong_bytes as usize)
+    }
+
+    /// A ping is the last that was queued.
+    pub(crate) fn note_ping(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.ping_end = held.end();
+        }
+    }
+
+    /// Whether a ping is among what waits.
+    pub(crate) fn holds_ping(&self) -> bool {
+        let held = self.held.as_ref();
+        held.is_some_and(|held| held.ping_end > held.gone)
     }
 
     /// Appends bytes through `write`.
     pub(crate) fn append(&mut self, pool: &mut BufferPool, write: impl FnOnce(&mut Vec<u8>)) {
-        self.shut();
-        let Some(rest) = &mut self.rest else {
-            if self.flat.capacity() == 0 {
-                self.flat = take_roomy(pool);
-            } else if self.written >= COMPACT_AT && self.written * 2 >= self.flat.len() {
-                self.flat.drain(..self.written);
-                self.written = 0;
+        self.hold(pool).append(pool, write);
+    }
+
+    fn hold(&mut self, pool: &mut BufferPool) -> &mut Held {
+        self.held.get_or_insert_with(|| pool.take_queue())
+    }
+
+    /// Messages of up to [`LEND_FROM`] bytes may be sent, as all of these: by a server, now, by
+    /// whoever will flush them. [`TxQueue::append_open`] takes them as long as not more than
+    /// `limit` bytes wait, for as long as the caller knows that nothing else is queued. Whether
+    /// that can be.
+    #[inline]
+    pub(crate) fn open(&mut self, pool: &mut BufferPool, limit: usize) -> bool {
+        let held = self.held.get_or_insert_with(|| pool.take_queue());
+        held.open_to = limit.saturating_add(held.written).min(held.flat.capacity());
+        held.rest.is_empty() && limit > 0
+    }
+
+    /// Appends a whole frame without a mask to an open queue, if it is short and there is room.
+    /// Gives how much waits then.
+    #[inline]
+    pub(crate) fn append_open(&mut self, opcode: Opcode, payload: &[u8]) -> Option<usize> {
+        let held = self.held.as_mut()?;
+        let flat = &mut held.flat;
+        let room = held.open_to.checked_sub(flat.len())?;
+        let first = FIN | opcode.bits();
+        match payload.len() {
+            len @ 0..=MAX_SHORT if len + 2 <= room => {
+                let short = u8::try_from(len).unwrap_or_default();
+                flat.extend_from_slice(&[first, short]);
             }
-            write(&mut self.flat);
-            return;
-        };
-        if !matches!(rest.back(), Some(Segment::Flat(_))) {
-            rest.push_back(Segment::Flat(pool.take()));
-        }
-        if let Some(Segment::Flat(tail)) = rest.back_mut() {
-            let before = tail.len();
-            write(tail);
-            self.rest_len += tail.len() - before;
-        }
-    }
-
-    /// A message may be sent, as all of these: by a server, now, by whoever will flush it. As long
-    /// as nothing but such messages is queued and less than `limit` bytes wait, that stays so for
-    /// messages of up to [`MAX_SHORT`] bytes, and [`TxQueue::append_short`] takes them.
-    #[inline]
-    pub(crate) fn open(&mut self, pool: &mut BufferPool, limit: usize) {
-        if self.rest.is_none() {
-            if self.flat.capacity() == 0 {
-                self.flat = take_roomy(pool);
+            len @ ..LEND_FROM if len + 4 <= room => {
+                let [high, low] = u16::try_from(len).unwrap_or_default().to_be_bytes();
+                flat.extend_from_slice(&[first, 126, high, low]);
             }
-            self.open_to = self.written.saturating_add(limit);
+            _ => return None,
         }
-    }
-
-    /// Takes [`TxQueue::open`] back. Whatever else is queued does so too.
-    #[inline]
-    pub(crate) fn shut(&mut self) {
-        self.open_to = 0;
-    }
-
-    /// Appends a whole short frame without a mask, if the queue is open and has room. Whether it
-    /// was, and had.
-    #[inline]
-    pub(crate) fn append_short(&mut self, opcode: Opcode, payload: &[u8]) -> bool {
-        let len = 2 + payload.len();
-        let has_room = len <= self.flat.capacity() - self.flat.len();
-        let Ok(short) = u8::try_from(payload.len()) else {
-            return false;
-        };
-        if payload.len() > MAX_SHORT || self.flat.len() + len > self.open_to || !has_room {
-            return false;
-        }
-        let header = [FIN | opcode.bits(), short];
-        self.flat.extend_from_slice(&header);
-        self.flat.extend_from_slice(payload);
-        true
+        flat.extend_from_slice(payload);
+        Some(flat.len() - held.written + held.rest_len)
     }
 
     /// Appends bytes that are owned elsewhere: by reference if that is worth it.
@@ -142,10 +154,9 @@ impl TxQueue {
         if bytes.len() < SHARE_FROM {
             return self.append(pool, |tail| tail.extend_from_slice(&bytes));
         }
-        self.shut();
-        self.rest_len += bytes.len();
-        let rest = self.rest.get_or_insert_default();
-        rest.push_back(Segment::Shared(bytes));
+        let held = self.hold(pool);
+        held.rest_len += bytes.len();
+        held.rest.push_back(Segment::Shared(bytes));
     }
 
     /// Appends a frame whose payload lies in a buffer that stays as it is until
@@ -157,22 +168,17 @@ impl TxQueue {
         opcode: Opcode,
         place: Range<usize>,
     ) -> bool {
-        if self.rest.is_some() {
+        let held = self.hold(pool);
+        if !held.rest.is_empty() {
             return false;
         }
         let mut header = [0; FrameHeader::MAX_LEN];
-        let used = encode_header(
-            &mut header,
-            Fin::Last,
-            opcode,
-            Coding::Plain,
-            None,
-            place.len(),
-        );
+        let (fin, coding) = (Fin::Last, Coding::Plain);
+        let used = encode_header(&mut header, fin, opcode, coding, None, place.len());
         let header = header.get(..used).unwrap_or_default();
-        self.append(pool, |tail| tail.extend_from_slice(header));
-        self.rest_len += place.len();
-        let behind = self.flat.len();
+        held.append(pool, |tail| tail.extend_from_slice(header));
+        held.rest_len += place.len();
+        let behind = held.flat.len();
         lent.push(Lent { behind, place });
         true
     }
@@ -184,18 +190,169 @@ impl TxQueue {
         pool: &mut BufferPool,
         lent: &mut Vec<Lent>,
         lender: &[u8],
+        write: impl FnMut(&[IoSlice<'_>]) -> Option<usize>,
+    ) {
+        if let Some(held) = &mut self.held {
+            held.write_lent(pool, lent, lender, write);
+        }
+        lent.clear();
+        if self.is_empty() {
+            self.give_back(pool);
+        }
+    }
+
+    /// The front of the queue as slices for one write; how many were filled in.
+    pub(crate) fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        let Some(held) = &self.held else { return 0 };
+        let flat = held.flat.get(held.written..).unwrap_or_default();
+        let parts = std::iter::once(flat).chain(held.rest.iter().map(Segment::as_slice));
+        let mut filled = 0;
+        for (slot, part) in out.iter_mut().zip(parts.filter(|part| !part.is_empty())) {
+            *slot = IoSlice::new(part);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// Whether everything lies in one slice.
+    #[inline]
+    pub(crate) fn as_single(&self) -> Option<&[u8]> {
+        let Some(held) = &self.held else {
+            return Some(&[]);
+        };
+        if held.rest_len == 0 {
+            held.flat.get(held.written..)
+        } else {
+            None
+        }
+    }
+
+    /// The first bytes that wait, as far as they lie together.
+    #[cfg(feature = "tls")]
+    pub(crate) fn front(&self) -> &[u8] {
+        let Some(held) = &self.held else { return &[] };
+        match held.flat.get(held.written..) {
+            Some(flat @ [_, ..]) => flat,
+            _ => {
+                let mut parts = held.rest.iter().map(Segment::as_slice);
+                parts.find(|part| !part.is_empty()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Drops `n` bytes that were written; an emptied queue gives its memory back.
+    #[inline]
+    pub(crate) fn advance(&mut self, n: usize, pool: &mut BufferPool) {
+        debug_assert!(n <= self.len(), "cannot write more than there is");
+        if let Some(held) = &mut self.held {
+            held.gone += n as u64;
+            if n == held.len() {
+                self.give_back(pool);
+            } else {
+                held.drop_front(n, pool);
+            }
+        }
+    }
+
+    /// Gives the memory of an empty queue back, or of one that nobody wants.
+    #[inline]
+    pub(crate) fn give_back(&mut self, pool: &mut BufferPool) {
+        if let Some(mut held) = self.held.take() {
+            held.flat.clear();
+            held.written = 0;
+            held.rest_len = 0;
+            pool.put_queue(held);
+        }
+    }
+
+    /// Drops everything; how many bytes that were.
+    pub(crate) fn clear(&mut self, pool: &mut BufferPool) -> usize {
+        let dropped = self.len();
+        if let Some(held) = &mut self.held {
+            held.gone = held.end();
+            held.rest.clear();
+        }
+        self.give_back(pool);
+        dropped
+    }
+}
+
+impl Held {
+    /// A queue over that buffer.
+    pub(crate) fn over(flat: Vec<u8>) -> Self {
+        Self {
+            flat,
+            ..Self::default()
+        }
+    }
+
+    /// The buffer, which the caller may exchange for another empty one.
+    pub(crate) const fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.flat
+    }
+
+    /// Whether it owns more than the buffer.
+    #[inline]
+    pub(crate) fn is_bulky(&self) -> bool {
+        self.rest.capacity() > 0
+    }
+
+    /// Owns nothing but the buffer from now on.
+    pub(crate) fn slim(&mut self) {
+        self.rest = VecDeque::new();
+    }
+
+    fn len(&self) -> usize {
+        self.flat.len() - self.written + self.rest_len
+    }
+
+    /// How many bytes will have been written when all that waits now has been.
+    fn end(&self) -> u64 {
+        self.gone + self.len() as u64
+    }
+
+    fn memory(&self) -> usize {
+        let held: usize = self.rest.iter().map(Segment::capacity).sum();
+        let rest = held + self.rest.capacity() * size_of::<Segment>();
+        size_of::<Self>() + self.flat.capacity() + rest
+    }
+
+    fn append(&mut self, pool: &mut BufferPool, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.rest.is_empty() {
+            if self.flat.capacity() == 0 {
+                self.flat = pool.take_roomy();
+            } else if self.written >= COMPACT_AT && self.written * 2 >= self.flat.len() {
+                self.flat.drain(..self.written);
+                self.written = 0;
+            }
+            write(&mut self.flat);
+            return;
+        }
+        if !matches!(self.rest.back(), Some(Segment::Flat(_))) {
+            self.rest.push_back(Segment::Flat(pool.take()));
+        }
+        if let Some(Segment::Flat(tail)) = self.rest.back_mut() {
+            let before = tail.len();
+            write(tail);
+            self.rest_len += tail.len() - before;
+        }
+    }
+
+    fn write_lent(
+        &mut self,
+        pool: &mut BufferPool,
+        lent: &[Lent],
+        lender: &[u8],
         mut write: impl FnMut(&[IoSlice<'_>]) -> Option<usize>,
     ) {
+        let lent_len = lent.iter().map(|lent| lent.place.len()).sum::<usize>();
+        let waiting = self.flat.len() - self.written + lent_len;
         let mut done = 0;
-        loop {
+        while done < waiting {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let (filled, offered) = self.fill(done, lent, lender, &mut slices);
-            let slices = slices.get(..filled).unwrap_or_default();
-            if filled == 0 {
-                break;
-            }
-            match write(slices) {
-                Some(n) if n == offered => done += n,
+            match write(slices.get(..filled).unwrap_or_default()) {
+                Some(n) if n == offered && n > 0 => done += n,
                 Some(n) => {
                     done += n;
                     break;
@@ -203,25 +360,22 @@ impl TxQueue {
                 None => break,
             }
         }
-        let mut flat = Vec::new();
-        let mut copied = done;
-        loop {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let (filled, offered) = self.fill(copied, lent, lender, &mut slices);
-            if filled == 0 {
-                break;
+        if done < waiting {
+            let mut flat = pool.take();
+            let mut copied = done;
+            while copied < waiting {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let (_, offered) = self.fill(copied, lent, lender, &mut slices);
+                slices.iter().for_each(|part| flat.extend_from_slice(part));
+                copied += offered;
             }
-            if flat.capacity() == 0 {
-                flat = pool.take();
-            }
-            slices.iter().for_each(|part| flat.extend_from_slice(part));
-            copied += offered;
+            pool.put(std::mem::replace(&mut self.flat, flat));
+        } else {
+            self.flat.clear();
         }
-        pool.put(std::mem::replace(&mut self.flat, flat));
         self.written = 0;
         self.gone += done as u64;
-        self.rest_len -= lent.drain(..).map(|lent| lent.place.len()).sum::<usize>();
-        self.shut();
+        self.rest_len -= lent_len;
     }
 
     /// What lies together and what was lent, in order, without the first `done` bytes, as slices
@@ -257,54 +411,6 @@ impl TxQueue {
         (filled, offered)
     }
 
-    /// The front of the queue as slices for one write; how many were filled in.
-    pub(crate) fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
-        let flat = self.flat.get(self.written..).unwrap_or_default();
-        let rest = self.rest.iter().flat_map(|rest| rest.iter());
-        let parts = std::iter::once(flat).chain(rest.map(Segment::as_slice));
-        let mut filled = 0;
-        for (slot, part) in out.iter_mut().zip(parts.filter(|part| !part.is_empty())) {
-            *slot = IoSlice::new(part);
-            filled += 1;
-        }
-        filled
-    }
-
-    /// Whether everything lies in one slice.
-    pub(crate) fn as_single(&self) -> Option<&[u8]> {
-        match self.rest {
-            None => self.flat.get(self.written..),
-            Some(_) => None,
-        }
-    }
-
-    /// The first bytes that wait, as far as they lie together.
-    #[cfg(feature = "tls")]
-    pub(crate) fn front(&self) -> &[u8] {
-        match self.flat.get(self.written..) {
-            Some(flat @ [_, ..]) => flat,
-            _ => {
-                let rest = self.rest.iter().flat_map(|rest| rest.iter());
-                let mut parts = rest.map(Segment::as_slice);
-                parts.find(|part| !part.is_empty()).unwrap_or_default()
-            }
-        }
-    }
-
-    /// Drops `n` bytes that were written; an emptied queue gives its memory back.
-    #[inline]
-    pub(crate) fn advance(&mut self, n: usize, pool: &mut BufferPool) {
-        debug_assert!(n <= self.len(), "cannot write more than there is");
-        self.shut();
-        self.gone += n as u64;
-        if self.rest.is_none() && n == self.flat.len() - self.written {
-            self.written = 0;
-            pool.put(std::mem::take(&mut self.flat));
-        } else {
-            self.drop_front(n, pool);
-        }
-    }
-
     fn drop_front(&mut self, mut n: usize, pool: &mut BufferPool) {
         loop {
             let here = n.min(self.flat.len() - self.written);
@@ -323,10 +429,7 @@ impl TxQueue {
 
     /// Moves the front of `rest` to where it is written from; `false` when there is none.
     fn pull_rest(&mut self, n: &mut usize) -> bool {
-        let Some(rest) = &mut self.rest else {
-            return false;
-        };
-        match rest.pop_front() {
+        match self.rest.pop_front() {
             Some(Segment::Flat(flat)) => {
                 self.rest_len -= flat.len();
                 self.flat = flat;
@@ -337,24 +440,13 @@ impl TxQueue {
                 *n -= here;
                 if here < bytes.len() {
                     bytes::Buf::advance(&mut bytes, here);
-                    rest.push_front(Segment::Shared(bytes));
+                    self.rest.push_front(Segment::Shared(bytes));
                     return false;
                 }
             }
-            None => {
-                self.rest = None;
-                return false;
-            }
+            None => return false,
         }
         true
-    }
-
-    /// Drops everything; how many bytes that were.
-    pub(crate) fn clear(&mut self, pool: &mut BufferPool) -> usize {
-        let dropped = self.len();
-        pool.put(std::mem::take(&mut self.flat));
-        *self = Self::default();
-        dropped
     }
 }
 
@@ -372,16 +464,6 @@ impl Segment {
             Self::Shared(_) => 0,
         }
     }
-}
-
-/// A buffer for output that need not grow with the first few messages.
-#[inline]
-fn take_roomy(pool: &mut BufferPool) -> Vec<u8> {
-    let mut buffer = pool.take();
-    if buffer.capacity() < ROOM {
-        buffer.reserve_exact(ROOM);
-    }
-    buffer
 }
 
 /// Appends a whole frame. With a `mask` (a client's) the payload is masked on its way.
@@ -454,7 +536,7 @@ pub(crate) const LEND_FROM: usize = 4096;
 /// Slices of one vectored write.
 pub(crate) const SLICES: usize = 64;
 /// The least capacity of a buffer for output.
-const ROOM: usize = 1024;
+pub(crate) const ROOM: usize = 1024;
 /// The bit of a frame that ends its message.
 const FIN: u8 = 0x80;
 /// From this size on a shared payload is queued by reference: below, a copy is cheaper than
@@ -542,7 +624,7 @@ mod tests {
                     queue.append(&mut pool, |tail| tail.extend_from_slice(b"between"));
                     want.extend_from_slice(b"between");
                 }
-                let end = queue.end();
+                queue.note_ping();
                 assert_eq!(queue.len(), want.len() - 5);
                 queue.write_lent(&mut pool, &mut lent, &lender, |slices| {
                     let bytes: Vec<u8> = slices.iter().flat_map(|s| s.to_vec()).collect();
@@ -553,7 +635,7 @@ mod tests {
                 assert!(lent.is_empty());
                 got.extend(drain(&mut queue, &mut pool, 1_000));
                 assert_eq!(got, want, "{depth} at {step}");
-                assert!(queue.is_past(end));
+                assert!(!queue.holds_ping());
                 assert_eq!(queue.memory(), 0);
             }
         }

@@ -50,6 +50,46 @@ impl Feed<'_> {
     }
 }
 
+/// The shortest way of all: gives the messages that lie whole at the front of what a server has
+/// received, while nothing has begun of which the receiving half must know, in frames of at most
+/// `longest` bytes, until `give` says to stop. How many bytes they took; what follows them, be it
+/// a message, is as it came, for [`Feed::next`] to judge.
+#[inline]
+pub(crate) fn give_front(
+    input: &mut [u8],
+    longest: u16,
+    mut give: impl FnMut(Message<'_>) -> ControlFlow<()>,
+) -> usize {
+    let mut at = 0;
+    while let Some(rest) = input.get_mut(at..) {
+        let Some((kind, start, len)) = masked_whole(rest, u64::from(longest)) else {
+            break;
+        };
+        let Some((header, payload)) = rest.split_at_mut_checked(start) else {
+            break;
+        };
+        let (Some(key), Some(payload)) = (header.last_chunk(), payload.get_mut(..len)) else {
+            break;
+        };
+        mask::apply(*key, 0, payload);
+        let message = match kind {
+            MessageKind::Binary => Message::Binary(payload),
+            MessageKind::Text => match utf8::validate(payload) {
+                Ok(text) => Message::Text(text),
+                Err(_) => {
+                    mask::apply(*key, 0, payload);
+                    break;
+                }
+            },
+        };
+        at += start + len;
+        if give(message).is_break() {
+            break;
+        }
+    }
+    at
+}
+
 /// The header of an unfragmented, masked data frame without extensions: its kind, its own length
 /// and that of the payload, if there is nothing about it that [`Feed::next`] has to look at.
 #[inline]
