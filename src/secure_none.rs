@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::error::Deadline;
 use crate::lift::Lift;
+use crate::net::poller::ReadyFlags;
 use crate::net::transport::Flushed;
 use crate::pool::BufferPool;
 use crate::ws::send::TxQueue;
@@ -76,7 +77,7 @@ impl Lift<'_> {
 
     pub(crate) fn received_records(&mut self, _: &mut [u8], _: usize) {}
 
-    pub(crate) fn read_records_calmly(&mut self, _: &mut usize) -> bool {
+    pub(crate) fn visit_records_calmly(&mut self, _: ReadyFlags, _: &mut usize) -> bool {
         false
     }
 

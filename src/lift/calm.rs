@@ -1,5 +1,5 @@
-//! The short way of a visit: that of an established connection without compression on which nothing
-//! but received bytes is due. What it leaves open [`Lift::pump_all`] does.
+//! The short way of a visit: that of an established connection without compression on which
+//! nothing but received bytes is due. What it leaves open [`Lift::pump_all`] does.
 //!
 //! Whether it may be taken is one comparison of a connection's flags: the long way asks all there
 //! is to ask at its end, and notes the answer as [`Flags::CALM`].
@@ -21,7 +21,7 @@ use crate::wsi::Wsi;
 impl Lift<'_> {
     /// Whether nothing but received bytes, or its timer, can give it work: what nearly every visit
     /// leaves behind. [`Flags::CALM`] remembers it.
-    pub(super) fn is_calm(&self) -> bool {
+    pub(crate) fn is_calm(&self) -> bool {
         let Conn {
             io: Some(io),
             role: Role::Ws(ws),
@@ -64,8 +64,7 @@ impl Lift<'_> {
             return false;
         };
         if io.secure.is_some() {
-            io.note(flags);
-            return self.visit_records_calmly(spent);
+            return self.visit_records_calmly(flags, spent);
         }
         // A buffer that a panic lost is made by the other path.
         let Some(room @ [_, ..]) = parts.buffer.get_mut(STASHED_HEADER..) else {
@@ -139,15 +138,8 @@ impl Lift<'_> {
         self.is_calm()
     }
 
-    /// The same over TLS.
-    fn visit_records_calmly(&mut self, spent: &mut usize) -> bool {
-        self.conn.send.flags -= Flags::CALM | Flags::SENDS;
-        self.read_records_calmly(spent) && self.is_calm()
-    }
-
     /// Gives received bytes to the protocol and puts aside what is left.
-    #[inline]
-    pub(crate) fn give_calmly(&mut self, input: &mut [u8]) {
+    pub(crate) fn give_aside(&mut self, input: &mut [u8]) {
         let Self { conn, inner, parts } = self;
         let used = on_frames(conn, inner, &mut parts.protocols, &mut parts.pool, input);
         let rest = input.get(used..).unwrap_or_default();

@@ -143,6 +143,14 @@ impl Io {
         is_whole && !self.is_broken() && secure.is_none_or(|secure| secure.is_calm())
     }
 
+    /// Whether there is nothing to read and, over TLS, nothing to say or to finish, in a visit in
+    /// which nothing failed.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        let secure = self.secure.as_ref();
+        !self.is_readable() && secure.is_none_or(|secure| secure.is_calm())
+    }
+
     /// Whether a read may give something.
     #[inline]
     pub(crate) fn is_readable(&self) -> bool {

@@ -9,6 +9,8 @@
 //! KB; opening a record of 16 KiB takes one allocation and 1.25 us in place of five and 1.65 us;
 //! sealing, and opening records of 125 bytes, differ by less than a tenth in either direction.
 
+mod handshake;
+
 use std::fmt;
 use std::io;
 use std::mem;
@@ -20,12 +22,13 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
 
+use self::handshake::Handshake;
 use super::alert::Alert;
 use super::failure::{TlsFailure, TlsStage};
 use super::hello::{self, ClientHello, HelloScan, Sniffed, TlsVersion};
 use super::info::TlsInfo;
 use super::last_alert;
-use super::tap::{ALERT, Boundary, MAX_FRAGMENT_LEN, RECORD_HEADER_LEN, Tap};
+use super::tap::{ALERT, Boundary, MAX_FRAGMENT_LEN, RECORD_HEADER_LEN};
 use super::trace::{self, HelloSummary, Recorder, Scope, TlsHandshake, TlsStep, TlsTrace};
 use super::unbuffered::{self, Buffers, SealError, SentAlert, Turn, Unbuffered};
 use crate::error::Deadline;
@@ -58,26 +61,6 @@ enum Link {
     Server(Box<UnbufferedServerConnection>),
     /// A server that has refused its client after the handshake, and what that had agreed on.
     Refused(Option<Box<TlsInfo>>),
-}
-
-/// The state of a handshake that rustls does not show.
-#[derive(Debug, Default)]
-struct Handshake {
-    /// Server: where its client's hello is.
-    hello: HelloScan,
-    incoming: Tap,
-    outgoing: Tap,
-    /// Whether the peer has been seen to speak TLS.
-    heard: bool,
-    /// Server: whether the configuration asks for a certificate, as far as is known.
-    requests_certificate: bool,
-    /// Whether a certificate has been asked for.
-    certificate_requested: bool,
-    /// Server: how much had come when our flight went out.
-    flight_at: Option<u64>,
-    /// Server: data sent ahead of the handshake (0-RTT). Anybody can replay it until the handshake
-    /// is complete, so it waits for that (RFC 8446 section 8).
-    early: Vec<u8>,
 }
 
 /// What the chooser of a server's configuration answers. An error refuses the connection, with the
@@ -766,26 +749,6 @@ impl Session {
                 Some(_) => TlsStage::ServerFlight,
             },
         }
-    }
-}
-
-impl Handshake {
-    /// Notes when a server's flight has gone out, and whether it asked for a certificate.
-    fn observe_flight(&mut self, common: &CommonState) {
-        let sent = self.outgoing.seen();
-        let resumed = common.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-        if self.flight_at.is_none() && (sent.ciphertext || sent.server_hello_done || resumed) {
-            self.flight_at = Some(self.incoming.bytes());
-        }
-        // TLS 1.2 shows a request on the wire; TLS 1.3 encrypts it, and sends one in every full
-        // handshake of such a configuration.
-        let hidden = self.requests_certificate && sent.ciphertext && !resumed;
-        self.certificate_requested |= sent.certificate_request || hidden;
-    }
-
-    /// Whether a certificate was asked for and not one byte has come since.
-    fn is_unanswered(&self) -> bool {
-        self.certificate_requested && self.flight_at == Some(self.incoming.bytes())
     }
 }
 
