@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use wsloop::sim::{Call, Net};
-use wsloop::{ClientConnectInfo, Context, ContextConfig, FetchInfo, VhostConfig, VhostId};
+use wsloop::{
+    ClientConnectInfo, ConnectError, Context, ContextConfig, FetchInfo, VhostConfig, VhostId,
+};
 
 use super::parts::{Asker, Told, Watcher};
 
@@ -164,11 +166,17 @@ impl Rack {
     }
 }
 
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+/// An error with its causes, and with what became of the other addresses.
+pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
+    let mut cause = Some(error);
     while let Some(error) = cause {
         text = format!("{text}: {error}");
+        if let Some(error) = error.downcast_ref::<ConnectError>() {
+            let tried = error.tried().iter().map(|(_, error)| error.to_string());
+            let tried: Vec<_> = tried.collect();
+            text = format!("{text}, tried {}", tried.join(", "));
+        }
         cause = error.source();
     }
     text
