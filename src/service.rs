@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::conn::{Conn, Flags, Phase, Role, SendHalf, Stash};
 use crate::context::{Context, ListenerState};
-use crate::error::{CloseKind, ConnectFailure};
+use crate::error::{CloseKind, ConnectFailure, RefusalReason};
 use crate::fetch::FetchFailure;
 use crate::id::{FetchId, TimerTag, Token, VhostId, WsiId, same_generation};
 use crate::inner::{Command, LiftMark, Owner, TimerKind, VhostState};
@@ -651,8 +651,14 @@ impl Context {
         };
         self.inner.handshakes += usize::from(sniffs);
         let id = WsiId { index, generation };
-        if registered.is_err() {
-            self.lift(id, |_| Fate::Drop);
+        if let Err(error) = registered {
+            self.lift(id, |lift| {
+                if let Role::Http(http) = &mut lift.conn.role {
+                    http.refused = Some(RefusalReason::Io(error));
+                }
+                lift.end_now();
+                lift.pump()
+            });
         } else if let Some(conn) = self.inner.conns.get_mut(index, generation) {
             conn.send.mark(&mut self.inner.out);
         }

@@ -13,6 +13,8 @@
 
 #[path = "support/manual.rs"]
 mod manual;
+#[path = "support/simpki.rs"]
+mod simpki;
 mod support;
 
 mod sim {

@@ -161,6 +161,8 @@ pub(crate) struct Model {
     pub(crate) vhosts: Vec<(Node, VhostId)>,
     /// Whose callback has panicked by the script.
     pub(crate) victims: Vec<Victim>,
+    /// Calls are made to fail once in so many times.
+    pub(crate) faults: usize,
     /// Some connections are made with TLS.
     pub(crate) tls: bool,
     /// No surprises: nobody panics, closes or breaks rules.
@@ -195,7 +197,7 @@ impl Model {
     pub(crate) fn new(seed: u64, echo: bool) -> Self {
         Self {
             rng: Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5851_f42d_4c95_7f2d),
-            budget: 500,
+            budget: 700,
             step: 0,
             log: Vec::new(),
             echo,
@@ -209,6 +211,7 @@ impl Model {
             verdicts: Vec::new(),
             vhosts: Vec::new(),
             victims: Vec::new(),
+            faults: 1,
             tls: false,
             gentle: false,
         }

@@ -9,8 +9,9 @@ use wsloop::sim::{Call, Fault, Net, Sockets};
 use super::model::{Life, Model, Node, Shared};
 use super::strangers::Strangers;
 use super::tricks::{self, Scripted};
-use super::world::{Pki, Site, name_all};
+use super::world::{Site, name_all};
 use crate::manual;
+use crate::simpki::Pki;
 
 /// How much is printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,7 @@ impl Storm {
         model.gentle = seed % 4 == 1;
         // Handshakes are the dear part.
         model.tls = seed % 8 < 3;
+        model.faults = model.rng.pick(&[1, 2, 5, 20]);
         name_all(&net, &mut model.rng);
         drop(model);
         let sites = (0..2).map(|node| Site::new(&net, shared, node)).collect();
@@ -62,12 +64,13 @@ impl Storm {
     }
 
     fn play(mut self) {
+        self.open_some();
         for step in 0..STEPS {
             self.shared.lock().step = step;
             self.act();
             let (first, turns) = {
                 let rng = &mut self.shared.lock().rng;
-                (rng.below(2), 1 + rng.below(4))
+                (rng.below(2), 1 + rng.below(6))
             };
             for turn in first..first + turns {
                 self.turn(turn % 2);
@@ -77,12 +80,30 @@ impl Storm {
         self.end();
     }
 
+    /// So that there is something to disturb.
+    fn open_some(&mut self) {
+        for node in [0, 1, 0, 1] {
+            let shared = self.shared.clone();
+            self.sites[node].with_cx(0, |cx| tricks::connect(&mut shared.lock(), node, cx));
+        }
+        self.net.advance(Duration::from_millis(40));
+        for turn in 0..10 {
+            self.turn(turn % 2);
+        }
+    }
+
     /// Whatever happens outside of the contexts.
     fn act(&mut self) {
         let mut model = self.shared.lock();
-        let (gentle, tls) = (model.gentle, model.tls);
+        let (gentle, tls, faults) = (model.gentle, model.tls, model.faults);
         let node = model.rng.below(2);
-        match model.rng.below(24) {
+        match model.rng.below(30) {
+            24.. => {
+                let which = model.rng.below(2);
+                drop(model);
+                let shared = self.shared.clone();
+                self.sites[node].with_cx(which, |cx| tricks::talk(&shared, node, cx));
+            }
             0..=7 => {
                 let which = model.rng.below(4);
                 drop(model);
@@ -97,13 +118,13 @@ impl Storm {
                 self.net.advance(Duration::from_millis(millis));
             }
             16 if !gentle => {
-                let millis = model.rng.pick(&[100, 500, 1500, 5000]);
+                let millis = model.rng.pick(&[100, 100, 100, 500, 1500, 5000]);
                 self.net.advance(Duration::from_millis(millis));
             }
-            17 if !gentle && model.rng.once_in(8) => {
+            17 if !gentle && model.rng.once_in(20) => {
                 self.net.advance(Duration::from_secs(70));
             }
-            18 | 19 => self.spoil_calls(&mut model),
+            18 | 19 if model.rng.once_in(faults) => self.spoil_calls(&mut model),
             20 => self.squeeze(&mut model),
             21 if tls => {
                 let identity = Pki::get().identity(model.rng.below(2));
@@ -115,7 +136,7 @@ impl Storm {
                 .context
                 .cancel_service_handle()
                 .cancel_service(),
-            23 if !gentle && model.rng.once_in(30) => {
+            23 if !gentle && model.step > STEPS / 2 && model.rng.once_in(10) => {
                 model.note(format!("{node} loses its first vhost"));
                 let site = &mut self.sites[node];
                 let _ = site.context.destroy_vhost(site.vhost);
@@ -149,10 +170,16 @@ impl Storm {
 
     /// Calls move little, streams hold little, or that is over.
     fn squeeze(&self, model: &mut Model) {
-        self.net
-            .limit_io(model.rng.pick(&[1, 3, 100, 5000, usize::MAX]));
-        self.net
-            .set_capacity(model.rng.pick(&[1, 50, 3000, 64 * 1024]));
+        let over = model.rng.once_in(2);
+        let (most, room) = match over {
+            true => (usize::MAX, 64 * 1024),
+            false => (
+                model.rng.pick(&[1, 3, 100, 5000, usize::MAX]),
+                model.rng.pick(&[1, 50, 3000, 64 * 1024]),
+            ),
+        };
+        self.net.limit_io(most);
+        self.net.set_capacity(room);
     }
 
     /// One turn of a context, until none of its callbacks panics; then a look at its books.

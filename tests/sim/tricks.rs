@@ -218,7 +218,7 @@ pub(crate) fn from_anywhere(shared: &Shared, node: Node, cx: &mut Cx<'_>) {
                 let _ = cx.destroy_vhost(*id);
             }
         }
-        22 if fierce && model.rng.once_in(60) => {
+        22 if fierce && model.step > 150 && model.rng.once_in(20) => {
             model.note(format!("{node} shuts down"));
             cx.shutdown(Duration::from_millis(700));
         }
@@ -334,7 +334,17 @@ fn broadcast(model: &mut Model, node: Node, cx: &mut Cx<'_>) {
     }
 }
 
-fn connect(model: &mut Model, node: Node, cx: &mut Cx<'_>) {
+/// Sends to some of the protocol's connections from outside.
+pub(crate) fn talk(shared: &Shared, node: Node, cx: &mut Cx<'_>) {
+    let mut model = shared.lock();
+    cx.for_each_peer(|mut peer| {
+        for _ in 0..model.rng.below(3) {
+            send_to(&mut model, node, &mut peer);
+        }
+    });
+}
+
+pub(crate) fn connect(model: &mut Model, node: Node, cx: &mut Cx<'_>) {
     let alive = model.conns.values();
     let alive = alive.filter(|conn| conn.life != Life::Over).count();
     if alive > 24 {

@@ -1,16 +1,11 @@
 //! The two contexts and the network between them.
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519, SerialNumber, date_time_ymd,
-};
 use wsloop::http::client::PoolMetrics;
 use wsloop::sim::Net;
-use wsloop::tls::{ClientTls, Identity, Roots, ServerTls};
+use wsloop::tls::{ClientTls, ServerTls};
 use wsloop::{
     Context, ContextConfig, Cx, DeflateConfig, HandlerHandle, HookChain, HookConfig,
     HttpClientHandle, Limits, ListenConfig, Mount, PlaintextPolicy, ProtocolHandle, RetryPolicy,
@@ -21,6 +16,7 @@ use super::app::App;
 use super::model::{MESSAGE_BYTES, Model, Node, Rng, Shared};
 use super::tricks;
 use super::web::{Client, Doorman, Handler, Watcher};
+use crate::simpki::Pki;
 
 /// One of the contexts, and what reaches into it from outside.
 pub(crate) struct Site {
@@ -198,54 +194,4 @@ pub(crate) fn pattern(from: usize, len: usize) -> Vec<u8> {
     (from..from + len)
         .map(|at| (at.wrapping_mul(7) ^ (at >> 8)) as u8)
         .collect()
-}
-
-/// Certificates whose lengths, and those of their signatures, are the same in every process.
-pub(crate) struct Pki {
-    ca: String,
-    leaves: [(String, String); 2],
-}
-
-impl Pki {
-    pub(crate) fn get() -> &'static Self {
-        static PKI: OnceLock<Pki> = OnceLock::new();
-        PKI.get_or_init(Self::new)
-    }
-
-    fn new() -> Self {
-        let key = || KeyPair::generate_for(&PKCS_ED25519).unwrap();
-        let mut ca = params(Vec::new(), 1);
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let ca = CertifiedIssuer::self_signed(ca, key()).unwrap();
-        let leaf = |serial| {
-            let names = ["n0.test", "n1.test", "x.test"].map(str::to_owned);
-            let mut leaf = params(names.to_vec(), serial);
-            leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-            let key = key();
-            let certificate = leaf.signed_by(&key, &ca).unwrap();
-            (certificate.pem(), key.serialize_pem())
-        };
-        Self {
-            leaves: [leaf(2), leaf(3)],
-            ca: ca.pem(),
-        }
-    }
-
-    pub(crate) fn identity(&self, which: usize) -> Identity {
-        let (certificate, key) = &self.leaves[which];
-        Identity::from_pem(certificate, key).unwrap()
-    }
-
-    pub(crate) fn roots(&self) -> Roots {
-        Roots::from_pem(&self.ca).unwrap()
-    }
-}
-
-fn params(names: Vec<String>, serial: u8) -> CertificateParams {
-    let mut params = CertificateParams::new(names).unwrap();
-    params.serial_number = Some(SerialNumber::from_slice(&[serial]));
-    params.not_before = date_time_ymd(2000, 1, 1);
-    params.not_after = date_time_ymd(2090, 1, 1);
-    params
 }
