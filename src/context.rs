@@ -49,6 +49,11 @@ use crate::wsi::Cx;
 /// client's attempt its `on_connect_error`. No Close frames are sent then; for that, see
 /// [`Context::shutdown`].
 ///
+/// A context belongs to the process that made it. All of its descriptors are closed on exec. After a
+/// fork without exec the child must not use it, nor drop it: both processes have the same sockets
+/// and the same selector, TLS would encrypt twice with the same keys, and the threads that look up
+/// names are the parent's. Fork first, and make one context in each process.
+///
 /// ```
 /// use std::time::Duration;
 /// use wsloop::{Close, Context, ContextConfig, Established, Message, Protocol, VhostConfig, Wsi};

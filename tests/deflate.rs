@@ -438,7 +438,7 @@ fn pm_02_pm_03_an_answer_to_another_offer_ends_the_attempt() {
 }
 
 #[test]
-fn what_inflates_to_much_takes_turns_with_others() {
+fn pm_01_what_inflates_to_much_takes_turns_with_others() {
     let context = ContextConfig::new().turn_budget(64 * 1024);
     let limits = Limits::default()
         .with_message_bytes(4 << 20)
@@ -477,6 +477,35 @@ fn what_inflates_to_much_takes_turns_with_others() {
     assert!(turns >= 4 << 20 >> 18, "{turns} turns");
     assert_eq!(world.log.count("binary [00, 00"), 1);
     assert_eq!(world.log.count("text \"behind\""), 1);
+}
+
+/// Each message is within the limit, and a thousand times as long as what came; all come at once.
+#[test]
+fn pm_01_many_small_frames_that_grow_a_thousandfold_cost_one_message_at_a_time() {
+    const COUNT: usize = 16;
+    let mut world = world(ContextConfig::new(), |config| config, Recorder::new);
+    let (greedy, modest) = (enter(&mut world, OFFER), enter(&mut world, OFFER));
+    let payload = Stranger::of(Side::Server).payload(&vec![0; 1 << 20]);
+    assert!(payload.len() < 1100, "{}", payload.len());
+    world.net.set_capacity(1 << 20);
+    greedy.write(&masked(0xc2, &payload).repeat(COUNT)).unwrap();
+    let mut most = 0;
+    for turn in 0.. {
+        modest.write(&masked(0x89, b"there?")).unwrap();
+        world.context.service(Some(Duration::ZERO)).unwrap();
+        assert_eq!(
+            frames(Side::Server, &modest.read()),
+            [(0x8a, b"there?".to_vec())],
+            "turn {turn}"
+        );
+        most = most.max(world.context.memory());
+        if world.log.count("binary") == COUNT {
+            assert!(turn + 2 >= COUNT, "all in {turn} turns");
+            break;
+        }
+        assert!(turn < 4 * COUNT, "it does not get on");
+    }
+    assert!(most < 3 << 20, "{most}");
 }
 
 #[test]
@@ -724,7 +753,7 @@ fn pm_09_so_many_connections_keep_windows_and_no_more() {
 }
 
 #[test]
-fn idle_connections_with_shared_compression_cost_little_more_than_without() {
+fn pm_09_idle_connections_with_shared_compression_cost_little_more_than_without() {
     let memory = |offer: &str| {
         let mut world = world(ContextConfig::new(), |config| config, Recorder::echo);
         let peers: Vec<_> = (0..50).map(|_| enter(&mut world, offer)).collect();
@@ -747,7 +776,7 @@ fn idle_connections_with_shared_compression_cost_little_more_than_without() {
 }
 
 #[test]
-fn a_window_that_is_kept_is_counted() {
+fn pm_09_a_window_that_is_kept_is_counted() {
     let tune =
         |config: VhostConfig| config.deflate(DeflateConfig::new().context_takeover(Takeover::Both));
     let log = support::Log::default();

@@ -23,7 +23,7 @@ const LIMIT: usize = 4 << 20;
 const CONSTANT: usize = 256 * 1024;
 
 #[test]
-fn pm_04_a_gibibyte_in_a_mebibyte_is_closed_with_1009_and_costs_the_limit_and_a_constant() {
+fn pm_01_a_gibibyte_in_a_mebibyte_is_closed_with_1009_and_costs_the_limit_and_a_constant() {
     let bomb = masked(0xc2, &gibibyte_of_zeros());
     assert!(bomb.len() < 5 << 18, "{} bytes", bomb.len());
     let limits = Limits::default().with_message_bytes(LIMIT);

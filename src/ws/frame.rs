@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_length_than_needed_is_refused() {
+    fn fr_18_a_longer_length_than_needed_is_refused() {
         assert_eq!(
             FrameHeader::decode(b"\x82\x7e\0\x7d"),
             Err(ProtocolError::LengthNotMinimal)

@@ -436,6 +436,41 @@ fn re_04_connecting_in_on_closed_and_on_connect_error_does_not_recurse() {
     assert_eq!(world.context.connections(), 0);
 }
 
+/// A reconnect loop without patience.
+#[test]
+fn re_04_a_final_event_may_open_a_thousand_connections() {
+    let vhost = Slot::new();
+    let home = vhost.clone();
+    let mut left = 1;
+    let mut world = World::new(|log| Recorder {
+        closed: Some(Box::new(move |cx, _| {
+            if left > 0 {
+                left -= 1;
+                let own = home.take()[0];
+                home.put(own);
+                for _ in 0..1000 {
+                    let info = ClientConnectInfo::new("10.0.0.1", 80).unwrap();
+                    cx.client_connect(own, info).unwrap();
+                }
+            }
+        })),
+        ..Recorder::new(log)
+    });
+    vhost.put(world.vhost);
+    drop(world.open());
+    for _ in 0..64 {
+        world.turn();
+    }
+    // Both ends of each are here.
+    assert_eq!(world.log.count("established"), 2000);
+    assert_eq!(world.context.connections(), 2000);
+    world.log.take();
+    world.context.destroy_vhost(world.vhost).unwrap();
+    world.pass(Duration::from_secs(20));
+    assert_eq!(world.context.connections(), 0);
+    assert_eq!(world.log.count("closed"), 2000);
+}
+
 #[test]
 fn re_05_an_echo_to_everybody_keeps_the_order_and_comes_to_an_end() {
     let mut world = World::new(|log| Recorder {

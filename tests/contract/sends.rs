@@ -96,7 +96,7 @@ fn a_full_queue_refuses_and_hands_an_owned_message_back() {
 }
 
 #[test]
-fn an_empty_queue_accepts_any_message_within_the_message_limit() {
+fn fr_18_an_empty_queue_accepts_any_message_within_the_message_limit() {
     let limits = Limits::default()
         .with_output_bytes(10)
         .with_message_bytes(5000);

@@ -165,7 +165,7 @@ fn the_first_offer_that_can_be_accepted_is() {
 }
 
 #[test]
-fn so_many_offers_are_looked_at_and_no_more() {
+fn hs_21_so_many_offers_are_looked_at_and_no_more() {
     let bad = "permessage-deflate; x, ".repeat(15);
     assert!(answer(&both(), &[&format!("{bad}{PMD}")]).is_some());
     let bad = "permessage-deflate; x, ".repeat(16);
