@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use wsloop::sim::{Call, Net, SimPeer};
 use wsloop::{
-    Close, CloseCause, CloseKind, Context, ContextConfig, ContextObserver, Cx, Established,
-    ListenConfig, ListenerTrouble, Message, Protocol, RefusalReason, SendError, ServerRefusal,
-    VhostConfig, Wsi, WsiId,
+    Close, CloseCause, CloseKind, ConnectError, ConnectFailure, Context, ContextConfig,
+    ContextObserver, Cx, Established, ListenConfig, ListenerTrouble, Message, Protocol,
+    RefusalReason, SendError, ServerRefusal, VhostConfig, Wsi, WsiId,
 };
 
 use crate::support::{addr, masked, plain, request};
@@ -123,6 +123,18 @@ impl Protocol for Echo {
             other => other.to_string(),
         };
         self.0.told().end(reason, self.0.net.elapsed());
+    }
+
+    fn on_connect_error(&mut self, _: &mut Cx<'_>, _: WsiId, error: &ConnectError) {
+        let reason = reason_of(error.failure());
+        self.0.told().end(reason, self.0.net.elapsed());
+    }
+}
+
+fn reason_of(failure: &ConnectFailure) -> String {
+    match failure {
+        ConnectFailure::Timeout(deadline) => format!("timeout {:?}", deadline.stage),
+        other => other.to_string(),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Heads, bodies and messages that trickle in, thousands at a time.
 
-use wsloop::VhostConfig;
-use wsloop::sim::{Call, SimPeer};
+use wsloop::sim::{Call, Net, SimPeer};
+use wsloop::{ClientConnectInfo, Context, ContextConfig, VhostConfig};
 
-use super::common::{Site, batches, millis, secs};
-use crate::support::{masked, plain, request};
+use super::common::{Echo, Site, Tally, batches, millis, secs};
+use crate::support::{addr, masked, plain, request};
 
 const CROWD: usize = 5000;
 
@@ -180,6 +180,52 @@ fn tm_02_messages_of_a_byte_now_and_then_end_at_the_messages_deadline_and_cost_w
     }
     site.pass(secs(6), secs(1));
     assert_eq!(site.context.connections(), well.len());
+}
+
+/// The other side: servers whose answer to our handshake comes byte by byte, or not at all.
+#[test]
+fn tm_01_a_thousand_servers_that_answer_by_the_byte_are_given_up_at_the_deadline() {
+    let net = Net::new(11);
+    let tally = Tally::new(&net);
+    let mut context = Context::simulated(&net, ContextConfig::new()).unwrap();
+    let vhost = VhostConfig::new("c.test").protocol("p", Echo(tally.clone()));
+    let vhost = context.create_vhost(vhost).unwrap();
+    let listener = net.listen(addr()).unwrap();
+    let mut servers = Vec::new();
+    let mut turn = |context: &mut Context| {
+        for _ in 0..20 {
+            context.service(Some(millis(0))).unwrap();
+        }
+    };
+    for _ in 0..1000 {
+        let info = ClientConnectInfo::new("10.0.0.1", 80).unwrap();
+        context.client_connect(vhost, info).unwrap();
+        turn(&mut context);
+        servers.push(listener.accept().unwrap());
+    }
+    let mut most = 0;
+    for byte in b"HT" {
+        for (n, server) in servers.iter().enumerate() {
+            // Half of them say nothing at all.
+            if n % 2 == 0 {
+                server.write(&[*byte]).unwrap();
+            }
+        }
+        turn(&mut context);
+        most = most.max(context.memory() / servers.len());
+        net.advance(millis(7400));
+        turn(&mut context);
+    }
+    assert!(most <= 2048, "{most} bytes each");
+    assert_eq!(tally.told().ended(), 0, "not early");
+    net.advance(millis(200));
+    turn(&mut context);
+    let told = tally.told();
+    let (reason, end) = told.only_end();
+    assert_eq!((reason, end.count), ("timeout Response", servers.len()));
+    assert_eq!(end.last, secs(15));
+    assert_eq!(context.connections(), 0);
+    println!("half an answer costs {most} bytes");
 }
 
 /// One read more than there were bytes, whatever the pieces: work goes by bytes, not by time.
