@@ -301,3 +301,47 @@ fn an_upgrade_and_an_answer_are_told_apart_by_their_ids() {
     assert!(site.act(|cx| cx.exchange(id).is_none()));
     assert_eq!(site.id(), id.wsi());
 }
+
+#[test]
+fn a_vhost_has_its_own_idea_of_silence() {
+    let policy = RetryPolicy::builder()
+        .ping_after(Duration::from_secs(2))
+        .hang_up_after(Duration::from_secs(5))
+        .build()
+        .unwrap();
+    let mut site = Site::with(|config| config.retry_and_idle_policy(policy), Recorder::new);
+    let peer = site.world.open();
+    site.world.pass(Duration::from_millis(1900));
+    assert!(peer.read().is_empty());
+    site.world.pass(Duration::from_millis(200));
+    assert_eq!(peer.read().first(), Some(&0x89), "a ping");
+    site.world.pass(Duration::from_secs(3));
+    assert_eq!(site.world.log.count("closed"), 1);
+}
+
+#[test]
+fn an_attempt_under_way_ends_with_its_vhost_or_its_context() {
+    for shuts_down in [false, true] {
+        let errors = Slot::new();
+        let net = wsloop::sim::Net::new(0);
+        net.connect_delay("10.0.0.9:80".parse().unwrap(), None);
+        let mut context = Context::simulated(&net, ContextConfig::new()).unwrap();
+        let config = VhostConfig::new("client").protocol("p", Fails(errors.clone()));
+        let vhost = context.create_vhost(config).unwrap();
+        let info = ClientConnectInfo::from_url("ws://10.0.0.9/").unwrap();
+        context.client_connect(vhost, info).unwrap();
+        context.service(Some(Duration::ZERO)).unwrap();
+        if shuts_down {
+            context.shutdown(Duration::from_secs(1));
+        } else {
+            context.destroy_vhost(vhost).unwrap();
+        }
+        for _ in 0..5 {
+            context.service(Some(Duration::ZERO)).unwrap();
+        }
+        let (_, text, _) = errors.take().remove(0);
+        let expected = if shuts_down { "shut" } else { "vhost" };
+        assert!(text.contains(expected), "{text}");
+        assert_eq!(context.connections(), 0);
+    }
+}
