@@ -99,6 +99,7 @@ fuzz_target() {
         recv_*) dict=(-dict=fuzz/dict/frames.dict) ;;
         deflate_*) dict=(-dict=fuzz/dict/deflate.dict) ;;
         tls_*) ;;
+        api | server_script) dict=("-dict=fuzz/dict/$target.dict") ;;
         *) dict=(-dict=fuzz/dict/handshake.dict) ;;
     esac
     mkdir -p "fuzz/corpus/$target" "fuzz/seeds/$target"

@@ -1262,4 +1262,23 @@ mod tests {
             X-A: y\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
+
+    #[test]
+    fn a_protocol_of_ones_own_without_a_name_is_refused() {
+        let info = ClientConnectInfo::new("a.test", 80).unwrap();
+        let error = info.local_protocol("").unwrap_err();
+        assert_eq!(
+            (error.field, error.problem),
+            ("local_protocol", Problem::Empty)
+        );
+    }
+
+    #[cfg(feature = "deflate")]
+    #[test]
+    fn what_was_said_last_about_compression_holds() {
+        let info = ClientConnectInfo::new("a.test", 80).unwrap();
+        assert_eq!(info.deflate_choice(), None);
+        let info = info.deflate(DeflateConfig::new()).no_deflate();
+        assert_eq!(info.deflate_choice(), Some(&None));
+    }
 }

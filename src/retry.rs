@@ -571,4 +571,17 @@ mod tests {
         let asked = off.validity(t0, t0 + secs(9999), PingState::None);
         assert_eq!(asked, Validity::Wait(None));
     }
+
+    #[test]
+    fn what_takes_long_to_mend_is_tried_at_the_last_pace_or_not_at_all() {
+        let delays = [secs(1), secs(60)];
+        let forever = RetryPolicy::builder().delays(delays).jitter_percent(0);
+        let policy = forever.forever().build().unwrap();
+        let mut state = RetryState::new();
+        assert_eq!(state.last_delay(&policy, 7), Some(secs(60)));
+        // It counted as an attempt.
+        assert_eq!(state.next_delay(&policy, 7), Some(secs(60)));
+        let policy = RetryPolicy::builder().delays(delays).build().unwrap();
+        assert_eq!(RetryState::new().last_delay(&policy, 7), None);
+    }
 }

@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "contract/defaults.rs"]
+mod defaults;
 #[path = "contract/ends.rs"]
 mod ends;
 #[path = "contract/nesting.rs"]
@@ -20,6 +22,8 @@ mod timers;
 mod verdicts;
 #[path = "contract/vhosts.rs"]
 mod vhosts;
+#[path = "contract/views.rs"]
+mod views;
 
 use std::sync::{Arc, Mutex};
 

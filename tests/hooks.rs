@@ -10,6 +10,8 @@ mod later;
 mod order;
 #[path = "hooks/plain.rs"]
 mod plain;
+#[path = "hooks/ready.rs"]
+mod ready;
 #[path = "hooks/webhook.rs"]
 mod webhook;
 

@@ -12,6 +12,8 @@ mod bodies;
 mod common;
 #[path = "http/elsewhere.rs"]
 mod elsewhere;
+#[path = "http/embedded.rs"]
+mod embedded;
 #[path = "http/ends.rs"]
 mod ends;
 #[path = "http/exchanges.rs"]

@@ -825,4 +825,28 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_body_that_is_complete_takes_nothing_more() {
+        for (framing, body) in [
+            (Framing::Length(2), "ok".as_bytes()),
+            (Framing::Chunked, b"2\r\nok\r\n0\r\n\r\n"),
+        ] {
+            let mut decoder = BodyDecoder::new(framing);
+            let mut at = 0;
+            while !decoder.is_done() {
+                at += decoder.decode(&body[at..]).unwrap().consumed;
+            }
+            assert_eq!(at, body.len());
+            let after = decoder.decode(b"GET / HTTP/1.1").unwrap();
+            assert_eq!((after.consumed, after.data, after.done), (0, &[][..], true));
+        }
+    }
+
+    #[test]
+    fn bodies_that_cannot_be_read_are_answered_by_what_is_wrong_with_them() {
+        assert_eq!(BodyError::Coding.status(), 501);
+        assert_eq!(BodyError::TrailersTooLong.status(), 431);
+        assert_eq!(BodyError::CutShort.status(), 400);
+    }
 }

@@ -423,4 +423,43 @@ mod tests {
         assert_eq!(excerpt(b"a\r\n\xff\"\x1b"), "a\\r\\n\\xff\\\"\\x1b");
         assert_eq!(excerpt(&[b'x'; 100]), format!("{}...", "x".repeat(64)));
     }
+
+    #[test]
+    fn every_status_that_is_given_a_name_has_that_of_its_rfc() {
+        for (status, phrase) in [
+            (100, "Continue"),
+            (101, "Switching Protocols"),
+            (200, "OK"),
+            (202, "Accepted"),
+            (303, "See Other"),
+            (307, "Temporary Redirect"),
+            (308, "Permanent Redirect"),
+            (406, "Not Acceptable"),
+            (409, "Conflict"),
+            (411, "Length Required"),
+            (413, "Content Too Large"),
+            (415, "Unsupported Media Type"),
+            (421, "Misdirected Request"),
+            (422, "Unprocessable Content"),
+            (425, "Too Early"),
+            (428, "Precondition Required"),
+            (429, "Too Many Requests"),
+            (431, "Request Header Fields Too Large"),
+            (451, "Unavailable For Legal Reasons"),
+            (511, "Network Authentication Required"),
+            (299, ""),
+            (999, ""),
+        ] {
+            assert_eq!(reason_phrase(status), phrase, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_list_knows_how_many_fields_it_has() {
+        let mut list = HeaderList::new();
+        assert!(list.is_empty());
+        list.push("X-A", "1").unwrap();
+        list.push("X-A", "2").unwrap();
+        assert_eq!((list.len(), list.is_empty()), (2, false));
+    }
 }

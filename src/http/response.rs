@@ -548,4 +548,45 @@ mod tests {
             assert_eq!(refused, Err(RespondError::NoBody(status)));
         }
     }
+
+    #[test]
+    fn a_response_begins_once_and_ends_once() {
+        let mut out = Vec::new();
+        let mut half = get();
+        let none = HeaderList::new();
+        assert_eq!(half.write(&mut out, b"x"), Err(RespondError::NotStarted));
+        assert_eq!(half.finish(&mut out), Err(RespondError::NotStarted));
+        assert!(out.is_empty());
+        half.start(&mut out, DATE, 200, &none, BodyLength::Unknown)
+            .unwrap();
+        let again = half.start(&mut out, DATE, 200, &none, BodyLength::Unknown);
+        assert_eq!(again, Err(RespondError::AlreadyStarted));
+        half.finish(&mut out).unwrap();
+        let len = out.len();
+        assert_eq!(half.write(&mut out, b"x"), Err(RespondError::Finished));
+        assert_eq!(half.finish(&mut out), Err(RespondError::Finished));
+        assert_eq!(out.len(), len);
+    }
+
+    #[test]
+    fn an_offer_to_upgrade_on_a_connection_that_ends_says_both() {
+        let mut out = Vec::new();
+        let mut half = half("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let length = BodyLength::Known(0);
+        half.start(&mut out, DATE, 426, &HeaderList::new(), length)
+            .unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.contains("\r\nConnection: close, Upgrade\r\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_status_that_is_not_final_is_sent_as_500() {
+        assert_eq!(Response::new(200).status(), 200);
+        for status in [0, 100, 101, 199, 600] {
+            assert_eq!(Response::new(status).status(), 500, "{status}");
+        }
+    }
 }

@@ -315,4 +315,9 @@ mod tests {
             "close 1002: unmasked frame from the client"
         );
     }
+
+    #[test]
+    fn a_code_is_a_number_again() {
+        assert_eq!(u16::from(CloseCode::GOING_AWAY), 1001);
+    }
 }

@@ -275,4 +275,11 @@ mod tests {
         assert_eq!(config.ratio_limit(0), Err(DeflateConfigError::RatioLimit));
         assert_eq!(config.ratio_limit(100).unwrap().ratio_limit, Some(100));
     }
+
+    #[test]
+    fn defaults_are_those_that_new_gives() {
+        assert_eq!(DeflateConfig::default(), DeflateConfig::new());
+        assert_eq!(DeflateParams::default(), DeflateParams::new());
+        assert_eq!(DeflateConfig::new().threshold(0).threshold, 0);
+    }
 }

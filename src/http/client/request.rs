@@ -494,4 +494,26 @@ mod tests {
             assert!(!Method::new(name).unwrap().is_idempotent(), "{name}");
         }
     }
+
+    #[test]
+    fn a_writer_says_how_much_is_missing() {
+        let mut out = Vec::new();
+        for (length, begun, ended) in [
+            (BodyLength::Known(5), Some(5), Some(2)),
+            (BodyLength::Chunked, None, None),
+            (BodyLength::None, Some(0), Some(0)),
+        ] {
+            let mut writer = BodyWriter::new(length);
+            assert_eq!(writer.left(), begun);
+            if length != BodyLength::None {
+                writer.write(b"abc", &mut out).unwrap();
+            }
+            assert_eq!(writer.left(), ended, "{length:?}");
+        }
+    }
+
+    #[test]
+    fn a_method_is_shown_as_it_is_sent() {
+        assert_eq!(format!("{} {:?}", Method::PATCH, Method::GET), "PATCH GET");
+    }
 }

@@ -606,3 +606,43 @@ fn mangled_heads_give_the_naive_answer_in_random_splits() {
         }
     }
 }
+
+#[test]
+fn a_head_gives_its_fields_in_their_order_and_as_text() {
+    let head = RequestHead::parse(GOOD, &limits()).unwrap();
+    let fields: Vec<_> = head.headers().collect();
+    assert_eq!(
+        fields,
+        [
+            ("Host", &b"example.com:8080"[..]),
+            ("X-A", b"one"),
+            ("x-a", b"two")
+        ]
+    );
+    assert_eq!(head.header_str("x-a"), Some("one"));
+    assert_eq!(head.header_str("x-b"), None);
+}
+
+#[test]
+fn what_a_stranger_seems_to_speak_is_named_in_the_error() {
+    for (guess, name) in [
+        (Guess::Http2, "HTTP/2"),
+        (Guess::ProxyProtocol, "PROXY protocol"),
+        (Guess::Socks, "SOCKS"),
+        (Guess::Ssl2, "SSL 2.0"),
+        (Guess::Tls, "TLS on a plain port"),
+    ] {
+        let text = HeadError::NotHttp(guess).to_string();
+        assert!(text.contains(name), "{text}");
+    }
+}
+
+#[test]
+fn a_status_line_without_an_end_is_refused_before_the_head_is_too_large() {
+    let mut limits = limits();
+    limits.target = 10;
+    let mut line = b"HTTP/1.1 200 ".to_vec();
+    line.extend([b'x'; 500]);
+    let scanned = HeadScanner::response().scan(&line, &limits);
+    assert_eq!(scanned, Err(HeadError::BadStatusLine));
+}

@@ -711,3 +711,38 @@ fn mangled_requests_never_panic_and_accept_values_are_answered() {
     }
     assert!(accepted > 100, "{accepted}");
 }
+
+#[test]
+fn a_refusal_shows_its_body_as_text() {
+    let refusal = Refusal {
+        status: 403,
+        reason: String::new(),
+        headers: HeaderList::new(),
+        body: b"not \xff you".to_vec(),
+        truncated: false,
+    };
+    assert_eq!(refusal.to_string(), "status 403: not \u{fffd} you");
+    let debug = format!("{refusal:?}");
+    assert!(debug.contains("body: \"not \u{fffd} you\""), "{debug}");
+}
+
+#[test]
+fn an_upgrade_request_leads_back_to_its_head() {
+    let head = RequestHead::parse(REQUEST.as_bytes(), &HeadLimits::default()).unwrap();
+    let upgrade = check_request(&head).unwrap();
+    assert_eq!(
+        upgrade.head().header("origin"),
+        Some(&b"http://example.com"[..])
+    );
+}
+
+#[cfg(feature = "deflate")]
+#[test]
+fn a_request_offers_the_extensions_that_it_is_given() {
+    let request = ClientRequest::new("a.test", "/").unwrap();
+    let mut out = Vec::new();
+    let request = request.extensions("permessage-deflate").unwrap();
+    request.write(&mut out, [0; 16]);
+    let out = String::from_utf8(out).unwrap();
+    assert!(out.contains("\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"));
+}

@@ -420,3 +420,18 @@ fn the_pool_behaves_like_its_model() {
         run.serve();
     }
 }
+
+#[test]
+fn closing_the_idle_ones_leaves_those_in_use() {
+    let (mut pool, now) = (TestPool::new(PoolConfig::default()), start());
+    for conn in 1..=3 {
+        open(&mut pool, "a", conn, now);
+    }
+    assert_eq!(give_back(&mut pool, 1, now), Released::Idle);
+    assert_eq!(give_back(&mut pool, 3, now), Released::Idle);
+    pool.close_idle();
+    let mut closed: Vec<u32> = pool.take_closing();
+    closed.sort_unstable();
+    assert_eq!(closed, [1, 3]);
+    assert_eq!(give_back(&mut pool, 2, now), Released::Idle);
+}

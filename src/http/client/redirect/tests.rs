@@ -326,3 +326,24 @@ fn bodies_go_elsewhere_only_when_that_is_allowed_and_never_when_they_are_gone() 
     assert_eq!(other, Err(RedirectError::OtherOrigin));
     assert!(post(new().same_origin(), BodyReplay::Whole, "/x").is_ok());
 }
+
+#[test]
+fn a_url_shows_its_parts_and_its_debug_form_no_query() {
+    let url = url("https://Example.COM:8443/a/b?token=secret");
+    assert_eq!(
+        (url.scheme(), url.host(), url.port(), url.target()),
+        (Scheme::Https, "example.com", 8443, "/a/b?token=secret")
+    );
+    let debug = format!("{url:?}");
+    assert_eq!(debug, "https://example.com:8443/a/b?...");
+    assert_eq!(
+        format!("{:?}", AbsoluteUrl::parse("http://a/").unwrap()),
+        "http://a:80/"
+    );
+}
+
+#[test]
+fn redirects_are_followed_by_the_policy_that_they_were_made_with() {
+    let redirects = Redirects::new(RedirectPolicy::default().max(3));
+    assert_eq!(redirects.policy().clone(), RedirectPolicy::new().max(3));
+}

@@ -413,3 +413,19 @@ fn random_bytes_never_panic_and_never_keep_a_connection_that_they_broke() {
         );
     }
 }
+
+#[test]
+fn what_has_failed_or_is_complete_stays_so() {
+    let mut reader = ResponseReader::new(ResponseTo::Other, HeadLimits::default(), 100);
+    let error = reader.next(b"SSH-2.0-OpenSSH\r\n").unwrap_err();
+    let again = reader.next(b"HTTP/1.1 200 OK\r\n\r\n");
+    assert_eq!(again.unwrap_err(), error);
+    assert_eq!(reader.end(Eof::Orderly), Err(error));
+
+    let mut reader = ResponseReader::new(ResponseTo::Other, HeadLimits::default(), 100);
+    let whole = b"HTTP/1.1 204 No Content\r\n\r\n";
+    let outcome = read_cut(&mut reader, whole, std::iter::empty());
+    assert!(outcome.done && outcome.keeps, "{outcome:?}");
+    assert_eq!(reader.end(Eof::Orderly), Ok(()));
+    assert!(!reader.keeps_connection());
+}
