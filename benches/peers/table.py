@@ -12,7 +12,7 @@ interleaved and each has a fresh server; server and generator share one processo
 added to FILE, so that parts can be run one after another; the tables show all that FILE holds.
 --until ends it early: no round begins after that time. `--parts none` only prints.
 """
-import argparse, importlib.util, json, os, resource, shlex, statistics, subprocess, sys, time
+import argparse, importlib.util, json, os, re, resource, shlex, statistics, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -62,7 +62,7 @@ WORKS = {
     "tls-1M": echo("tls", "--conns 4 --size 1048576 --depth 1", TLS, True),
     "connect": Work("connect", False, "connect", PLAIN, "cpu_us_per_conn"),
     "tls-connect": Work("connect", True, "connect", TLS, "cpu_us_per_conn"),
-    "idle-10k": Work("idle", False, "idle --conns 10000 --touch 20 --settle 0.5", PLAIN, "bytes_per_conn"),
+    "idle-10k": Work("idle", False, "idle --conns 10000 --touch 20 --settle 0.5", FAN, "bytes_per_conn"),
     "tls-idle-2k": Work("idle", True, "idle --conns 2000 --touch 20 --settle 0.5", TLS, "bytes_per_conn"),
     **{f"curve-{ready}-{conns}": Work("curve", False, f"--conns {conns} --ready {ready} --rate {rate}",
                                       PLAIN, "cpu_us")
@@ -70,7 +70,7 @@ WORKS = {
     "broadcast": Work("broadcast", False, "--conns 1000 --ready 1 --broadcast", FAN, "cpu_us"),
     "broadcast-1K": Work("broadcast", False, "--conns 1000 --ready 1 --broadcast --size 1024", FAN, "cpu_us"),
     "broadcast-16": Work("broadcast", False, "--conns 1000 --ready 16 --broadcast", FAN, "cpu_us"),
-    **{f"text-{kind}": Work("text", False, f"--size 1024 --payload {kind}", PLAIN, "cpu_us")
+    **{f"text-{kind}": Work("text", False, f"--size 1024 --payload {kind}", FAN, "cpu_us")
        for kind in ("binary", "ascii", "mixed", "utf8-4")},
     "fragments-1K-4": echo("fragments", "--conns 100 --size 1024 --depth 1 --fragments 4", PLAIN),
     "fragments-16K-8": echo("fragments", "--conns 50 --size 16384 --depth 4 --fragments 8", PLAIN),
@@ -78,7 +78,7 @@ WORKS = {
     "tls-20B-d16": echo("more", "--conns 100 --size 20 --depth 16", TLS, True),
 }
 PARTS = ("small", "large", "tls", "connect", "idle", "curve", "broadcast", "text", "fragments", "more",
-         "instructions", "syscalls", "allocations")
+         "instructions", "syscalls", "allocations", "curve-instructions")
 COUNTED = {
     "instructions": ("20B-d1", "20B-d16", "1K-d1", "16K-d4", "tls-20B-d1", "tls-20B-d16"),
     "syscalls": ("20B-d1", "20B-d16", "16K-d4", "1M", "tls-20B-d1", "tls-16K-d4", "tls-1M"),
@@ -122,10 +122,13 @@ def measure(args, servers, found):
         if part in COUNTED:
             count(args, part, servers, found)
             continue
+        if part == "curve-instructions":
+            count_curve(args, servers, found)
+            continue
         works = {name: work for name, work in WORKS.items() if work.part == part}
         if not works:
             sys.exit(f"no part is called {part}: {', '.join(PARTS)}")
-        rounds = args.rounds_small if part == "small" else args.rounds
+        rounds = {"small": args.rounds_small, "curve": args.rounds_curve}.get(part, args.rounds)
         for name, work in works.items():
             for turn in range(rounds):
                 for server in who(work, servers):
@@ -189,6 +192,41 @@ def count(args, kind, servers, found):
             of[server.name] = how(args, server, line)
             print(f"{kind} {line} {server.name}: {of[server.name]:.3f}", file=sys.stderr, flush=True)
         save(args, found)
+
+
+def count_curve(args, servers, found):
+    """Instructions per message with a hundred and with ten thousand connections."""
+    for server in (server for server in servers if server.name == "wsloop"):
+        for name in ("curve-100-100", "curve-100-10000"):
+            runs = []
+            for seconds in ("0.5", str(args.seconds + 2)):
+                if late(args):
+                    return
+                port = compare.free_port()
+                with tempfile.TemporaryDirectory() as place:
+                    out = f"{place}/out"
+                    prefix = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"]
+                    child = server.start(port, False, args, prefix)
+                    load = [args.turns, str(port), str(child.pid), *shlex.split(WORKS[name].arguments),
+                            "--rate", "0", "--seconds", seconds, "--warmup", "0"]
+                    told = subprocess.run(load, check=True, capture_output=True, text=True).stdout
+                    settle(child.pid)  # the end of all connections is in both runs
+                    child.terminate()
+                    child.wait()
+                    with open(out, encoding="utf-8") as text:
+                        total = re.search(r"^(?:summary|totals): (\d+)", text.read(), re.M)
+                runs.append((int(total[1]), json.loads(told)["total_msgs"]))
+            (few, few_messages), (many, many_messages) = runs
+            per = (many - few) / (many_messages - few_messages)
+            found.setdefault("curve-instructions", {})[name] = {"wsloop": per}
+            print(f"{name}: {per:.0f} instructions", file=sys.stderr, flush=True)
+        save(args, found)
+
+
+def settle(pid):
+    used = None
+    while used != (used := open(f"/proc/{pid}/schedstat", encoding="ascii").read().split()[0]):
+        time.sleep(0.5)
 
 
 def late(args):
@@ -260,17 +298,22 @@ def curve(found):
         names = {conns: f"curve-{ready}-{conns}" for conns in CURVE if conns >= ready}
         if not any(name in found for name in names.values()):
             continue
-        print(f"\n### {ready} ready connections in each turn\n")
+        print(f"\n### {ready} ready connections in each turn: CPU per message, us; of it user; to that of 100\n")
         servers = [name for name in PLAIN if any(name in found.get(of, {}) for of in names.values())]
-        row("connections", *[f"{name}, us" for name in servers], *[f"{name} to 100" for name in servers],
-            "messages for each sleep")
-        row("--:", *["--:"] * (2 * len(servers) + 1))
+        row("connections", *[f"{name}{what}" for name in servers for what in ("", ": user", ": to 100")],
+            "instructions of wsloop")
+        row(*["--:"] * (3 * len(servers) + 2))
         for conns, name in names.items():
-            cells = [show(values_of(found, name, server)) for server in servers]
+            cells = []
             for server in servers:
                 base, here = (values_of(found, of, server) for of in (f"curve-{ready}-100", name))
-                cells.append(f"{statistics.median(here) / statistics.median(base):.2f}" if base and here else "-")
-            row(f"{conns:,}".replace(",", " "), *cells, show(values_of(found, name, "wsloop", "per_sleep")))
+                user = values_of(found, name, server, "user_us")
+                cells += [show(here), number(statistics.median(user)) if user else "-",
+                          f"{statistics.median(here) / statistics.median(base):.2f}" if base and here else "-"]
+            counted = found.get("curve-instructions", {}).get(name, {}).get("wsloop")
+            row(f"{conns:,}".replace(",", " "), *cells, "-" if counted is None else number(counted))
+        slept = [told["per_sleep"] for name in names.values() for runs in found.get(name, {}).values() for told in runs]
+        print(f"\nMessages for each sleep of the server: {min(slept):.1f} to {max(slept):.1f}.")
 
 
 def plain_table(found, title, part, servers):
@@ -334,6 +377,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--rounds-small", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds-curve", type=int, default=3)
     args = parser.parse_args()
     args.generator = args.generator or f"{args.wsload}/target/release/wsload"
     args.wsload, args.keep = args.generator, None

@@ -7,10 +7,10 @@
 //!
 //! Which connections are ready goes round a shuffled list. With `--broadcast` the messages of a
 //! turn come from one connection and are expected on all. `--raw` is for an echo server without
-//! WebSocket. The last line of output is JSON; `cpu_us` is the server's per delivered message, and
-//! `per_sleep` how many messages it had for each time that it went to sleep. Pin both programs to
-//! one processor and run both under `chrt -b 0`: then nothing preempts the sender, and a server
-//! finds the whole turn ready.
+//! WebSocket. The last line of output is JSON: `cpu_us` is the server's time per delivered message,
+//! `user_us` what of it is not the kernel's (by ticks of 10 ms, so coarse), `per_sleep` how many
+//! messages it had for each time that it went to sleep. Pin both programs to one processor and run
+//! both under `chrt -b 0`: then nothing preempts the sender, and a server finds the whole turn ready.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,16 +23,19 @@ use socket2::{Domain, Socket, Type};
 fn main() {
     let options = Options::from_arguments();
     let mut load = Load::connect(options);
-    load.run_for(load.options.warmup);
+    let warm = load.run_for(load.options.warmup);
     let (before, start) = (Usage::of(load.options.pid), Instant::now());
     let delivered = load.run_for(load.options.seconds);
     let (after, spent) = (Usage::of(load.options.pid), start.elapsed());
     let messages = delivered as f64;
+    let cpu_us = (after.cpu_ns - before.cpu_ns) as f64 / 1000.0 / messages;
+    let (user, system) = (after.user - before.user, after.system - before.system);
     println!(
-        "{{\"conns\":{},\"ready\":{},\"msgs\":{delivered},\"cpu_us\":{:.4},\"per_sleep\":{:.2},\"msgs_per_s\":{:.0}}}",
+        "{{\"conns\":{},\"ready\":{},\"total_msgs\":{},\"cpu_us\":{cpu_us:.4},\"user_us\":{:.4},\"per_sleep\":{:.2},\"msgs_per_s\":{:.0}}}",
         load.options.conns,
         load.options.ready,
-        (after.cpu_ns - before.cpu_ns) as f64 / 1000.0 / messages,
+        delivered + warm,
+        cpu_us * user as f64 / (user + system).max(1) as f64,
         messages / (after.sleeps - before.sleeps).max(1) as f64,
         messages / spent.as_secs_f64(),
     );
@@ -113,6 +116,9 @@ impl Options {
 /// What the server has used so far.
 struct Usage {
     cpu_ns: u64,
+    /// In ticks.
+    user: u64,
+    system: u64,
     sleeps: u64,
 }
 
@@ -120,8 +126,15 @@ impl Usage {
     fn of(pid: u32) -> Self {
         let mut usage = Self {
             cpu_ns: 0,
+            user: 0,
+            system: 0,
             sleeps: 0,
         };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running server");
+        let (_, fields) = stat.rsplit_once(')').expect("a name");
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        usage.user = fields[11].parse().expect("ticks");
+        usage.system = fields[12].parse().expect("ticks");
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a running server");
         for task in tasks.flatten() {
             let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
