@@ -333,7 +333,10 @@ impl Context {
             parts: &mut self.parts,
         };
         let is_calm = lift.visit_calmly(flags, spent);
-        let mut conn = air.conn.take()?;
+        let conn = air.conn.take();
+        // Only a panic asks for what it would do.
+        std::mem::forget(air);
+        let mut conn = conn?;
         if !is_calm {
             return Some(conn);
         }
@@ -546,7 +549,7 @@ impl Context {
     }
 
     fn end(&mut self, mut conn: Box<Conn>) {
-        if let Some((_, key)) = conn.send.deadlines.armed.take() {
+        if let Some(key) = conn.send.armed.take() {
             self.inner.out.timers.cancel(key);
         }
         let mark = LiftMark::of(&conn);

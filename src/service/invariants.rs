@@ -56,14 +56,13 @@ impl Context {
             that(send.tx.is_sound(), "its queue's account is wrong");
             that(self.inner.vhost(send.vhost).is_some(), "has no vhost");
             let is_due = send.flags.intersects(Flags::DIRTY | Flags::READY);
-            let armed = send.deadlines.armed;
-            let (due, at) = (conn.next_deadline(), armed.map(|(at, _)| at));
+            let at = send.armed.map(|key| self.inner.out.timers.due(key));
+            that(at != Some(None), "its timer is gone");
+            let (due, at) = (conn.next_deadline(), at.flatten());
             let is_filed = due.is_none_or(|due| at.is_some_and(|at| at <= due));
             that(is_due || is_filed, "its timer is later than its deadline");
-            let is_armed = |(_, key)| self.inner.out.timers.is_armed(key);
-            that(armed.is_none_or(is_armed), "its timer is gone");
             let Some(io) = &conn.io else { continue };
-            let ends = io.write_error.is_some() || send.flags.contains(Flags::ABORT);
+            let ends = io.write_error().is_some() || send.flags.contains(Flags::ABORT);
             let is_watched = io.is_flushed(&send.tx) || !send.has_no_output_deadline();
             that(
                 is_due || ends || is_watched,
@@ -126,7 +125,7 @@ impl Context {
             .filter(|(_, conn)| conn.send.side == Side::Server)
         {
             if let (Some(io), Some(_)) = (&conn.io, self.turn.max_per_ip) {
-                *per_ip.entry(io.peer.ip()).or_insert(0) += 1;
+                *per_ip.entry(io.peer().ip()).or_insert(0) += 1;
             }
         }
         check.that(per_ip == inner.per_ip, "connections per address", "account");
@@ -233,10 +232,7 @@ impl Context {
         let (inner, parts) = (&self.inner, &self.parts);
         let conn = |id: WsiId| inner.conns.get(id.index, id.generation);
         match kind {
-            TimerKind::Deadline(id) => conn(id).is_some_and(|conn| {
-                let armed = conn.send.deadlines.armed;
-                armed.is_some_and(|(_, own)| own == key)
-            }),
+            TimerKind::Deadline(id) => conn(id).is_some_and(|conn| conn.send.armed == Some(key)),
             TimerKind::Wsi(id, _) => conn(id).is_some_and(|conn| {
                 let rare = conn.send.rare.as_ref();
                 rare.is_some_and(|rare| rare.timers.contains(&key))

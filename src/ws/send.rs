@@ -133,27 +133,76 @@ impl TxQueue {
         held.rest.is_empty() && limit > 0
     }
 
+    /// [`TxQueue::open`] for the begin of a visit that found nothing waiting.
+    #[inline]
+    pub(crate) fn open_calmly(&mut self, pool: &mut BufferPool, limit: usize) -> bool {
+        if self.held.is_some() {
+            return self.open(pool, limit);
+        }
+        let mut held = pool.take_queue();
+        held.open_to = limit.min(held.flat.capacity());
+        self.held = Some(held);
+        limit > 0
+    }
+
     /// Appends a whole frame without a mask to an open queue, if it is short and there is room.
     /// Gives how much waits then.
     #[inline]
     pub(crate) fn append_open(&mut self, opcode: Opcode, payload: &[u8]) -> Option<usize> {
         let held = self.held.as_mut()?;
         let flat = &mut held.flat;
-        let room = held.open_to.checked_sub(flat.len())?;
-        let first = FIN | opcode.bits();
-        match payload.len() {
-            len @ 0..=MAX_SHORT if len + 2 <= room => {
-                let short = u8::try_from(len).unwrap_or_default();
-                flat.extend_from_slice(&[first, short]);
-            }
-            len @ ..LEND_FROM if len + 4 <= room => {
-                let [high, low] = u16::try_from(len).unwrap_or_default().to_be_bytes();
-                flat.extend_from_slice(&[first, 126, high, low]);
-            }
-            _ => return None,
+        let room = held.open_to.saturating_sub(flat.len());
+        let short = u8::try_from(payload.len()).ok()?;
+        if payload.len() > MAX_SHORT || payload.len() + 2 > room {
+            return None;
         }
+        flat.extend_from_slice(&[FIN | opcode.bits(), short]);
         flat.extend_from_slice(payload);
         Some(flat.len() - held.written + held.rest_len)
+    }
+
+    /// The same for a longer one.
+    pub(crate) fn append_open_longer(&mut self, opcode: Opcode, payload: &[u8]) -> Option<usize> {
+        let held = self.held.as_mut()?;
+        let flat = &mut held.flat;
+        let room = held.open_to.saturating_sub(flat.len());
+        if payload.len() <= MAX_SHORT || payload.len() >= LEND_FROM || payload.len() + 4 > room {
+            return None;
+        }
+        let [high, low] = u16::try_from(payload.len()).ok()?.to_be_bytes();
+        flat.extend_from_slice(&[FIN | opcode.bits(), 126, high, low]);
+        flat.extend_from_slice(payload);
+        Some(flat.len() - held.written + held.rest_len)
+    }
+
+    /// If nothing waits but one frame whose payload was lent from `lender`, with room for its
+    /// header in front: puts that there and gives the place of the whole frame.
+    pub(crate) fn frame_in_place(&self, lent: &[Lent], lender: &mut [u8]) -> Option<Range<usize>> {
+        let held = self.held.as_ref()?;
+        let [Lent { behind, place }] = lent else {
+            return None;
+        };
+        let header = held.flat.as_slice();
+        if held.written > 0 || header.len() != *behind || held.rest_len != place.len() {
+            return None;
+        }
+        let start = place.start.checked_sub(header.len())?;
+        lender.get_mut(start..place.start)?.copy_from_slice(header);
+        Some(start..place.end)
+    }
+
+    /// Of the frame that lies in place `n` bytes were written and `rest` was not; nothing is lent
+    /// any more.
+    pub(crate) fn wrote_in_place(&mut self, n: usize, rest: &[u8], pool: &mut BufferPool) {
+        if let Some(held) = &mut self.held {
+            held.flat.clear();
+            held.flat.extend_from_slice(rest);
+            held.rest_len = 0;
+            held.gone += n as u64;
+            if rest.is_empty() {
+                self.give_back(pool);
+            }
+        }
     }
 
     /// Appends bytes that are owned elsewhere: by reference if that is worth it.
@@ -258,6 +307,17 @@ impl TxQueue {
             } else {
                 held.drop_front(n, pool);
             }
+        }
+    }
+
+    /// All that [`TxQueue::as_single`] gave has been written.
+    #[inline]
+    pub(crate) fn wrote_all(&mut self, pool: &mut BufferPool) {
+        if let Some(mut held) = self.held.take() {
+            held.gone += (held.flat.len() - held.written) as u64;
+            held.flat.clear();
+            held.written = 0;
+            pool.put_queue(held);
         }
     }
 
@@ -546,6 +606,9 @@ pub enum Fin {
 pub(crate) const MAX_SHORT: usize = 125;
 /// From this size on a payload is worth lending: below, a copy is cheaper than another slice.
 pub(crate) const LEND_FROM: usize = 4096;
+/// From this size on the last of the messages that were received is sent from where it lies, if
+/// it is all that is sent.
+pub(crate) const LEND_LAST_FROM: usize = 256;
 /// Slices of one vectored write.
 pub(crate) const SLICES: usize = 64;
 /// The least capacity of a buffer for output.

@@ -100,12 +100,16 @@ fn masked_whole(rest: &[u8], limit: u64) -> Option<(MessageKind, usize, usize)> 
         0x82 => MessageKind::Binary,
         _ => return None,
     };
-    let (start, len) = match second ^ 0x80 {
-        short @ ..=MAX_SHORT => (6, u16::from(short)),
+    let short = second ^ 0x80;
+    let (start, len) = if short <= MAX_SHORT {
+        (6, u16::from(short))
+    } else {
+        let len = u16::from_be_bytes([high, low]);
         // RFC 6455 section 5.2: "the minimal number of bytes MUST be used to encode the length".
-        126 => (8, u16::from_be_bytes([high, low])),
-        _ => return None,
+        if short != 126 || len <= u16::from(MAX_SHORT) {
+            return None;
+        }
+        (8, len)
     };
-    let is_minimal = start == 6 || len > u16::from(MAX_SHORT);
-    (is_minimal && u64::from(len) <= limit).then_some((kind, start, usize::from(len)))
+    (u64::from(len) <= limit).then_some((kind, start, usize::from(len)))
 }
