@@ -20,6 +20,7 @@ mod support;
 mod sim {
     pub(crate) mod app;
     pub(crate) mod model;
+    mod regressions;
     pub(crate) mod storm;
     pub(crate) mod strangers;
     pub(crate) mod tricks;

@@ -132,7 +132,7 @@ impl Protocol for App {
         let echoes = model.budget > 0 && model.rng.once_in(3);
         if echoes && wsi.send(message).is_ok() {
             model.budget -= 1;
-            model.sent(node, id, digest, true);
+            model.sent(node, id, digest);
         }
         drop(model);
         self.react(

@@ -117,7 +117,7 @@ fn send(model: &mut Model, node: Node, wsi: &mut Wsi<'_>) {
     let (kind, bytes) = some_payload(model);
     let message = message(kind, &bytes);
     if wsi.send(message).is_ok() {
-        model.sent(node, wsi.id(), Digest::of(message), true);
+        model.sent(node, wsi.id(), Digest::of(message));
     }
 }
 
@@ -126,7 +126,7 @@ fn send_bytes(model: &mut Model, node: Node, wsi: &mut Wsi<'_>) {
     let bytes = Bytes::from(payload(&mut model.rng, MessageKind::Binary, len));
     let digest = Digest::of(Message::Binary(&bytes));
     if wsi.send_bytes(bytes).is_ok() {
-        model.sent(node, wsi.id(), digest, true);
+        model.sent(node, wsi.id(), digest);
     }
 }
 
@@ -135,7 +135,7 @@ fn send_string(model: &mut Model, node: Node, wsi: &mut Wsi<'_>) {
     let text = String::from_utf8(payload(&mut model.rng, MessageKind::Text, len)).unwrap();
     let digest = Digest::of(Message::Text(&text));
     if wsi.send_string(text).is_ok() {
-        model.sent(node, wsi.id(), digest, true);
+        model.sent(node, wsi.id(), digest);
     }
 }
 
@@ -169,7 +169,7 @@ impl Fragment {
         self.0 = match fin {
             Fin::More => Some(digest),
             Fin::Last => {
-                model.sent(node, wsi.id(), digest, true);
+                model.sent(node, wsi.id(), digest);
                 None
             }
         };
@@ -291,7 +291,7 @@ fn send_to(model: &mut Model, node: Node, peer: &mut Peer<'_>) {
     let (kind, bytes) = some_payload(model);
     let message = message(kind, &bytes);
     if peer.send(message).is_ok() {
-        model.sent(node, peer.id(), Digest::of(message), true);
+        model.sent(node, peer.id(), Digest::of(message));
     }
 }
 
@@ -320,18 +320,28 @@ fn end_another(model: &mut Model, node: Node, cx: &mut Cx<'_>) {
 fn broadcast(model: &mut Model, node: Node, cx: &mut Cx<'_>) {
     let (kind, bytes) = some_payload(model);
     let message = message(kind, &bytes);
-    let mut asked = Vec::new();
-    let outcome = cx.broadcast(message, |id| {
-        asked.push(id);
+    let before = buffered(cx);
+    let mut asked = 0;
+    let outcome = cx.broadcast(message, |_| {
+        asked += 1;
         true
     });
-    let everybody = outcome.queued == asked.len();
-    for id in asked {
-        let open = !model.open(node, id).closing;
-        if outcome.queued > 0 && open {
-            model.sent(node, id, Digest::of(message), everybody);
-        }
+    let after = buffered(cx);
+    let taken = after.iter().zip(&before);
+    let taken: Vec<_> = taken.filter(|(after, before)| after != before).collect();
+    assert_eq!(taken.len(), outcome.queued, "who has the message");
+    let refused = outcome.full + outcome.closing + outcome.too_large;
+    assert_eq!(asked, outcome.queued + refused, "{outcome:?}");
+    for ((id, _), _) in taken {
+        model.sent(node, *id, Digest::of(message));
     }
+}
+
+/// What waits on each connection.
+fn buffered(cx: &mut Cx<'_>) -> Vec<(WsiId, usize)> {
+    let mut all = Vec::new();
+    cx.for_each_peer(|peer| all.push((peer.id(), peer.buffered_out())));
+    all
 }
 
 /// Sends to some of the protocol's connections from outside.
