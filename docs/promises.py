@@ -69,7 +69,7 @@ tests that show these. Written by `docs/promises.py` from `docs/promises.tsv` an
 has no test, when a test names an id that is not here, or when this page is not what the script writes. Do not edit it.
 
 A case holds when all of its tests pass: `cargo test`, with the features in the README. `python3 docs/promises.py --list
-HS-01` lists the tests of one with their lines. Numbers in the last column of a case are RFCs and their sections.
+HS-01` lists the tests of one with their lines. What stands in brackets: RFCs with their sections, and published weaknesses.
 """
 
 

@@ -464,6 +464,47 @@ fn an_err_from_a_callback_closes_with_its_code_and_reason() {
     }
 }
 
+/// In the middle of a message that comes in pieces, too.
+#[test]
+fn re_01_close_and_abort_of_self_are_legal_within_a_message() {
+    type Act = fn(&mut wsloop::Wsi<'_>) -> Result<(), Close>;
+    let acts: [(&str, Act); 3] = [
+        ("close", |wsi| {
+            wsi.close(Close::normal());
+            Ok(())
+        }),
+        ("abort", |wsi| {
+            wsi.abort();
+            Ok(())
+        }),
+        ("Err", |_| Err(Close::normal())),
+    ];
+    for (what, act) in acts {
+        let mut world = World::with(|log| {
+            let mut config = VhostConfig::new("a.test").listen(addr());
+            let recorder = Recorder {
+                chunk: Some(Box::new(act)),
+                ..Recorder::new(log)
+            };
+            config.add_chunk_protocol("p", recorder);
+            config
+        });
+        let peer = world.open();
+        let bytes = [masked(0x01, b"a"), masked(0x00, b"b"), masked(0x80, b"c")];
+        peer.write(&bytes.concat()).unwrap();
+        peer.write(&masked(0x88, &close_payload(1000, "")))
+            .unwrap_or_default();
+        world.turn();
+        drop(peer);
+        world.pass(Duration::from_secs(12));
+        let lines = world.log.take();
+        assert_eq!(lines.len(), 2, "{what}: {lines:?}");
+        assert!(lines[0].starts_with("chunk "), "{what}: {lines:?}");
+        assert!(lines[1].starts_with("closed Local "), "{what}: {lines:?}");
+        assert_eq!(world.context.connections(), 0, "{what}");
+    }
+}
+
 /// RE-01: closing or aborting oneself, in every callback that has a `Wsi`.
 #[test]
 fn re_01_close_and_abort_of_self_are_legal_everywhere_and_nothing_follows() {

@@ -1,14 +1,16 @@
 //! A panic in a callback ends its own connection and nothing else (RE-07).
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use wsloop::sim::SimPeer;
+use wsloop::sim::{Call, Net, SimPeer};
 use wsloop::{
-    Accept, Chunk, ClientConnectInfo, Close, CloseCause, CloseFrame, ConnectError, Cx, Established,
-    Message, Protocol, ProtocolHandle, Refuse, Request, TimerTag, VhostConfig, Wsi, WsiId,
+    Accept, Chunk, ClientConnectInfo, Close, CloseCause, CloseFrame, ConnectError, Context,
+    ContextConfig, ContextObserver, Cx, Established, ListenerTrouble, Message, Protocol,
+    ProtocolHandle, Refuse, Request, ServerRefusal, TimerTag, VhostConfig, Wsi, WsiId,
 };
 
 use crate::support::{Log, Recorder, World, addr, close_payload, masked, plain, request};
@@ -272,6 +274,91 @@ fn re_07_a_panic_in_on_chunk_ends_its_own_connection_only() {
     world.turn();
     assert_eq!(world.log.take(), ["chunk", "chunk"]);
     assert_eq!(live.load(Ordering::Relaxed), 1);
+}
+
+/// Panics once in each of its callbacks.
+struct GrumpyObserver {
+    done: BTreeSet<String>,
+    log: Log,
+}
+
+impl GrumpyObserver {
+    fn at(&mut self, place: &str) {
+        self.log.push(format!("observer {place}"));
+        let first = self.done.insert(place.to_owned());
+        assert!(!first, "a panic that the test wants, in {place}");
+    }
+}
+
+impl ContextObserver for GrumpyObserver {
+    fn on_refused(&mut self, _: &mut Cx<'_>, _: &ServerRefusal) {
+        self.at("refused");
+    }
+
+    fn on_listener_trouble(&mut self, _: &mut Cx<'_>, _: &ListenerTrouble) {
+        self.at("trouble");
+    }
+
+    fn on_timer(&mut self, _: &mut Cx<'_>, tag: TimerTag) {
+        self.at(&format!("timer {}", tag.0));
+    }
+}
+
+#[test]
+fn re_07_a_panic_in_the_observer_is_told_once_and_loses_nobody() {
+    let net = Net::new(1);
+    let log = Log::default();
+    let observer = GrumpyObserver {
+        done: BTreeSet::new(),
+        log: log.clone(),
+    };
+    let config = ContextConfig::new().observer(observer);
+    let mut context = Context::simulated(&net, config).unwrap();
+    let config = VhostConfig::new("a.test").listen(addr());
+    let config = config.protocol("p", Recorder::echo(&log));
+    context.create_vhost(config).unwrap();
+    let good = net.dial(addr()).unwrap();
+    good.write(&request("/")).unwrap();
+    for _ in 0..8 {
+        context.service(Some(Duration::ZERO)).unwrap();
+    }
+    assert!(good.read().starts_with(b"HTTP/1.1 101 "));
+    log.take();
+
+    let mut bad: Vec<_> = (0..3).map(|_| net.dial(addr()).unwrap()).collect();
+    for peer in &bad {
+        peer.write(b"no HTTP\r\n\r\n").unwrap();
+    }
+    for tag in [1, 2] {
+        context.set_timer(Duration::ZERO, TimerTag(tag));
+    }
+    let emfile = if cfg!(windows) { 10_024 } else { 24 };
+    net.fail(Call::Accept, net.calls(Call::Accept) + 5, emfile);
+    let mut panics = 0;
+    for turn in 0..64 {
+        if turn == 32 {
+            // The accept that fails.
+            bad.push(net.dial(addr()).unwrap());
+        }
+        good.write(&masked(0x81, b"still there?")).unwrap();
+        let served = catch_unwind(AssertUnwindSafe(|| {
+            context.service(Some(Duration::ZERO)).unwrap();
+        }));
+        panics += usize::from(served.is_err());
+    }
+    assert_eq!(log.count("observer refused"), 3, "{log:?}");
+    assert_eq!(log.count("observer timer"), 2, "{log:?}");
+    assert_eq!(log.count("observer trouble"), 1, "{log:?}");
+    assert_eq!(panics, 4, "each kind once, timers by their tags");
+    context.service(Some(Duration::ZERO)).unwrap();
+    assert_eq!(log.count("text"), 64, "nobody else has noticed");
+    assert_eq!(good.read(), plain(0x81, b"still there?").repeat(64));
+    drop(bad);
+    net.advance(Duration::from_secs(1));
+    for _ in 0..8 {
+        context.service(Some(Duration::ZERO)).unwrap();
+    }
+    assert_eq!(context.connections(), 1);
 }
 
 #[test]
