@@ -37,11 +37,11 @@ impl Latencies {
 impl fmt::Display for Latencies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = |thousandths| self.part(thousandths).as_micros();
-        let [half, most, all] = [500, 990, 1000].map(micros);
-        let count = self.0.len();
+        let [half, nine, most, all] = [500, 900, 990, 1000].map(micros);
         write!(
             f,
-            "p50 {half} us, p99 {most} us, longest {all} us of {count}"
+            "p50 {half} us, p90 {nine} us, p99 {most} us, longest {all} us of {}",
+            self.0.len()
         )
     }
 }
