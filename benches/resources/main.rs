@@ -7,7 +7,8 @@
 //! `PROOF` is one of: slowloris, readers, pings, half-open, descriptors, churn, flood, idle. Each
 //! starts a server in a process of its own, listens on 127.0.0.1 only, and ends by itself. `COUNT` is how
 //! many connections there are; what comes behind is told to the server (`budget`: bytes read from a
-//! connection in a turn; `output`: the cap on a connection's output; `descriptors`: as `ulimit -n`).
+//! connection in a turn; `output`: the cap on a connection's output; `connections`: how many it takes;
+//! `descriptors`: as `ulimit -n`; `silence=ever`: nobody is pinged).
 //! Nothing without such words, so that it may be run with all benches. Linux only.
 #![allow(clippy::print_stdout, reason = "figures are what it is for")]
 #![allow(
@@ -46,8 +47,8 @@ fn main() -> Outcome {
     match words[..] {
         ["server", ref settings @ ..] => server::serve(settings),
         ["flooder", address, kind] => proofs::flood::flooder(address.parse()?, kind),
-        ["hold", address, count, source] => {
-            proofs::idle::hold(address.parse()?, count.parse()?, source.parse()?)
+        ["hold", address, count, place] => {
+            proofs::idle::hold(address.parse()?, count.parse()?, place.parse()?)
         }
         [proof, ref rest @ ..] if !proof.starts_with('-') => proofs::run(proof, rest),
         _ => Ok(()),

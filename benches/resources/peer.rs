@@ -13,22 +13,25 @@ pub(crate) const REQUEST: &[u8] =
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\n\r\n";
 
-/// Connects from one of the addresses of loopback: each has ports of its own.
+/// Connects from the `nth` place: an address of loopback and a port, which the system would search for
+/// longer and longer. Places are not taken twice within millions.
 pub(crate) fn connect(address: SocketAddr, nth: usize) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    let source = Ipv4Addr::new(127, 0, 1, (nth / PORTS % 250 + 1) as u8);
+    let (block, port) = (nth / PORTS, FIRST_PORT + nth % PORTS);
+    let source = Ipv4Addr::new(127, 1, (block / 250) as u8, (block % 250 + 1) as u8);
     socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
+    socket.bind(&SocketAddr::new(IpAddr::V4(source), port as u16).into())?;
     socket.connect(&address.into())?;
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// Connections of one source address.
+/// Below those that the system gives to others.
+const FIRST_PORT: usize = 20_000;
 const PORTS: usize = 10_000;
 
-/// So many connections, not more at once than the backlog takes.
+/// From so many places.
 pub(crate) fn connect_all(address: SocketAddr, count: usize) -> io::Result<Vec<TcpStream>> {
     (0..count).map(|nth| connect(address, nth)).collect()
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use wsloop::{
     Close, CloseCause, Context, ContextConfig, ContextObserver, Cx, Established, Limits,
-    ListenConfig, ListenerTrouble, Message, Protocol, ProtocolHandle, SendError, ServerRefusal,
-    VhostConfig, VhostId, Wsi, WsiId,
+    ListenConfig, ListenerTrouble, Message, Protocol, ProtocolHandle, RetryPolicy, SendError,
+    ServerRefusal, VhostConfig, VhostId, Wsi, WsiId,
 };
 
 use crate::{ALLOCATOR, Outcome, system};
@@ -110,7 +110,12 @@ pub(crate) fn serve(settings: &[&str]) -> Outcome {
         limits = limits.with_output_bytes(bytes.parse()?);
     }
     let mut context = Context::new(config)?;
-    let (vhost, echo) = listen(&mut context, limits)?;
+    let mut silence = RetryPolicy::default();
+    if value("silence") == Some("ever") {
+        let builder = RetryPolicy::builder().ping_after(None);
+        silence = builder.hang_up_after(None).build()?;
+    }
+    let (vhost, echo) = listen(&mut context, limits, silence)?;
     let addresses = context.listen_addrs(vhost);
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     println!("{}", addresses.join(" "));
@@ -120,9 +125,11 @@ pub(crate) fn serve(settings: &[&str]) -> Outcome {
 fn listen(
     context: &mut Context,
     limits: Limits,
+    silence: RetryPolicy,
 ) -> Result<(VhostId, ProtocolHandle<Echo>), Box<dyn Error>> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let vhost = VhostConfig::new("localhost").limits(limits);
+    let vhost = vhost.retry_and_idle_policy(silence);
     let vhost = vhost.page("/page", "text/plain", "hello");
     let vhost = vhost.listen(ListenConfig::new(any).backlog(4096));
     let mut vhost = with_tls(vhost, any)?;

@@ -192,7 +192,7 @@ fn tm_01_a_thousand_servers_that_answer_by_the_byte_are_given_up_at_the_deadline
     let vhost = context.create_vhost(vhost).unwrap();
     let listener = net.listen(addr()).unwrap();
     let mut servers = Vec::new();
-    let mut turn = |context: &mut Context| {
+    let turn = |context: &mut Context| {
         for _ in 0..20 {
             context.service(Some(millis(0))).unwrap();
         }

@@ -93,14 +93,15 @@ pub(crate) fn beside(count: usize, settings: &[&str]) -> Outcome {
     Ok(())
 }
 
-/// In a process of its own, and a polite one: what is measured is the server, and not how a machine
-/// with few processors is shared with it.
+/// In a process and a session of its own, and a polite one: what is measured is the server, and not how
+/// a machine with few processors is shared with it.
 struct Flooder(Child);
 
 impl Flooder {
     fn start(address: SocketAddr, kind: &str) -> Result<Self, Box<dyn Error>> {
-        let mut command = Command::new("nice");
-        command.args(["-n", "19"]).arg(std::env::current_exe()?);
+        let mut command = Command::new("setsid");
+        command.args(["nice", "-n", "19"]);
+        command.arg(std::env::current_exe()?);
         command.args(["flooder", &address.to_string(), kind]);
         Ok(Self(command.spawn()?))
     }

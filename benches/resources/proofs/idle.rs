@@ -16,7 +16,8 @@ const OTHERS: usize = 10;
 
 /// Fills the server's descriptors, from as many processes as that takes.
 pub(crate) fn idle(count: Option<usize>, settings: &[&str]) -> Outcome {
-    let mut server = Server::start(settings)?;
+    // Whoever holds them answers no pings.
+    let mut server = Server::start(&[settings, &["silence=ever"]].concat())?;
     // The first one has tables made that all the others use.
     let _first = open(server.address, 0)?;
     let idle = server.figures()?;
@@ -61,9 +62,9 @@ struct Holder(Child);
 impl Holder {
     fn start(address: SocketAddr, count: usize, nth: usize) -> Result<Self, Box<dyn Error>> {
         let mut command = Command::new(std::env::current_exe()?);
-        // The addresses before it are those of the holders before it.
-        let source = (nth * 50_000).to_string();
-        command.args(["hold", &address.to_string(), &count.to_string(), &source]);
+        // The places before it are those of the holders before it.
+        let place = ((nth + 1) * 100_000).to_string();
+        command.args(["hold", &address.to_string(), &count.to_string(), &place]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         Ok(Self(command.spawn()?))
     }
@@ -88,11 +89,11 @@ impl Drop for Holder {
 }
 
 /// The process of a [`Holder`].
-pub(crate) fn hold(address: SocketAddr, count: usize, source: usize) -> Outcome {
+pub(crate) fn hold(address: SocketAddr, count: usize, place: usize) -> Outcome {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let mut streams = Vec::with_capacity(count);
     for nth in 0..count {
-        streams.push(open(address, source + nth)?);
+        streams.push(open(address, place + nth)?);
     }
     println!("ready");
     std::io::stdout().flush()?;
