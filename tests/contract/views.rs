@@ -345,3 +345,24 @@ fn an_attempt_under_way_ends_with_its_vhost_or_its_context() {
         assert_eq!(context.connections(), 0);
     }
 }
+
+#[test]
+fn a_vhost_that_serves_only_websockets_says_so_to_others() {
+    let mut world = World::new(Recorder::new);
+    for (request, body) in [
+        ("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", true),
+        ("HEAD / HTTP/1.1\r\nHost: a.test\r\n\r\n", false),
+    ] {
+        let peer = world.dial();
+        peer.write(request.as_bytes()).unwrap();
+        world.turn();
+        let response = String::from_utf8(peer.read()).unwrap();
+        assert!(response.starts_with("HTTP/1.1 426 "), "{response}");
+        assert!(
+            response.contains("\r\nUpgrade: websocket\r\n"),
+            "{response}"
+        );
+        assert_eq!(!response.ends_with("\r\n\r\n"), body, "{response}");
+        assert!(peer.ended());
+    }
+}
