@@ -7,6 +7,8 @@ mod support;
 #[path = "support/testpki.rs"]
 mod testpki;
 
+#[path = "tls/asked.rs"]
+mod asked;
 #[path = "tls/crowd.rs"]
 mod crowd;
 #[path = "tls/cuts.rs"]

@@ -345,3 +345,109 @@ fn an_attempt_under_way_ends_with_its_vhost_or_its_context() {
         assert_eq!(context.connections(), 0);
     }
 }
+
+#[test]
+fn a_vhost_that_serves_only_websockets_says_so_to_others() {
+    let mut world = World::new(Recorder::new);
+    for (request, body) in [
+        ("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", true),
+        ("HEAD / HTTP/1.1\r\nHost: a.test\r\n\r\n", false),
+    ] {
+        let peer = world.dial();
+        peer.write(request.as_bytes()).unwrap();
+        world.turn();
+        let response = String::from_utf8(peer.read()).unwrap();
+        assert!(response.starts_with("HTTP/1.1 426 "), "{response}");
+        assert!(
+            response.contains("\r\nUpgrade: websocket\r\n"),
+            "{response}"
+        );
+        assert_eq!(!response.ends_with("\r\n\r\n"), body, "{response}");
+        assert!(peer.ended());
+    }
+    let peer = world.dial();
+    peer.write(b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: gzip\r\n\r\n")
+        .unwrap();
+    world.turn();
+    assert!(peer.read().starts_with(b"HTTP/1.1 "));
+    assert!(peer.ended());
+}
+
+/// A context that dials itself; what its client says when it is there arrives.
+fn says_to_itself(
+    configure: impl Fn(VhostConfig) -> VhostConfig,
+    say: impl FnMut(&mut wsloop::Wsi<'_>) -> Result<(), Close> + Send + 'static,
+) -> Vec<String> {
+    let mut world = World::with(|log| {
+        let vhost = VhostConfig::new("a.test").listen(addr());
+        configure(vhost).protocol("p", Recorder::new(log))
+    });
+    let client = Recorder {
+        established: Some(Box::new(say)),
+        ..Recorder::default()
+    };
+    let config = configure(VhostConfig::new("client")).protocol("c", client);
+    let vhost = world.context.create_vhost(config).unwrap();
+    let info = ClientConnectInfo::from_url("ws://10.0.0.1/").unwrap();
+    world.context.client_connect(vhost, info).unwrap();
+    world.turn();
+    let mut lines = world.log.take();
+    lines.retain(|line| !line.starts_with("filter") && !line.starts_with("established"));
+    lines
+}
+
+#[test]
+fn a_client_sends_what_it_owns_as_well() {
+    let say = |wsi: &mut wsloop::Wsi<'_>| {
+        let text = "t".repeat(5000);
+        wsi.send_bytes(vec![7; 3].into()).map_err(|e| e.error)?;
+        wsi.send_string(text).map_err(|e| e.error)?;
+        Ok(())
+    };
+    let expected = [
+        "binary [07, 07, 07]".to_owned(),
+        format!("text {:?}", "t".repeat(5000)),
+    ];
+    assert_eq!(says_to_itself(|config| config, say), expected);
+    #[cfg(feature = "deflate")]
+    {
+        let deflate = wsloop::DeflateConfig::new().threshold(0);
+        assert_eq!(
+            says_to_itself(|config| config.deflate(deflate), say),
+            expected
+        );
+    }
+}
+
+#[cfg(feature = "deflate")]
+#[test]
+fn a_server_compresses_what_it_owns_as_well() {
+    let mut world = World::with(|log| {
+        let server = Recorder {
+            established: Some(Box::new(|wsi| {
+                wsi.send_bytes(vec![7; 9000].into()).map_err(|e| e.error)?;
+                Ok(())
+            })),
+            ..Recorder::new(log)
+        };
+        let vhost = VhostConfig::new("a.test").listen(addr());
+        let vhost = vhost.deflate(wsloop::DeflateConfig::new());
+        vhost.protocol("p", server)
+    });
+    let config = VhostConfig::new("client").deflate(wsloop::DeflateConfig::new());
+    let config = config.protocol("c", Recorder::new(&world.log));
+    let vhost = world.context.create_vhost(config).unwrap();
+    let info = ClientConnectInfo::from_url("ws://10.0.0.1/").unwrap();
+    world.context.client_connect(vhost, info).unwrap();
+    world.turn();
+    let expected = format!("binary {:02x?}", vec![7; 9000]);
+    assert_eq!(
+        world
+            .log
+            .lines()
+            .iter()
+            .filter(|line| **line == expected)
+            .count(),
+        1
+    );
+}

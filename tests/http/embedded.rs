@@ -82,3 +82,17 @@ fn a_prefix_that_no_path_has_is_refused() {
         assert!(made.is_err(), "{prefix}");
     }
 }
+
+#[test]
+fn pages_and_routes_that_exclude_each_other_are_refused() {
+    let net = wsloop::sim::Net::new(0);
+    let mut context = wsloop::Context::simulated(&net, Default::default()).unwrap();
+    let twice = VhostConfig::new("a.test")
+        .page("/a", "text/plain", "1")
+        .page("/a", "text/plain", "2");
+    let error = context.create_vhost(twice).unwrap_err();
+    assert!(error.to_string().contains("two pages"), "{error}");
+    let nobodys = VhostConfig::new("a.test").mount(Mount::protocol("/p", "nobody"));
+    let error = context.create_vhost(nobodys).unwrap_err();
+    assert!(error.to_string().contains("no protocol"), "{error}");
+}

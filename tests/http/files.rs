@@ -358,6 +358,15 @@ fn a_directory_is_its_index_behind_a_slash() {
 }
 
 #[test]
+fn another_file_can_be_the_index() {
+    let site = Site::new("index");
+    let files = site.files().index("a.txt").unwrap();
+    let mut world = world(Mount::handler("/", files));
+    assert_eq!(page(&mut world, "/"), (200, "0123456789".to_owned()));
+    assert_eq!(page(&mut world, "/sub/").0, 404);
+}
+
+#[test]
 fn pages_that_route_themselves_have_a_fallback() {
     let site = Site::new("fallback");
     let files = site.files().fallback("index.html").unwrap();

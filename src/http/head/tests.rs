@@ -646,3 +646,10 @@ fn a_status_line_without_an_end_is_refused_before_the_head_is_too_large() {
     let scanned = HeadScanner::response().scan(&line, &limits);
     assert_eq!(scanned, Err(HeadError::BadStatusLine));
 }
+
+#[test]
+fn a_request_line_that_is_too_long_is_told_so_whatever_else_is_wrong_with_it() {
+    let line = format!("{}\r\nHost: h\r\n\r\n", "x".repeat(9000));
+    let parsed = RequestHead::parse(line.as_bytes(), &limits());
+    assert_eq!(parsed.unwrap_err(), HeadError::TargetTooLong);
+}
