@@ -30,6 +30,7 @@ PLAIN = ("wsloop", "uws", "raw")
 ALL_PLAIN = ("wsloop", "uws", "raw", "fastwebsockets")
 TLS = ("wsloop", "uws-awslc", "raw-rustls")
 FAN = ("wsloop", "uws")
+OTHERS = ("fastwebsockets", "tungstenite", "lws")
 # As many as the descriptors allow, less what a server and a generator have open besides.
 MOST = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 100
 CURVE = [10, 100, 1_000, 10_000] + ([MOST] if MOST > 10_000 else [])
@@ -77,8 +78,15 @@ WORKS = {
     "1K-d1": echo("more", "--conns 100 --size 1024 --depth 1", PLAIN),
     "tls-20B-d16": echo("more", "--conns 100 --size 20 --depth 16", TLS, True),
 }
+# The same workloads once more, beside libraries that nothing is promised about.
+WORKS |= {f"all-{name}": Work("others", work.tls, work.arguments,
+                              ("wsloop", *(("raw-rustls", "uws-awslc") if work.tls else ("raw", "uws")), *OTHERS),
+                              work.figure)
+          for name, work in WORKS.items()
+          if name in ("20B-d1", "20B-d16", "16K-d4", "1M", "connect", "idle-10k",
+                      "tls-20B-d1", "tls-16K-d4", "tls-connect")}
 PARTS = ("small", "large", "tls", "connect", "idle", "curve", "broadcast", "text", "fragments", "more",
-         "instructions", "syscalls", "allocations", "curve-instructions")
+         "others", "instructions", "syscalls", "allocations", "curve-instructions")
 COUNTED = {
     "instructions": ("20B-d1", "20B-d16", "1K-d1", "16K-d4", "tls-20B-d1", "tls-20B-d16"),
     "syscalls": ("20B-d1", "20B-d16", "16K-d4", "1M", "tls-20B-d1", "tls-16K-d4", "tls-1M"),
@@ -128,7 +136,8 @@ def measure(args, servers, found):
         works = {name: work for name, work in WORKS.items() if work.part == part}
         if not works:
             sys.exit(f"no part is called {part}: {', '.join(PARTS)}")
-        rounds = {"small": args.rounds_small, "curve": args.rounds_curve}.get(part, args.rounds)
+        rounds = {"small": args.rounds_small, "curve": args.rounds_few, "others": args.rounds_few}
+        rounds = rounds.get(part, args.rounds)
         for name, work in works.items():
             for turn in range(rounds):
                 for server in who(work, servers):
@@ -185,7 +194,7 @@ def count(args, kind, servers, found):
         tls = compare.LINES[line][0]
         for server in servers:
             of = found.setdefault(kind, {}).setdefault(line, {})
-            if server.name not in (TLS if tls else ALL_PLAIN) or not server.can(tls):
+            if server.name not in (*(TLS if tls else PLAIN), *OTHERS) or not server.can(tls):
                 continue
             if (server.name in of and server.name not in args.again.split(",")) or late(args):
                 continue
@@ -241,7 +250,7 @@ def save(args, found):
 
 def tell(name, found):
     told = ", ".join(f"{server} {show(values_of(found, name, server))}" for server in found.get(name, {}))
-    print(f"[{time.strftime('%H:%M:%S')}] {name}: {told}", file=sys.stderr, flush=True)
+    print(f"[{time.strftime('%H:%M:%S')}, load {os.getloadavg()[0]:.1f}] {name}: {told}", file=sys.stderr, flush=True)
 
 
 # ---------------------------------------------------------------- showing
@@ -252,7 +261,8 @@ def values_of(found, name, server, key=None):
 
 
 def number(value):
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
+    value = max(value, 0)  # a difference of two runs may be less
+    return f"{value:,.0f}".replace(",", " ") if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
 def show(values):
@@ -283,12 +293,12 @@ def reach(found):
         theirs = values(against) if against else [1]
         peer = values(PEER[tls]) if against != "fastwebsockets" else theirs
         if not ours or not theirs:
-            row(workload, figure, show(ours), show(peer), show(floor), against or "", "-", "-", number(most), "not measured")
+            row(workload, figure, show(ours), show(peer), show(floor), against or "", "-", "-", f"{most:g}", "not measured")
             continue
         value = statistics.median(ours) / statistics.median(theirs)
         of_floor = f"{statistics.median(floor) / statistics.median(theirs):.2f}" if against and floor else ""
-        # Two decimals are what is asked for; recv and send are counted to three.
-        reached = round(value, 3 if kind == "syscalls" else 2) <= most if against or kind == "syscalls" else value <= most
+        # Ratios are asked for with two decimals; connecting is among the system calls.
+        reached = round(value, 2) <= most if against else value <= most * (1.002 if kind == "syscalls" else 1)
         row(workload, figure, show(ours), show(peer), show(floor), against or "", f"{value:.2f}" if against else "",
             of_floor, f"{most:g}" if not against else f"{most:.2f}", "yes" if reached else "**no**")
 
@@ -340,7 +350,7 @@ def counts(found):
         if not found.get(kind):
             continue
         print(f"\n### {kind} per message\n")
-        servers = sorted({name for of in found[kind].values() for name in of})
+        servers = [name for name in (*PLAIN, *TLS[1:], *OTHERS) if any(name in of for of in found[kind].values())]
         row("workload", *servers)
         row("---", *["--:"] * len(servers))
         for line, of in found[kind].items():
@@ -377,7 +387,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--rounds-small", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--rounds-curve", type=int, default=3)
+    parser.add_argument("--rounds-few", type=int, default=3, help="of many connections and of other libraries")
     args = parser.parse_args()
     args.generator = args.generator or f"{args.wsload}/target/release/wsload"
     args.wsload, args.keep = args.generator, None
@@ -397,6 +407,7 @@ def main():
     plain_table(found, "Text of 1 KiB, 100 connections in lockstep: CPU per message, us", "text", PLAIN)
     plain_table(found, "Fragments: CPU per message, us", "fragments", PLAIN)
     plain_table(found, "More", "more", (*PLAIN, *TLS[1:]))
+    plain_table(found, "All libraries: CPU per message or connection, us; bytes", "others", (*PLAIN, *TLS[1:], *OTHERS))
     counts(found)
 
 
