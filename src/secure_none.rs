@@ -81,6 +81,8 @@ impl Lift<'_> {
         false
     }
 
+    pub(crate) fn announce_end(&mut self) {}
+
     pub(crate) fn records_ended(&mut self, _: Instant) {}
 
     pub(crate) fn time_out_handshake(&mut self, _: Deadline) -> bool {
