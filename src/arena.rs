@@ -76,7 +76,9 @@ impl<T> Arena<T> {
 
     pub(crate) fn get(&self, index: u32, generation: u64) -> Option<&T> {
         let slot = self.slots.get(index as usize)?;
-        slot.entry.as_ref().filter(|_| slot.state == name(generation))
+        slot.entry
+            .as_ref()
+            .filter(|_| slot.state == name(generation))
     }
 
     pub(crate) fn get_mut(&mut self, index: u32, generation: u64) -> Option<&mut T> {

@@ -450,7 +450,10 @@ impl Lift<'_> {
     }
 
     fn read_ended(&self) -> bool {
-        self.conn.io.as_ref().is_none_or(|io| io.read_end().is_some())
+        self.conn
+            .io
+            .as_ref()
+            .is_none_or(|io| io.read_end().is_some())
     }
 
     fn conclude_http(&mut self) -> bool {

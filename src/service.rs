@@ -282,6 +282,7 @@ impl Context {
             inner: &mut self.inner,
             parts: &mut self.parts,
         };
+        debug_assert!(lift.is_calm(), "something has happened to it");
         let is_calm = lift.visit_calmly(flags, spent);
         let conn = air.conn.take();
         // Only a panic asks for what it would do.

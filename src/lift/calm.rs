@@ -22,7 +22,7 @@ use crate::wsi::Wsi;
 impl Lift<'_> {
     /// Whether nothing but received bytes, or its timer, can give it work: what nearly every visit
     /// leaves behind. [`Flags::CALM`] remembers it.
-    pub(super) fn is_calm(&self) -> bool {
+    pub(crate) fn is_calm(&self) -> bool {
         let Conn {
             io: Some(io),
             role: Role::Ws(ws),
@@ -79,7 +79,7 @@ impl Lift<'_> {
             return self.go_on_calmly(n, 0);
         };
         let Out { pool, lender, .. } = &mut inner.out;
-        if send.tx.open_calmly(pool, send.settings.open_to) {
+        if send.tx.open(pool, send.settings.open_to) {
             send.flags |= Flags::SENDS;
         }
         let addresses = input.as_ptr_range();
@@ -114,7 +114,9 @@ impl Lift<'_> {
     fn go_on_calmly(&mut self, n: usize, used: usize) -> bool {
         let Self { conn, inner, parts } = self;
         conn.send.flags -= Flags::CALM | Flags::SENDS;
-        let input = parts.buffer.get_mut(STASHED_HEADER + used..STASHED_HEADER + n);
+        let input = parts
+            .buffer
+            .get_mut(STASHED_HEADER + used..STASHED_HEADER + n);
         if let Some(input @ [_, ..]) = input {
             let used = on_frames(conn, inner, &mut parts.protocols, &mut parts.pool, input);
             let rest = input.get(used..).unwrap_or_default();
