@@ -3,6 +3,7 @@
 
 mod message;
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -83,9 +84,10 @@ impl Conn {
             Role::Linger => 0,
             Role::Ws(ws) => ws.recv.memory(),
         };
+        let io = self.io.as_ref().map_or(0, |io| io.memory());
         let secure = self.io.as_ref().and_then(|io| io.secure.as_ref());
         let secure = secure.map_or(0, |secure| secure.memory());
-        size_of::<Self>() + role + secure + self.stash.memory() + self.send.memory()
+        size_of::<Self>() + role + io + secure + self.stash.memory() + self.send.memory()
     }
 }
 
@@ -100,11 +102,15 @@ pub(crate) enum Stash {
         bytes: [u8; STASHED_HEADER],
     },
     /// Anything longer.
-    Heap {
-        bytes: Vec<u8>,
-        /// How many of them are used up.
-        done: usize,
-    },
+    Heap(Box<Aside>),
+}
+
+/// What was put aside.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    pub(crate) bytes: Vec<u8>,
+    /// How many of them are used up.
+    pub(crate) done: usize,
 }
 
 /// A frame header is at most 14 bytes, so an incomplete one is shorter.
@@ -129,7 +135,7 @@ impl Stash {
         if done >= bytes.len() {
             return Self::Empty;
         }
-        Self::Heap { bytes, done }
+        Self::Heap(Box::new(Aside { bytes, done }))
     }
 
     /// Bytes that wait.
@@ -137,14 +143,14 @@ impl Stash {
         match self {
             Self::Empty => 0,
             Self::Header { len, .. } => *len as usize,
-            Self::Heap { bytes, done } => bytes.len() - done,
+            Self::Heap(aside) => aside.bytes.len() - aside.done,
         }
     }
 
     pub(crate) fn memory(&self) -> usize {
         match self {
             Self::Empty | Self::Header { .. } => 0,
-            Self::Heap { bytes, .. } => bytes.capacity(),
+            Self::Heap(aside) => size_of::<Aside>() + aside.bytes.capacity(),
         }
     }
 }
@@ -225,6 +231,10 @@ pub(crate) struct SendHalf {
     pub(crate) cause: Option<Box<CloseCause>>,
     pub(crate) last_received: Instant,
     pub(crate) deadlines: Deadlines,
+    /// The one timer that serves them all and the validity; it may be early, then it moves on.
+    pub(crate) armed: Option<TimerKey>,
+    /// Whether it has been calm as what it is now.
+    pub(crate) settled: bool,
     pub(crate) rare: Option<Box<Rare>>,
     /// What was agreed on about compression.
     #[cfg_attr(not(feature = "deflate"), expect(dead_code, reason = "nothing"))]
@@ -233,9 +243,13 @@ pub(crate) struct SendHalf {
 
 pub(crate) const NO_PROTOCOL: u32 = u32::MAX;
 
-/// The times at which somebody must look at a connection again.
+/// The times at which somebody must look at a connection again. Most have none, and own nothing
+/// then but room for a pointer.
 #[derive(Debug, Default)]
-pub(crate) struct Deadlines {
+pub(crate) struct Deadlines(Option<Box<Times>>);
+
+#[derive(Debug)]
+pub(crate) struct Times {
     /// Of the stage it is in: head, verdict, dialling, closing, lingering.
     pub(crate) stage: Option<Instant>,
     /// Of the message that has begun.
@@ -244,8 +258,60 @@ pub(crate) struct Deadlines {
     pub(crate) write: Option<Instant>,
     /// Of output at the lowest rate; progress moves it.
     pub(crate) rate: Option<Instant>,
-    /// The one timer that serves them all and the validity; it may be early, then it moves on.
-    pub(crate) armed: Option<(Instant, TimerKey)>,
+}
+
+impl Times {
+    const NONE: Self = Self {
+        stage: None,
+        message: None,
+        write: None,
+        rate: None,
+    };
+}
+
+impl Deadlines {
+    #[inline]
+    pub(crate) fn no_message(&mut self) {
+        if let Some(times) = &mut self.0 {
+            times.message = None;
+        }
+    }
+
+    #[inline]
+    pub(crate) fn no_output(&mut self) {
+        if let Some(times) = &mut self.0 {
+            times.write = None;
+            times.rate = None;
+        }
+    }
+
+    /// Gives the memory back, if there are none.
+    pub(crate) fn trim(&mut self) {
+        let all = [self.stage, self.message, self.write, self.rate];
+        if all.iter().all(Option::is_none) {
+            self.0 = None;
+        }
+    }
+
+    fn memory(&self) -> usize {
+        self.0.as_ref().map_or(0, |times| size_of_val(&**times))
+    }
+}
+
+impl Deref for Deadlines {
+    type Target = Times;
+
+    #[inline]
+    fn deref(&self) -> &Times {
+        self.0.as_deref().unwrap_or(&Times::NONE)
+    }
+}
+
+impl DerefMut for Deadlines {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Times {
+        self.0.get_or_insert_with(|| Box::new(Times::NONE))
+    }
 }
 
 /// What few connections have.
@@ -297,6 +363,8 @@ impl SendHalf {
             cause: None,
             last_received: now,
             deadlines: Deadlines::default(),
+            armed: None,
+            settled: false,
             rare: None,
             compression: Agreed::default(),
         }
@@ -327,7 +395,7 @@ impl SendHalf {
             let timers = rare.timers.capacity() * size_of::<TimerKey>();
             size_of::<Rare>() + timers + rare.attributes.len()
         });
-        self.tx.memory() + rare + self.compression_memory()
+        self.tx.memory() + self.deadlines.memory() + rare + self.compression_memory()
     }
 
     /// Established, and nobody has begun to end it.
@@ -652,7 +720,7 @@ impl SendHalf {
 
     /// A write that took `taken` bytes of the output has ended.
     pub(crate) fn note_output(&mut self, now: Instant, taken: usize, io: &Io) {
-        if io.is_flushed(&self.tx) || io.write_error.is_some() {
+        if io.is_flushed(&self.tx) || io.write_error().is_some() {
             self.no_output_waits();
         } else {
             self.output_waits(now, taken, io.waiting(&self.tx));
@@ -660,13 +728,12 @@ impl SendHalf {
     }
 
     #[inline]
-    pub(crate) const fn has_no_output_deadline(&self) -> bool {
+    pub(crate) fn has_no_output_deadline(&self) -> bool {
         self.deadlines.write.is_none() && self.deadlines.rate.is_none()
     }
 
     pub(crate) fn no_output_waits(&mut self) {
-        self.deadlines.write = None;
-        self.deadlines.rate = None;
+        self.deadlines.no_output();
     }
 
     /// A deadline passed: the cause says so unless the connection was closing cleanly.

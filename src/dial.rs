@@ -546,7 +546,7 @@ impl Lift<'_> {
 
     /// The transport ended before the handshake did.
     pub(crate) fn dial_ended(&mut self) {
-        let end = self.conn.io.as_ref().and_then(|io| io.read_end.as_ref());
+        let end = self.conn.io.as_ref().and_then(|io| io.read_end());
         let Some(end) = end else { return };
         let failure = match end {
             ReadEnd::Eof => ConnectFailure::Closed,

@@ -614,7 +614,7 @@ impl Lift<'_> {
 
     /// The peer's stream has ended, or failed, while an exchange runs.
     pub(crate) fn exchange_ended(&mut self) {
-        let end = self.conn.io.as_ref().and_then(|io| io.read_end.as_ref());
+        let end = self.conn.io.as_ref().and_then(|io| io.read_end());
         let failed = match end {
             None => return,
             Some(ReadEnd::Eof) => None,

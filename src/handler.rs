@@ -244,7 +244,7 @@ impl<'a> HttpRequest<'a> {
 
     /// Where it came from.
     pub const fn peer_addr(&self) -> SocketAddr {
-        self.io.peer
+        self.io.peer()
     }
 
     /// Whether it came over TLS.
@@ -360,7 +360,7 @@ impl<'a> Http<'a> {
 
     /// The address of the other end.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        Some(self.io?.peer)
+        Some(self.io?.peer())
     }
 
     /// Whether the transport is TLS.

@@ -244,7 +244,7 @@ impl<'a> HookRequest<'a> {
 
     /// Where it came from.
     pub const fn peer_addr(&self) -> SocketAddr {
-        self.io.peer
+        self.io.peer()
     }
 
     /// Whether it came over TLS.

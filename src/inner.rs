@@ -85,7 +85,7 @@ impl LiftMark {
             side: conn.send.side,
             exchange,
             fetch,
-            peer: conn.io.as_ref().map(|io| io.peer),
+            peer: conn.io.as_ref().map(|io| io.peer()),
             handshaking: conn.send.flags.contains(Flags::HANDSHAKING),
         }
     }

@@ -8,7 +8,7 @@ mod calm;
 use std::io;
 use std::time::Instant;
 
-use crate::conn::{Conn, Flags, NO_PROTOCOL, Phase, Role, STASHED_HEADER, SendHalf, Stash};
+use crate::conn::{Aside, Conn, Flags, NO_PROTOCOL, Phase, Role, STASHED_HEADER, SendHalf, Stash};
 use crate::context::Parts;
 use crate::dial::clone_error;
 use crate::error::{
@@ -68,9 +68,20 @@ impl Lift<'_> {
             Fate::KeepReady
         } else {
             if self.is_calm() {
-                self.conn.send.flags |= Flags::CALM;
+                self.settle();
             }
             Fate::Keep
+        }
+    }
+
+    /// It is calm.
+    fn settle(&mut self) {
+        let send = &mut self.conn.send;
+        send.flags |= Flags::CALM;
+        // What it needed before it was established. Who gets deadlines again keeps the room.
+        if !send.settled {
+            send.settled = true;
+            send.deadlines.trim();
         }
     }
 
@@ -158,10 +169,11 @@ impl Lift<'_> {
                 }
                 self.process(input);
             }
-            Stash::Heap {
-                mut bytes,
-                mut done,
-            } => {
+            Stash::Heap(aside) => {
+                let Aside {
+                    mut bytes,
+                    mut done,
+                } = *aside;
                 if done > bytes.len() / 2 {
                     // A stream of requests that are never cut at their ends must not pile up.
                     bytes.drain(..done);
@@ -175,8 +187,8 @@ impl Lift<'_> {
     }
 
     fn process_stash(&mut self) {
-        if let Stash::Heap { bytes, done } = std::mem::take(&mut self.conn.stash) {
-            self.process_owned(bytes, done);
+        if let Stash::Heap(aside) = std::mem::take(&mut self.conn.stash) {
+            self.process_owned(aside.bytes, aside.done);
         }
     }
 
@@ -225,7 +237,7 @@ impl Lift<'_> {
     /// What was put aside while nobody wanted it. Heads that are incomplete stay: they are of use
     /// only with what comes next.
     fn wants_stash(&self) -> bool {
-        let aside = matches!(self.conn.stash, Stash::Heap { .. });
+        let aside = matches!(self.conn.stash, Stash::Heap(_));
         let wanted = match &self.conn.role {
             Role::Ws(_) => true,
             Role::Http(http) => http.wants_stash(),
@@ -272,8 +284,8 @@ impl Lift<'_> {
             return self.limit_holding();
         }
         let Some(io) = &self.conn.io else { return };
-        let Some(end) = &io.read_end else { return };
-        let has_aside = matches!(self.conn.stash, Stash::Heap { .. });
+        let Some(end) = io.read_end() else { return };
+        let has_aside = matches!(self.conn.stash, Stash::Heap(_));
         match &mut self.conn.role {
             Role::Client(_) => self.dial_ended(),
             Role::HttpClient(_) => self.fetch_stream_ended(),
@@ -306,7 +318,7 @@ impl Lift<'_> {
     /// Whether received bytes wait: until the application resumes reading, or for their turn to be
     /// inflated.
     fn is_held_back(&self) -> bool {
-        matches!(self.conn.stash, Stash::Heap { .. }) && self.is_ws_paused()
+        matches!(self.conn.stash, Stash::Heap(_)) && self.is_ws_paused()
     }
 
     fn is_ws_paused(&self) -> bool {
@@ -331,7 +343,7 @@ impl Lift<'_> {
         let Some(io) = &mut self.conn.io else { return };
         let cause = match io.loss() {
             Some(error) => transport_end(error),
-            None => abnormal_end(io.read_end.as_ref().unwrap_or(&ReadEnd::Eof)),
+            None => abnormal_end(io.read_end().unwrap_or(&ReadEnd::Eof)),
         };
         self.conn.send.ws_ended(cause);
     }
@@ -391,7 +403,7 @@ impl Lift<'_> {
     /// Nothing can be sent any more. What the peer said before it went away comes first: a Close
     /// frame or a refusal that lies there is the real reason.
     fn after_write_failure(&mut self) {
-        let failed = self.conn.io.as_ref().and_then(|io| io.write_error.as_ref());
+        let failed = self.conn.io.as_ref().and_then(|io| io.write_error());
         let Some(error) = failed.map(clone_error) else {
             return;
         };
@@ -439,7 +451,10 @@ impl Lift<'_> {
     }
 
     fn read_ended(&self) -> bool {
-        self.conn.io.as_ref().is_none_or(|io| io.read_end.is_some())
+        self.conn
+            .io
+            .as_ref()
+            .is_none_or(|io| io.read_end().is_some())
     }
 
     fn conclude_http(&mut self) -> bool {
@@ -555,7 +570,7 @@ impl Lift<'_> {
     /// The connection's deadline timer came; it may be early for what it is about now.
     pub(crate) fn on_deadline(&mut self) {
         let now = self.inner.out.now;
-        self.conn.send.deadlines.armed = None;
+        self.conn.send.armed = None;
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if due(self.conn.send.deadlines.stage) {
             self.conn.send.deadlines.stage = None;
@@ -664,16 +679,15 @@ impl Lift<'_> {
         let Some(at) = self.next_deadline() else {
             return;
         };
-        let deadlines = &mut self.conn.send.deadlines;
-        match deadlines.armed {
-            Some((armed, _)) if armed <= at => return,
-            Some((_, key)) => {
-                self.inner.out.timers.cancel(key);
+        let timers = &mut self.inner.out.timers;
+        let send = &mut self.conn.send;
+        if let Some(key) = send.armed {
+            if timers.due(key).is_some_and(|armed| armed <= at) {
+                return;
             }
-            None => {}
+            timers.cancel(key);
         }
-        let kind = TimerKind::Deadline(self.conn.send.id);
-        deadlines.armed = Some((at, self.inner.out.timers.arm(at, kind)));
+        send.armed = Some(timers.arm(at, TimerKind::Deadline(send.id)));
     }
 
     fn next_deadline(&self) -> Option<Instant> {

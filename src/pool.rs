@@ -119,7 +119,7 @@ impl BufferPool {
     }
 
     /// Gives an empty queue back.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put_queue(&mut self, mut queue: Box<Held>) {
         let is_fit = (ROOM..=self.max_capacity).contains(&queue.buffer().capacity());
         if self.queue.is_none() && is_fit && !queue.is_bulky() {

@@ -1,6 +1,7 @@
 //! What an application implements, and the typed box in which the loop keeps it.
 
 mod give;
+mod sessions;
 
 use std::any::Any;
 use std::fmt;
@@ -8,9 +9,8 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use slab::Slab;
-
 use self::give::{give_next, give_whole};
+use self::sessions::Sessions;
 use crate::conn::Phase;
 use crate::error::{CloseCause, ConnectError, ServerRefusal, VhostError};
 use crate::hook::{Attributes, HookError};
@@ -631,7 +631,7 @@ impl fmt::Debug for dyn Dispatch {
 /// A protocol with the sessions of its connections.
 pub(crate) struct Bound<P: Protocol> {
     pub(crate) protocol: P,
-    sessions: Slab<P::Session>,
+    sessions: Sessions<P::Session>,
     delivery: Delivery,
 }
 
@@ -639,7 +639,7 @@ impl<P: Protocol> Bound<P> {
     pub(crate) const fn new(protocol: P, delivery: Delivery) -> Self {
         Self {
             protocol,
-            sessions: Slab::new(),
+            sessions: Sessions::new(),
             delivery,
         }
     }

@@ -81,7 +81,7 @@ impl Lift<'_> {
                 ..
             }) => {
                 if let Some(io) = &mut self.conn.io {
-                    io.read_end = Some(ReadEnd::Eof);
+                    io.end_reading(ReadEnd::Eof);
                 }
             }
             Ok(_) => {}
@@ -275,13 +275,15 @@ impl Lift<'_> {
     /// The stream under the records has ended, or takes no more.
     pub(crate) fn records_ended(&mut self, now: Instant) {
         let Some(io) = &mut self.conn.io else { return };
+        let failed = match (io.read_end(), io.write_error()) {
+            (Some(ReadEnd::Failed(error)), _) | (None, Some(error)) => Some(error.kind()),
+            _ => None,
+        };
         let Some(secure) = &mut io.secure else { return };
         let handshaking = secure.is_handshaking();
-        let ended = match (&io.read_end, &io.write_error) {
-            (Some(ReadEnd::Failed(error)), _) | (None, Some(error)) => {
-                secure.lost(now, error.kind())
-            }
-            _ => secure.eof(now),
+        let ended = match failed {
+            Some(kind) => secure.lost(now, kind),
+            None => secure.eof(now),
         };
         let Err(failure) = ended else { return };
         match &mut self.conn.role {
@@ -383,6 +385,7 @@ impl Lift<'_> {
             return;
         }
         let Some(io) = &mut self.conn.io else { return };
+        let peer = io.peer();
         let Some(secure) = &mut io.secure else { return };
         let trace = secure.trace();
         if trace.steps().len() == 0 {
@@ -393,7 +396,7 @@ impl Lift<'_> {
             id: self.conn.send.id,
             vhost: id,
             side: self.conn.send.side,
-            peer: io.peer,
+            peer,
             trace,
             info: secure.info(),
             failure: failure.cloned(),

@@ -3,6 +3,7 @@
 //! Sans-IO: `now` is an argument. A cancelled timer is gone at once, so memory follows the number
 //! of live timers, and nothing is allocated once the tables have grown to their peak.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -14,6 +15,8 @@ pub(crate) struct Timers<K: Copy> {
     entries: Slab<Entry<K>>,
     /// Ordered by `(at, seq)`.
     heap: Vec<Node>,
+    /// What times are counted from: the first that was named.
+    base: Option<Instant>,
     /// Number of the next timer to be armed; never reused, so it is also the key's generation.
     next_seq: u64,
     /// The time of the latest round. Nothing is armed for earlier than this.
@@ -23,8 +26,20 @@ pub(crate) struct Timers<K: Copy> {
 /// Names one arming of one timer. A key whose timer has fired or was cancelled is harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct TimerKey {
-    index: u32,
+    /// One more than the index of its entry.
+    place: NonZeroU32,
     seq: u64,
+}
+
+impl TimerKey {
+    const fn new(index: u32, seq: u64) -> Self {
+        let place = NonZeroU32::MIN.saturating_add(index);
+        Self { place, seq }
+    }
+
+    const fn index(self) -> usize {
+        self.place.get() as usize - 1
+    }
 }
 
 /// One pass over the timers that were due, and armed, when it began.
@@ -40,6 +55,7 @@ impl<K: Copy> Timers<K> {
         Self {
             entries: Slab::new(),
             heap: Vec::new(),
+            base: None,
             next_seq: 0,
             floor: None,
         }
@@ -57,14 +73,15 @@ impl<K: Copy> Timers<K> {
             seq,
             place: to_u32(place),
         }));
-        self.heap.push(Node { at, seq, index });
+        let at = self.ticks(at);
+        self.heap.push(Node { at, index });
         self.sift_up(place);
-        TimerKey { index, seq }
+        TimerKey::new(index, seq)
     }
 
     /// Takes a timer out; false if it has fired or was cancelled before.
     pub(crate) fn cancel(&mut self, key: TimerKey) -> bool {
-        match self.entries.get(key.index as usize) {
+        match self.entries.get(key.index()) {
             Some(entry) if entry.seq == key.seq => {
                 let place = entry.place as usize;
                 self.remove_at(place);
@@ -76,7 +93,7 @@ impl<K: Copy> Timers<K> {
 
     /// Whether a timer has neither fired nor been cancelled.
     pub(crate) fn is_armed(&self, key: TimerKey) -> bool {
-        let entry = self.entries.get(key.index as usize);
+        let entry = self.entries.get(key.index());
         entry.is_some_and(|entry| entry.seq == key.seq)
     }
 
@@ -88,14 +105,21 @@ impl<K: Copy> Timers<K> {
             .collect::<Vec<_>>();
         for (index, seq) in found {
             if let Ok(index) = u32::try_from(index) {
-                self.cancel(TimerKey { index, seq });
+                self.cancel(TimerKey::new(index, seq));
             }
         }
     }
 
     /// When the earliest timer is due; `None` without timers.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.heap.first().map(|node| node.at)
+        self.heap.first().and_then(|node| self.time(node.at))
+    }
+
+    /// When a timer is due that has neither fired nor been cancelled.
+    pub(crate) fn due(&self, key: TimerKey) -> Option<Instant> {
+        let entry = self.entries.get(key.index());
+        let entry = entry.filter(|entry| entry.seq == key.seq)?;
+        self.time(self.heap.get(entry.place as usize)?.at)
     }
 
     /// Begins a round: [`pop_due`](Self::pop_due) with its result gives the timers due at `now`,
@@ -115,17 +139,13 @@ impl<K: Copy> Timers<K> {
         // Whatever was armed after the round began lies at or behind `round.now` (the floor) with
         // a higher number, hence behind every timer that belongs to the round.
         let first = *self.heap.first()?;
-        if first.at > round.now || first.seq >= round.before_seq {
+        let seq = self.seq(first);
+        if first.at > self.ticks(round.now) || seq >= round.before_seq {
             return None;
         }
         let key = self.remove_at(0);
-        Some((
-            TimerKey {
-                index: first.index,
-                seq: first.seq,
-            },
-            key,
-        ))
+        let index = first.index;
+        Some((TimerKey::new(index, seq), key))
     }
 
     /// How many timers are armed.
@@ -148,7 +168,7 @@ impl<K: Copy> Timers<K> {
         let node = self.heap[place];
         while place > 0 {
             let parent = (place - 1) / ARITY;
-            if self.heap[parent].order() <= node.order() {
+            if !self.is_before(node, self.heap[parent]) {
                 break;
             }
             self.put(place, self.heap[parent]);
@@ -162,10 +182,14 @@ impl<K: Copy> Timers<K> {
         loop {
             let first = place * ARITY + 1;
             let last = (first + ARITY).min(self.heap.len());
-            let Some(least) = (first..last).min_by_key(|&child| self.heap[child].order()) else {
+            let earlier = |a: usize, b: usize| match self.is_before(self.heap[b], self.heap[a]) {
+                true => b,
+                false => a,
+            };
+            let Some(least) = (first..last).reduce(earlier) else {
                 break;
             };
-            if node.order() <= self.heap[least].order() {
+            if !self.is_before(self.heap[least], node) {
                 break;
             }
             self.put(place, self.heap[least]);
@@ -173,6 +197,33 @@ impl<K: Copy> Timers<K> {
         }
         self.put(place, node);
         place
+    }
+
+    fn is_before(&self, one: Node, other: Node) -> bool {
+        one.at < other.at || one.at == other.at && self.seq(one) < self.seq(other)
+    }
+
+    fn seq(&self, node: Node) -> u64 {
+        self.entries[node.index as usize].seq
+    }
+
+    /// Nanoseconds from the base: 292 years either way.
+    fn ticks(&mut self, at: Instant) -> i64 {
+        let base = *self.base.get_or_insert(at);
+        let nanos = |d: Duration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
+        match at.checked_duration_since(base) {
+            Some(after) => nanos(after),
+            None => -nanos(base.saturating_duration_since(at)),
+        }
+    }
+
+    fn time(&self, ticks: i64) -> Option<Instant> {
+        let distance = Duration::from_nanos(ticks.unsigned_abs());
+        if ticks < 0 {
+            self.base?.checked_sub(distance)
+        } else {
+            self.base?.checked_add(distance)
+        }
     }
 
     fn put(&mut self, place: usize, node: Node) {
@@ -193,17 +244,11 @@ struct Entry<K> {
     place: u32,
 }
 
+/// Small, since an idle connection has one: the order among equals is in the entry.
 #[derive(Debug, Clone, Copy)]
 struct Node {
-    at: Instant,
-    seq: u64,
+    at: i64,
     index: u32,
-}
-
-impl Node {
-    fn order(&self) -> (Instant, u64) {
-        (self.at, self.seq)
-    }
 }
 
 fn to_u32(index: usize) -> u32 {

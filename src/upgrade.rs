@@ -557,7 +557,7 @@ impl Lift<'_> {
                 wsi: self.conn.send.id,
             },
             vhost: self.conn.send.vhost,
-            peer: io.peer,
+            peer: io.peer(),
             head,
             upgrade,
             selected: choice.selected.as_deref(),

@@ -96,7 +96,7 @@ impl<'a> Wsi<'a> {
 
     /// The address of the other end.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        Some(self.io()?.peer)
+        Some(self.io()?.peer())
     }
 
     /// The address of this end.

@@ -66,6 +66,27 @@ impl SendHalf {
         }
     }
 
+    /// As [`SendHalf::flush_lent`] in a calm visit: who sends one message back needs no vectored
+    /// write.
+    #[inline(never)]
+    pub(crate) fn flush_lent_calmly(&mut self, out: &mut Out, io: &mut Io, lender: &mut [u8]) {
+        let place = match self.flags.is_calm_visit() {
+            true => self.tx.frame_in_place(&out.lent, lender),
+            false => None,
+        };
+        let Some(place) = place else {
+            return self.flush_lent(out, Some(io), lender);
+        };
+        let frame = lender.get(place).unwrap_or_default();
+        out.lent.clear();
+        let n = io.write_calmly(frame);
+        let rest = frame.get(n..).unwrap_or_default();
+        self.tx.wrote_in_place(n, rest, &mut out.pool);
+        if !rest.is_empty() {
+            self.note_output(out.now, n, io);
+        }
+    }
+
     /// Sends what was lent from `lender`, before that is used for something else.
     #[inline(never)]
     pub(crate) fn flush_lent(&mut self, out: &mut Out, io: Option<&mut Io>, lender: &[u8]) {

@@ -252,7 +252,7 @@ impl Lift<'_> {
 
     pub(super) fn transport_failed(&self) -> bool {
         let io = self.conn.io.as_ref();
-        io.is_none_or(|io| io.read_end.is_some() || io.write_error.is_some())
+        io.is_none_or(|io| io.read_end().is_some() || io.write_error().is_some())
     }
 
     /// The whole request is queued: the response's time begins.

@@ -337,7 +337,7 @@ impl Lift<'_> {
         let Conn {
             io, role, stash, ..
         } = &mut *self.conn;
-        let Some(end) = io.as_ref().and_then(|io| io.read_end.as_ref()) else {
+        let Some(end) = io.as_ref().and_then(|io| io.read_end()) else {
             return;
         };
         let Role::HttpClient(http) = role else { return };

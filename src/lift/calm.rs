@@ -49,7 +49,7 @@ impl Lift<'_> {
     /// Whether its timer, set by an earlier visit, is not later than its next deadline. For a calm
     /// connection deadlines only ever move away.
     fn is_filed(&self) -> bool {
-        self.conn.send.deadlines.armed.is_some() || self.next_deadline().is_none()
+        self.conn.send.armed.is_some() || self.next_deadline().is_none()
     }
 
     /// The visit of a calm connection for which the poller has told nothing but that it is
@@ -89,10 +89,12 @@ impl Lift<'_> {
         let mut wsi = Wsi::new(inner, send, Some(io));
         let used = bound.dispatch.drive_calmly(input, &mut wsi, ws.session);
         inner.out.lender = 0..0;
+        let mut goes_on = used < n || !send.flags.is_calm_visit();
         if !inner.out.lent.is_empty() {
-            send.flush_lent(&mut inner.out, Some(io), input);
+            send.flush_lent_calmly(&mut inner.out, io, input);
+            goes_on |= !send.tx.is_empty();
         }
-        if used < n || !send.flags.is_calm_visit() {
+        if goes_on {
             return self.go_on_calmly(n, used);
         }
         let pool = &mut inner.out.pool;
@@ -186,12 +188,12 @@ pub(super) fn on_frames(
     }
     send.note_window(&ws.recv);
     let has_begun = ws.recv.is_inside_message() || ws.recv.is_waiting();
-    let deadline = &mut send.deadlines.message;
     // While closing, the deadline of the closing handshake is the only one.
     if !has_begun || send.phase != Phase::Open {
-        *deadline = None;
-    } else if deadline.is_none() {
-        *deadline = saturating_add(inner.out.now, send.settings.timeouts.message);
+        send.deadlines.no_message();
+    } else if send.deadlines.message.is_none() {
+        let at = saturating_add(inner.out.now, send.settings.timeouts.message);
+        send.deadlines.message = at;
     }
     if matches!(send.phase, Phase::CloseDone | Phase::Failed) {
         return input.len();

@@ -1,7 +1,7 @@
 //! One connected transport with what is known of its readiness.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use super::poller::ReadyFlags;
 use super::stream::{SHORT_READ_MEANS_DRAINED, Stream};
@@ -15,16 +15,29 @@ use crate::ws::send::{Lent, SLICES, TxQueue};
 #[derive(Debug)]
 pub(crate) struct Io {
     pub(crate) stream: Stream,
-    pub(crate) peer: SocketAddr,
+    peer: PeerAddr,
     ready: ReadyFlags,
+    /// What has ended or failed, once something has.
+    ends: Option<Box<Ends>>,
+    /// What makes it TLS.
+    pub(crate) secure: Option<Box<Secure>>,
+}
+
+/// The address of the other end, in half of what a `SocketAddr` takes for nearly everybody.
+#[derive(Debug)]
+enum PeerAddr {
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+}
+
+#[derive(Debug, Default)]
+struct Ends {
     /// How reading ended, once it has.
-    pub(crate) read_end: Option<ReadEnd>,
+    read: Option<ReadEnd>,
     /// See [`Io::loss`].
     lost: Option<io::Error>,
     /// Set when writing failed: nothing more is written then.
-    pub(crate) write_error: Option<io::Error>,
-    /// What makes it TLS.
-    pub(crate) secure: Option<Box<Secure>>,
+    write: Option<io::Error>,
 }
 
 /// The end of what can be read.
@@ -51,13 +64,50 @@ impl Io {
     pub(crate) fn new(stream: Stream, peer: SocketAddr) -> Self {
         Self {
             stream,
-            peer,
+            peer: match peer {
+                SocketAddr::V4(peer) => PeerAddr::V4(peer),
+                SocketAddr::V6(peer) => PeerAddr::V6(Box::new(peer)),
+            },
             ready: ReadyFlags::READABLE | ReadyFlags::WRITABLE,
-            read_end: None,
-            lost: None,
-            write_error: None,
+            ends: None,
             secure: None,
         }
+    }
+
+    /// The address of the other end.
+    pub(crate) const fn peer(&self) -> SocketAddr {
+        match &self.peer {
+            PeerAddr::V4(peer) => SocketAddr::V4(*peer),
+            PeerAddr::V6(peer) => SocketAddr::V6(**peer),
+        }
+    }
+
+    /// How reading ended, once it has.
+    pub(crate) fn read_end(&self) -> Option<&ReadEnd> {
+        self.ends.as_ref()?.read.as_ref()
+    }
+
+    /// Nothing more is read.
+    pub(crate) fn end_reading(&mut self, end: ReadEnd) {
+        self.ends().read = Some(end);
+    }
+
+    /// Why writing failed, if it has: nothing more is written then.
+    pub(crate) fn write_error(&self) -> Option<&io::Error> {
+        self.ends.as_ref()?.write.as_ref()
+    }
+
+    fn ends(&mut self) -> &mut Ends {
+        self.ends.get_or_insert_default()
+    }
+
+    /// Bytes of the heap that it owns, without TLS.
+    pub(crate) fn memory(&self) -> usize {
+        let peer = match &self.peer {
+            PeerAddr::V4(_) => 0,
+            PeerAddr::V6(peer) => size_of_val(&**peer),
+        };
+        peer + self.ends.as_ref().map_or(0, |ends| size_of_val(&**ends))
     }
 
     /// An accepted transport: an event will say when there is something to read, and the first
@@ -91,11 +141,15 @@ impl Io {
     /// system tells it once: afterwards it gives what the peer has sent, and the end is an error
     /// all the same.
     pub(crate) fn loss(&mut self) -> Option<&io::Error> {
-        if self.lost.is_none() && self.is_broken() {
+        let lost = self.ends.as_ref().and_then(|ends| ends.lost.as_ref());
+        if lost.is_none() && self.is_broken() {
             let waits = self.stream.take_error().unwrap_or_else(Some);
-            self.lost = waits.or_else(|| self.write_error.as_ref().map(clone_error));
+            let lost = waits.or_else(|| self.write_error().map(clone_error));
+            if lost.is_some() {
+                self.ends().lost = lost;
+            }
         }
-        self.lost.as_ref()
+        self.ends.as_ref()?.lost.as_ref()
     }
 
     /// Has the next read ask the system although no event came.
@@ -104,7 +158,7 @@ impl Io {
     }
 
     /// As [`Io::read`] after an event of a calm transport: if something can be read.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read_calmly(&mut self, flags: ReadyFlags, buffer: &mut [u8]) -> usize {
         self.ready |= flags;
         match self.stream.read(buffer) {
@@ -123,13 +177,13 @@ impl Io {
     fn note_end(&mut self, read: io::Result<usize>) -> usize {
         match read {
             Ok(_) => {
-                let lost = self.lost.take();
-                self.read_end = Some(lost.map_or(ReadEnd::Eof, ReadEnd::Failed));
+                let lost = self.ends().lost.take();
+                self.end_reading(lost.map_or(ReadEnd::Eof, ReadEnd::Failed));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.ready -= ReadyFlags::READABLE;
             }
-            Err(error) => self.read_end = Some(ReadEnd::Failed(error)),
+            Err(error) => self.end_reading(ReadEnd::Failed(error)),
         }
         0
     }
@@ -138,9 +192,8 @@ impl Io {
     /// nothing to say or to finish.
     #[inline]
     pub(crate) fn is_calm(&self) -> bool {
-        let is_whole = self.read_end.is_none() && self.write_error.is_none();
         let secure = self.secure.as_ref();
-        is_whole && !self.is_broken() && secure.is_none_or(|secure| secure.is_calm())
+        self.ends.is_none() && !self.is_broken() && secure.is_none_or(|secure| secure.is_calm())
     }
 
     /// Whether there is nothing to read and, over TLS, nothing to say or to finish, in a visit in
@@ -154,7 +207,7 @@ impl Io {
     /// Whether a read may give something.
     #[inline]
     pub(crate) fn is_readable(&self) -> bool {
-        self.read_end.is_none() && self.ready.contains(ReadyFlags::READABLE)
+        self.ready.contains(ReadyFlags::READABLE) && self.read_end().is_none()
     }
 
     /// Reads once. 0 says that there is nothing now, or that `read_end` says why there will be
@@ -194,18 +247,31 @@ impl Io {
 
     /// Writes once what waits, if it lies together: what nearly always is enough. If something
     /// waits yet, [`Io::flush`] goes on. How many bytes went.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn flush_at_once(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> usize {
-        if !self.ready.contains(ReadyFlags::WRITABLE) {
-            return 0;
-        }
         let Some(bytes @ [_, ..]) = tx.as_single() else {
             return 0;
         };
+        let n = self.write_calmly(bytes);
+        if n == bytes.len() {
+            tx.wrote_all(pool);
+        } else if n > 0 {
+            tx.advance(n, pool);
+        }
+        n
+    }
+
+    /// Writes once, to a calm transport.
+    #[inline(always)]
+    pub(crate) fn write_calmly(&mut self, bytes: &[u8]) -> usize {
+        if !self.ready.contains(ReadyFlags::WRITABLE) {
+            return 0;
+        }
         match self.stream.write(bytes) {
-            Ok(0) => 0,
             Ok(n) => {
-                tx.advance(n, pool);
+                if n < bytes.len() && self.is_drained_when_short() {
+                    self.ready -= ReadyFlags::WRITABLE;
+                }
                 n
             }
             Err(error) => {
@@ -222,7 +288,7 @@ impl Io {
         } else {
             // Whatever the peer said before is more interesting than our failure.
             self.ready |= ReadyFlags::READABLE | ReadyFlags::ERROR;
-            self.write_error = Some(error);
+            self.ends().write = Some(error);
         }
     }
 
@@ -265,7 +331,7 @@ impl Io {
         }
         let (mut progress, mut taken) = (Flushed::Nothing, 0);
         while !tx.is_empty() {
-            if self.write_error.is_some() || !self.ready.contains(ReadyFlags::WRITABLE) {
+            if self.write_error().is_some() || !self.ready.contains(ReadyFlags::WRITABLE) {
                 return (progress, taken);
             }
             match self.write(tx) {
@@ -287,13 +353,13 @@ impl Io {
             stream,
             ready,
             secure,
-            write_error,
+            ends,
             ..
         } = self;
         let Some(secure) = secure else {
             return (Flushed::Nothing, 0);
         };
-        if write_error.is_some() {
+        if ends.as_ref().is_some_and(|ends| ends.write.is_some()) {
             return (Flushed::Nothing, 0);
         }
         let mut taken = 0;
@@ -304,7 +370,7 @@ impl Io {
         });
         let flushed = flushed.unwrap_or_else(|error| {
             *ready |= ReadyFlags::READABLE | ReadyFlags::ERROR;
-            *write_error = Some(error);
+            ends.get_or_insert_default().write = Some(error);
             Flushed::Nothing
         });
         (flushed, taken)

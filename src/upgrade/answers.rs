@@ -167,7 +167,7 @@ impl Lift<'_> {
         let known = !shared || by_name || reason.knows_vhost();
         let refusal = ServerRefusal {
             id: self.conn.send.id,
-            peer: io.peer,
+            peer: io.peer(),
             vhost: known.then_some(self.conn.send.vhost),
             reason,
             #[cfg(feature = "tls")]

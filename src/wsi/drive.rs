@@ -8,7 +8,7 @@ use crate::ws::{CloseFrame, Message, ProtocolError};
 
 impl Wsi<'_> {
     pub(crate) fn message_ended(&mut self) {
-        self.parts().0.deadlines.message = None;
+        self.parts().0.deadlines.no_message();
     }
 
     pub(crate) fn answer_ping(&mut self, payload: &[u8]) {
