@@ -32,15 +32,6 @@ impl Secure {
         match *self {}
     }
 
-    pub(crate) fn flush_at_once(
-        &mut self,
-        _: &mut TxQueue,
-        _: &mut BufferPool,
-        _: impl FnOnce(&[u8]) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        match *self {}
-    }
-
     pub(crate) fn say_goodbye(&mut self, _: &mut BufferPool) {
         match *self {}
     }

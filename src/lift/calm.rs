@@ -141,6 +141,7 @@ impl Lift<'_> {
     }
 
     /// Gives received bytes to the protocol and puts aside what is left.
+    #[cfg(feature = "tls")]
     pub(crate) fn give_aside(&mut self, input: &mut [u8]) {
         let Self { conn, inner, parts } = self;
         let used = on_frames(conn, inner, &mut parts.protocols, &mut parts.pool, input);

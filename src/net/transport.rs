@@ -198,6 +198,7 @@ impl Io {
 
     /// Whether there is nothing to read and, over TLS, nothing to say or to finish, in a visit in
     /// which nothing failed.
+    #[cfg(feature = "tls")]
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
         let secure = self.secure.as_ref();
@@ -377,6 +378,7 @@ impl Io {
     }
 
     /// [`Io::flush_at_once`] through TLS.
+    #[cfg(feature = "tls")]
     #[inline]
     pub(crate) fn flush_records_at_once(
         &mut self,
