@@ -358,6 +358,7 @@ impl Lift<'_> {
     /// Writes what waits; asks the application for more; writes that.
     fn write(&mut self) {
         self.pull_upload();
+        self.announce_end();
         self.flush();
         let send = &mut self.conn.send;
         let low = send.settings.limits.output_low_water;

@@ -18,6 +18,8 @@ pub struct BufferPool {
     /// Where records are encrypted to, zeroed once. Made by the first that asks for it.
     #[cfg(feature = "tls")]
     records: Vec<u8>,
+    /// Its bytes.
+    records_room: usize,
     /// The queue that one connection after the other fills and empties, with its buffer.
     queue: Option<Box<Held>>,
     /// Queues without buffers.
@@ -36,6 +38,7 @@ impl BufferPool {
             held: 0,
             #[cfg(feature = "tls")]
             records: Vec::new(),
+            records_room: 0,
             queue: None,
             queues: Vec::new(),
         }
@@ -75,6 +78,7 @@ impl BufferPool {
         let records = std::mem::take(&mut self.records);
         if records.len() < len {
             // The system's zeroes: what is not used takes no memory.
+            self.records_room = len;
             return vec![0; len];
         }
         records
@@ -119,7 +123,7 @@ impl BufferPool {
     }
 
     /// Gives an empty queue back.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put_queue(&mut self, mut queue: Box<Held>) {
         let is_fit = (ROOM..=self.max_capacity).contains(&queue.buffer().capacity());
         if self.queue.is_none() && is_fit && !queue.is_bulky() {
@@ -149,11 +153,7 @@ impl BufferPool {
 
     /// Bytes of heap that the waiting buffers hold.
     pub const fn memory(&self) -> usize {
-        #[cfg(feature = "tls")]
-        let records = self.records.capacity();
-        #[cfg(not(feature = "tls"))]
-        let records = 0;
-        self.held + records
+        self.held + self.records_room
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::arena::Arena;
 use crate::config::{NamePolicy, PlaintextPolicy};
-use crate::conn::{Conn, Flags, Role, STASHED_HEADER};
+use crate::conn::{Conn, Flags, Phase, Role, STASHED_HEADER};
 use crate::context::ListenerSlot;
 use crate::error::{
     CloseCause, CloseKind, CloseSide, ConnectFailure, Deadline, RefusalReason, TlsError,
@@ -371,6 +371,22 @@ impl Lift<'_> {
                 let trace = None;
                 client.fail(ConnectFailure::Tls(Box::new(TlsError { failure, trace })));
             }
+        }
+    }
+
+    /// If nothing follows what waits, TLS ends with it and not after it.
+    pub(crate) fn announce_end(&mut self) {
+        let Conn { io, role, send, .. } = &mut *self.conn;
+        let Some(secure) = io.as_mut().and_then(|io| io.secure.as_mut()) else {
+            return;
+        };
+        let is_last = match role {
+            Role::Ws(_) => matches!(send.phase, Phase::CloseDone | Phase::Failed),
+            Role::Http(http) => http.is_responding(),
+            Role::Client(_) | Role::HttpClient(_) | Role::Linger => false,
+        };
+        if is_last {
+            secure.end_after_this();
         }
     }
 

@@ -32,15 +32,6 @@ impl Secure {
         match *self {}
     }
 
-    pub(crate) fn flush_at_once(
-        &mut self,
-        _: &mut TxQueue,
-        _: &mut BufferPool,
-        _: impl FnOnce(&[u8]) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        match *self {}
-    }
-
     pub(crate) fn say_goodbye(&mut self, _: &mut BufferPool) {
         match *self {}
     }
@@ -80,6 +71,8 @@ impl Lift<'_> {
     pub(crate) fn visit_records_calmly(&mut self, _: ReadyFlags, _: &mut usize) -> bool {
         false
     }
+
+    pub(crate) fn announce_end(&mut self) {}
 
     pub(crate) fn records_ended(&mut self, _: Instant) {}
 

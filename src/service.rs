@@ -300,7 +300,8 @@ impl Context {
         let mut spent = 0;
         if let Some(conn) = self.visit_calmly(conn, flags, &mut spent) {
             self.visit(conn, |lift| {
-                if let Some(io) = &mut lift.conn.io {
+                // A calm visit that has read something has noted it.
+                if let (Some(io), 0) = (&mut lift.conn.io, spent) {
                     io.note(flags);
                 }
                 lift.pump_all(spent)
@@ -332,6 +333,7 @@ impl Context {
             inner: &mut self.inner,
             parts: &mut self.parts,
         };
+        debug_assert!(lift.is_calm(), "something has happened to it");
         let is_calm = lift.visit_calmly(flags, spent);
         let conn = air.conn.take();
         // Only a panic asks for what it would do.

@@ -4,7 +4,7 @@ use super::{Flags, Queued, SendHalf};
 use crate::error::SendError;
 use crate::inner::Out;
 use crate::net::transport::Io;
-use crate::ws::send::{Fin, LEND_FROM, LEND_LAST_FROM, opcode};
+use crate::ws::send::{Fin, LEND_FROM, opcode};
 use crate::ws::{Message, Side};
 
 impl SendHalf {
@@ -18,24 +18,6 @@ impl SendHalf {
         if self.flags.contains(Flags::SENDS) {
             let payload = message.as_bytes();
             if let Some(buffered) = self.tx.append_open(opcode(message.kind()), payload) {
-                return Ok(Queued { buffered });
-            }
-        }
-        self.send_longer(out, message)
-    }
-
-    #[inline(never)]
-    fn send_longer(&mut self, out: &mut Out, message: Message<'_>) -> Result<Queued, SendError> {
-        let payload = message.as_bytes();
-        if self.flags.contains(Flags::SENDS) && payload.len() < LEND_FROM {
-            let is_alone = self.tx.is_empty() && self.flags.is_calm_visit();
-            let is_last = payload.as_ptr_range().end.addr() == out.lender.end;
-            let is_worth_it = payload.len() >= LEND_LAST_FROM;
-            if is_worth_it && is_last && is_alone && self.lend(out, message) {
-                return Ok(self.queued());
-            }
-            let code = opcode(message.kind());
-            if let Some(buffered) = self.tx.append_open_longer(code, payload) {
                 return Ok(Queued { buffered });
             }
         }
@@ -59,9 +41,7 @@ impl SendHalf {
             if self.tx.open(&mut out.pool, self.settings.open_to) {
                 self.flags |= Flags::SENDS;
                 let code = opcode(message.kind());
-                let queued = self.tx.append_open(code, payload);
-                let queued = queued.or_else(|| self.tx.append_open_longer(code, payload));
-                if let Some(buffered) = queued {
+                if let Some(buffered) = self.tx.append_open(code, payload) {
                     return Ok(Queued { buffered });
                 }
             }
@@ -90,7 +70,11 @@ impl SendHalf {
     /// write.
     #[inline(never)]
     pub(crate) fn flush_lent_calmly(&mut self, out: &mut Out, io: &mut Io, lender: &mut [u8]) {
-        let Some(place) = self.tx.frame_in_place(&out.lent, lender) else {
+        let place = match self.flags.is_calm_visit() {
+            true => self.tx.frame_in_place(&out.lent, lender),
+            false => None,
+        };
+        let Some(place) = place else {
             return self.flush_lent(out, Some(io), lender);
         };
         let frame = lender.get(place).unwrap_or_default();

@@ -81,7 +81,7 @@ impl Lift<'_> {
             return self.go_on_calmly(n, 0);
         };
         let Out { pool, lender, .. } = &mut inner.out;
-        if send.tx.open_calmly(pool, send.settings.open_to) {
+        if send.tx.open(pool, send.settings.open_to) {
             send.flags |= Flags::SENDS;
         }
         let addresses = input.as_ptr_range();
@@ -141,6 +141,7 @@ impl Lift<'_> {
     }
 
     /// Gives received bytes to the protocol and puts aside what is left.
+    #[cfg(feature = "tls")]
     pub(crate) fn give_aside(&mut self, input: &mut [u8]) {
         let Self { conn, inner, parts } = self;
         let used = on_frames(conn, inner, &mut parts.protocols, &mut parts.pool, input);

@@ -68,7 +68,10 @@ impl Poller {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
                     Err(error) => return Err(error),
                 }
-                out.extend(events.iter().map(Ready::from));
+                // `extend` would ask the iterator how many are left for each of them.
+                for event in events.iter() {
+                    out.push(Ready::from(event));
+                }
                 Ok(out.len() >= events.capacity())
             }
             #[cfg(feature = "sim")]
@@ -188,16 +191,18 @@ bitflags! {
 }
 
 impl From<&Event> for Ready {
+    #[inline]
     fn from(event: &Event) -> Self {
-        let mut flags = ReadyFlags::empty();
-        flags.set(ReadyFlags::READABLE, event.is_readable());
-        flags.set(ReadyFlags::WRITABLE, event.is_writable());
-        flags.set(ReadyFlags::READ_CLOSED, event.is_read_closed());
-        flags.set(ReadyFlags::WRITE_CLOSED, event.is_write_closed());
-        flags.set(ReadyFlags::ERROR, event.is_error());
+        // Spelled out: `set` branches for each of them.
+        let flag = |flag: ReadyFlags, is_set| flag.bits() * u8::from(is_set);
+        let bits = flag(ReadyFlags::READABLE, event.is_readable())
+            | flag(ReadyFlags::WRITABLE, event.is_writable())
+            | flag(ReadyFlags::READ_CLOSED, event.is_read_closed())
+            | flag(ReadyFlags::WRITE_CLOSED, event.is_write_closed())
+            | flag(ReadyFlags::ERROR, event.is_error());
         Self {
             token: event.token().0,
-            flags,
+            flags: ReadyFlags::from_bits_retain(bits),
         }
     }
 }

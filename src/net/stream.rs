@@ -86,6 +86,7 @@ impl Stream {
     }
 
     /// Reads what is there, up to the length of `buf`; 0 is the end of the stream.
+    #[inline]
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         retry_interrupted(|| match self {
             Self::Tcp(stream) => stream.read(buf),
@@ -95,6 +96,7 @@ impl Stream {
     }
 
     /// Writes as much of `buf` as there is room for. Never raises SIGPIPE.
+    #[inline]
     pub(crate) fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         retry_interrupted(|| match self {
             // std sends with MSG_NOSIGNAL, or sets SO_NOSIGPIPE where there is no such flag.
@@ -174,6 +176,7 @@ fn is_under_way(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(errno::EINPROGRESS)
 }
 
+#[inline]
 fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match call() {
@@ -297,6 +300,48 @@ mod tests {
             pair.wait(SERVER, ReadyFlags::READABLE);
             assert_eq!(pair.server.read(&mut buf).unwrap(), 10, "round {round}");
         }
+    }
+
+    #[test]
+    fn after_a_short_read_the_end_raises_a_new_event() {
+        if !SHORT_READ_MEANS_DRAINED {
+            return;
+        }
+        let mut pair = Loop::new();
+        let mut buf = [0; 100];
+        pair.client.write(b"bye").unwrap();
+        pair.wait(SERVER, ReadyFlags::READABLE);
+        assert_eq!(pair.server.read(&mut buf).unwrap(), 3);
+        pair.client.shutdown_write().unwrap();
+        pair.wait(SERVER, ReadyFlags::READ_CLOSED);
+        assert_eq!(pair.server.read(&mut buf).unwrap(), 0);
+    }
+
+    #[test]
+    fn after_a_short_write_new_room_raises_a_new_event() {
+        if !SHORT_READ_MEANS_DRAINED {
+            return;
+        }
+        let mut pair = Loop::new();
+        let block = vec![7; 1 << 20];
+        let mut written = 0;
+        // As the loop does: no write after a short one until an event says so.
+        while let Ok(n) = pair.server.write(&block) {
+            written += n;
+            if n < block.len() {
+                break;
+            }
+        }
+        pair.quiet();
+        let (mut read, mut buf) = (0, vec![0; 1 << 20]);
+        while read < written {
+            match pair.client.read(&mut buf) {
+                Ok(n) => read += n,
+                Err(_) => drop(pair.wait(CLIENT, ReadyFlags::READABLE)),
+            }
+        }
+        pair.wait(SERVER, ReadyFlags::WRITABLE);
+        assert!(pair.server.write(&block).unwrap() > 0);
     }
 
     #[test]

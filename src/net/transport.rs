@@ -158,7 +158,7 @@ impl Io {
     }
 
     /// As [`Io::read`] after an event of a calm transport: if something can be read.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read_calmly(&mut self, flags: ReadyFlags, buffer: &mut [u8]) -> usize {
         self.ready |= flags;
         match self.stream.read(buffer) {
@@ -198,6 +198,7 @@ impl Io {
 
     /// Whether there is nothing to read and, over TLS, nothing to say or to finish, in a visit in
     /// which nothing failed.
+    #[cfg(feature = "tls")]
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
         let secure = self.secure.as_ref();
@@ -247,7 +248,7 @@ impl Io {
 
     /// Writes once what waits, if it lies together: what nearly always is enough. If something
     /// waits yet, [`Io::flush`] goes on. How many bytes went.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn flush_at_once(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> usize {
         let Some(bytes @ [_, ..]) = tx.as_single() else {
             return 0;
@@ -262,7 +263,7 @@ impl Io {
     }
 
     /// Writes once, to a calm transport.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write_calmly(&mut self, bytes: &[u8]) -> usize {
         if !self.ready.contains(ReadyFlags::WRITABLE) {
             return 0;
@@ -377,6 +378,7 @@ impl Io {
     }
 
     /// [`Io::flush_at_once`] through TLS.
+    #[cfg(feature = "tls")]
     #[inline]
     pub(crate) fn flush_records_at_once(
         &mut self,

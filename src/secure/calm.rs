@@ -82,7 +82,7 @@ impl Lift<'_> {
             let pool = &mut self.inner.out.pool;
             if send.tx.is_empty() {
                 send.tx.give_back(pool);
-            } else if io.is_calm() {
+            } else if send.is_open() && io.is_calm() {
                 let taken = io.flush_records_at_once(&mut send.tx, pool);
                 if !io.is_flushed(&send.tx) {
                     send.note_output(self.inner.out.now, taken, io);

@@ -1,6 +1,7 @@
 //! What makes a transport TLS: the session, and the records that the socket has not taken yet.
 
 use std::io;
+use std::ops::Range;
 use std::time::Instant;
 
 use crate::error::Deadline;
@@ -28,6 +29,8 @@ pub(crate) struct Secure {
     /// Whether the peer's certificate was verified: by our own rules, for those of a configuration
     /// of rustls are not known, and not let pass by a `danger_` option.
     pub(super) verified: bool,
+    /// Nothing follows what waits: `close_notify` goes along with it.
+    ends: bool,
 }
 
 /// Records that wait for the socket; there are some.
@@ -36,16 +39,18 @@ struct Unsent {
     records: Vec<u8>,
     /// How much of them is gone.
     written: usize,
-    /// Plaintext in the first of them, and the length of those.
+    /// Plaintext in them, and in which of them.
     sealed: usize,
-    sealed_len: usize,
+    place: Range<usize>,
 }
 
-/// What was encrypted: so much plaintext to records of so many bytes.
+/// What was encrypted: so much plaintext to records of so many bytes, and where what follows them
+/// ends.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sealed {
     plain: usize,
     len: usize,
+    end: usize,
 }
 
 impl Secure {
@@ -79,6 +84,7 @@ impl Secure {
             unsent: None,
             generation: 0,
             verified: false,
+            ends: false,
         }
     }
 
@@ -147,6 +153,11 @@ impl Secure {
         self.append(pool, Session::close);
     }
 
+    /// What waits is the last: `close_notify` need not wait until it is gone.
+    pub(super) fn end_after_this(&mut self) {
+        self.ends = true;
+    }
+
     /// Whether every record has been written.
     pub(crate) const fn is_flushed(&self) -> bool {
         self.unsent.is_none()
@@ -172,6 +183,9 @@ impl Secure {
     ) -> io::Result<Flushed> {
         let mut progress = Flushed::Nothing;
         loop {
+            if self.unsent.is_some() {
+                self.join(tx, pool)?;
+            }
             while let Some(unsent) = &mut self.unsent {
                 match write(unsent.rest()) {
                     Ok(n) => {
@@ -218,7 +232,8 @@ impl Secure {
         let written = match self.session.seal_into(front, &mut room) {
             Ok(Some(len)) => {
                 tx.advance(plain, pool);
-                self.write_through(&room, Sealed { plain, len }, pool, write)
+                let end = len;
+                self.write_through(&room, Sealed { plain, len, end }, pool, write)
             }
             // The other way finds out why not.
             Ok(None) | Err(_) => Ok(0),
@@ -237,7 +252,7 @@ impl Secure {
         pool: &mut BufferPool,
         write: impl FnOnce(&[u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let Some(records @ [_, ..]) = room.get(..sealed.len) else {
+        let Some(records @ [_, ..]) = room.get(..sealed.end) else {
             return Ok(0);
         };
         let result = write(records);
@@ -262,7 +277,7 @@ impl Secure {
             records,
             written: result.as_ref().map_or(0, |n| *n),
             sealed: sealed.plain,
-            sealed_len: sealed.len,
+            place: 0..sealed.len,
         }));
         match result {
             // The next write says so again.
@@ -306,15 +321,49 @@ impl Secure {
             sealed.plain += plain;
             tx.advance(plain, pool);
         }
+        sealed.end = sealed.len;
+        if self.ends && sealed.len > 0 && tx.is_empty() {
+            let mut goodbye = Vec::new();
+            self.session.close(&mut goodbye);
+            let room = room.get_mut(sealed.len..sealed.len + goodbye.len());
+            debug_assert!(room.is_some(), "the room is for more than that");
+            if let Some(room) = room {
+                room.copy_from_slice(&goodbye);
+                sealed.end += goodbye.len();
+            }
+        }
         Ok(sealed)
     }
 
-    #[cold]
+    /// Lets a little that waits go along with records that wait, such as tickets.
+    #[inline(never)]
+    fn join(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> io::Result<()> {
+        let is_alone = self
+            .unsent
+            .as_ref()
+            .is_some_and(|unsent| unsent.sealed == 0);
+        let front = tx.front();
+        let is_all = front.len() == tx.len() && (1..=SEAL_MORE).contains(&front.len());
+        if is_alone && is_all && self.session.can_send() {
+            let plain = front.len();
+            self.seal_apart(front, pool)?;
+            tx.advance(plain, pool);
+            if self.ends {
+                self.append(pool, Session::close);
+            }
+        }
+        Ok(())
+    }
+
     fn seal_apart(&mut self, plain: &[u8], pool: &mut BufferPool) -> io::Result<()> {
+        let begin = self
+            .unsent
+            .as_ref()
+            .map_or(0, |unsent| unsent.records.len());
         let sealed = self.append(pool, |session, out| session.seal(plain, out));
         if let (Ok(()), Some(unsent)) = (sealed, &mut self.unsent) {
             unsent.sealed = plain.len();
-            unsent.sealed_len = unsent.records.len();
+            unsent.place = begin..unsent.records.len();
         }
         sealed.map_err(io::Error::other)
     }
@@ -409,7 +458,7 @@ impl Unsent {
     }
 
     fn undelivered(&self) -> usize {
-        let records = self.records.get(..self.sealed_len).unwrap_or_default();
+        let records = self.records.get(self.place.clone()).unwrap_or_default();
         let count = record_lens(records).count();
         // What a record has beside its plaintext is the same for all of a session.
         let beside = records.len().saturating_sub(self.sealed) / count.max(1);
@@ -417,7 +466,8 @@ impl Unsent {
             *end += len;
             Some((*end, len))
         });
-        let delivered = ends.take_while(|&(end, _)| end <= self.written);
+        let begin = self.place.start;
+        let delivered = ends.take_while(|&(end, _)| begin + end <= self.written);
         let delivered = delivered.map(|(_, len)| len.saturating_sub(beside));
         self.sealed.saturating_sub(delivered.sum())
     }

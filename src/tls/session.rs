@@ -176,7 +176,34 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<Received, TlsFailure> {
         let mut buffers = Buffers { plain, out };
-        match self.deliver(input, &mut buffers) {
+        self.incoming.feed(input);
+        let turn = match &mut self.link {
+            Link::Client(client) => unbuffered::run(&mut **client, input, None, &mut buffers),
+            Link::Server(server) => unbuffered::run(&mut **server, input, None, &mut buffers),
+            Link::Hello | Link::Refused(_) => Turn::default(),
+        };
+        if turn.used == input.len() && turn.error.is_none() && !turn.closed_by_peer {
+            return Ok(Received::default());
+        }
+        self.received_oddly(turn, input, &mut buffers)
+    }
+
+    /// The rest of [`receive_calmly`](Self::receive_calmly) for what does not leave the session
+    /// calm.
+    #[cold]
+    #[inline(never)]
+    fn received_oddly(
+        &mut self,
+        turn: Turn,
+        input: &[u8],
+        buffers: &mut Buffers<'_>,
+    ) -> Result<Received, TlsFailure> {
+        let kept = self.conclude(turn, input.len()).and_then(|used| {
+            let left = input.get(used..).unwrap_or_default();
+            self.stash.extend_from_slice(left);
+            self.check_stash()
+        });
+        match kept {
             Ok(()) => Ok(Received {
                 established_now: false,
                 closed_by_peer: self.closed_by_peer,
@@ -191,7 +218,7 @@ impl Session {
     pub(crate) fn is_calm(&self) -> bool {
         let is_open = !self.closed_by_peer && !self.closed_by_us && self.failure.is_none();
         let is_past = self.handshake.is_none() && self.recorder.is_none();
-        is_open && is_past && self.incoming.is_between()
+        is_open && is_past && self.stash.is_empty()
     }
 
     /// Encrypts `plaintext` to the end of `out`, in records of at most 16 KiB (or what the
@@ -649,6 +676,11 @@ impl Session {
             let sent = buffers.out.get(begin..).unwrap_or_default();
             self.observe(sent, buffers.plain);
         }
+        self.conclude(turn, bytes.len())
+    }
+
+    /// How many of `len` bytes that rustls has worked on are done with.
+    fn conclude(&mut self, turn: Turn, len: usize) -> Result<usize, Stop> {
         if turn.closed_by_peer && !self.closed_by_peer {
             self.closed_by_peer = true;
             trace::note(TlsStep::PeerClosed);
@@ -660,7 +692,7 @@ impl Session {
             }),
             // RFC 8446 section 6.1: "Any data received after a closure alert has been received
             // MUST be ignored."
-            None if self.closed_by_peer => Ok(bytes.len()),
+            None if self.closed_by_peer => Ok(len),
             None => Ok(turn.used),
         }
     }

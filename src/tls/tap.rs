@@ -37,12 +37,6 @@ impl Boundary {
         }
     }
 
-    /// Whether it is between two records.
-    #[inline]
-    pub(crate) const fn is_between(&self) -> bool {
-        self.left == 0 && self.header_len == 0
-    }
-
     /// Bytes that the record, or record header, which has begun still lacks. 0 between records.
     pub(crate) const fn missing(&self) -> usize {
         match (self.left, self.header_len) {

@@ -38,7 +38,7 @@ pub(crate) struct Held {
     /// Bytes of pongs queued since the last time that none was unsent.
     pong_bytes: u32,
     /// Up to which length of `flat` messages may be appended without asking whether they may: see
-    /// [`TxQueue::open`]. Never more than its capacity.
+    /// [`TxQueue::open`]. Nothing in a queue that nobody has opened.
     open_to: usize,
 }
 
@@ -126,57 +126,39 @@ impl TxQueue {
     /// whoever will flush them. [`TxQueue::append_open`] takes them as long as not more than
     /// `limit` bytes wait, for as long as the caller knows that nothing else is queued. Whether
     /// that can be.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open(&mut self, pool: &mut BufferPool, limit: usize) -> bool {
         let held = self.held.get_or_insert_with(|| pool.take_queue());
         held.open_to = limit.saturating_add(held.written).min(held.flat.capacity());
         held.rest.is_empty() && limit > 0
     }
 
-    /// [`TxQueue::open`] for the begin of a visit that found nothing waiting.
-    #[inline]
-    pub(crate) fn open_calmly(&mut self, pool: &mut BufferPool, limit: usize) -> bool {
-        if self.held.is_some() {
-            return self.open(pool, limit);
-        }
-        let mut held = pool.take_queue();
-        held.open_to = limit.min(held.flat.capacity());
-        self.held = Some(held);
-        limit > 0
-    }
-
-    /// Appends a whole frame without a mask to an open queue, if it is short and there is room.
+    /// Appends a whole frame without a mask to an open queue, if it is not long and there is room.
     /// Gives how much waits then.
     #[inline]
     pub(crate) fn append_open(&mut self, opcode: Opcode, payload: &[u8]) -> Option<usize> {
         let held = self.held.as_mut()?;
         let flat = &mut held.flat;
         let room = held.open_to.saturating_sub(flat.len());
-        let short = u8::try_from(payload.len()).ok()?;
-        if payload.len() > MAX_SHORT || payload.len() + 2 > room {
-            return None;
+        let first = FIN | opcode.bits();
+        match payload.len() {
+            len @ 0..=MAX_SHORT if len + 2 <= room => {
+                let short = u8::try_from(len).unwrap_or_default();
+                flat.extend_from_slice(&[first, short]);
+            }
+            len @ SHORTEST_MEDIUM..LEND_FROM if len + 4 <= room => {
+                let [high, low] = u16::try_from(len).unwrap_or_default().to_be_bytes();
+                flat.extend_from_slice(&[first, 126, high, low]);
+            }
+            _ => return None,
         }
-        flat.extend_from_slice(&[FIN | opcode.bits(), short]);
         flat.extend_from_slice(payload);
         Some(flat.len() - held.written + held.rest_len)
     }
 
-    /// The same for a longer one.
-    pub(crate) fn append_open_longer(&mut self, opcode: Opcode, payload: &[u8]) -> Option<usize> {
-        let held = self.held.as_mut()?;
-        let flat = &mut held.flat;
-        let room = held.open_to.saturating_sub(flat.len());
-        if payload.len() <= MAX_SHORT || payload.len() >= LEND_FROM || payload.len() + 4 > room {
-            return None;
-        }
-        let [high, low] = u16::try_from(payload.len()).ok()?.to_be_bytes();
-        flat.extend_from_slice(&[FIN | opcode.bits(), 126, high, low]);
-        flat.extend_from_slice(payload);
-        Some(flat.len() - held.written + held.rest_len)
-    }
-
-    /// If nothing waits but one frame whose payload was lent from `lender`, with room for its
-    /// header in front: puts that there and gives the place of the whole frame.
+    /// If what waits ends with a payload that was lent from `lender`, the only one, and there is
+    /// room in front of it for its header and what else comes before it: puts that there and gives
+    /// the place of it all.
     pub(crate) fn frame_in_place(&self, lent: &[Lent], lender: &mut [u8]) -> Option<Range<usize>> {
         let held = self.held.as_ref()?;
         let [Lent { behind, place }] = lent else {
@@ -311,12 +293,13 @@ impl TxQueue {
     }
 
     /// All that [`TxQueue::as_single`] gave has been written.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wrote_all(&mut self, pool: &mut BufferPool) {
         if let Some(mut held) = self.held.take() {
             held.gone += (held.flat.len() - held.written) as u64;
             held.flat.clear();
             held.written = 0;
+            held.open_to = 0;
             pool.put_queue(held);
         }
     }
@@ -328,6 +311,7 @@ impl TxQueue {
             held.flat.clear();
             held.written = 0;
             held.rest_len = 0;
+            held.open_to = 0;
             pool.put_queue(held);
         }
     }
@@ -397,6 +381,7 @@ impl Held {
             } else if self.written >= COMPACT_AT && self.written * 2 >= self.flat.len() {
                 self.flat.drain(..self.written);
                 self.written = 0;
+                self.open_to = 0;
             }
             write(&mut self.flat);
             return;
@@ -603,12 +588,11 @@ pub enum Fin {
 }
 
 /// The longest payload whose length is in the second byte of its frame.
-pub(crate) const MAX_SHORT: usize = 125;
+const MAX_SHORT: usize = 125;
+/// The shortest one whose length is in two bytes more.
+const SHORTEST_MEDIUM: usize = MAX_SHORT + 1;
 /// From this size on a payload is worth lending: below, a copy is cheaper than another slice.
 pub(crate) const LEND_FROM: usize = 4096;
-/// From this size on the last of the messages that were received is sent from where it lies, if
-/// it is all that is sent.
-pub(crate) const LEND_LAST_FROM: usize = 256;
 /// Slices of one vectored write.
 pub(crate) const SLICES: usize = 64;
 /// The least capacity of a buffer for output.
@@ -727,6 +711,65 @@ mod tests {
                 assert_eq!(queue.memory(), 0);
             }
         }
+    }
+
+    #[test]
+    fn one_lent_payload_is_framed_where_it_lies() {
+        for (len, first, header) in [(20, 6, 2), (300, 8, 4), (70_000, 14, 10)] {
+            let mut lender: Vec<u8> = (0..=255).cycle().take(first + len).collect();
+            let payload = lender[first..].to_vec();
+            let mut pool = BufferPool::new(4, 1 << 20);
+            let (mut queue, mut lent) = (TxQueue::default(), Vec::new());
+            let place = first..first + len;
+            assert!(queue.append_lent(&mut pool, &mut lent, Opcode::Binary, place));
+            let frame = queue.frame_in_place(&lent, &mut lender).unwrap();
+            assert_eq!(frame, first - header..first + len);
+            let (decoded, used) = FrameHeader::decode(&lender[frame.clone()])
+                .unwrap()
+                .unwrap();
+            assert_eq!((decoded.len, used), (len as u64, header));
+            assert_eq!(lender[frame.start + used..], payload);
+            let whole = lender[frame].to_vec();
+            for n in [0, 1, whole.len() - 1, whole.len()] {
+                let mut queue = TxQueue::default();
+                let mut lent = Vec::new();
+                let place = first..first + len;
+                queue.append_lent(&mut pool, &mut lent, Opcode::Binary, place);
+                queue.note_ping();
+                queue.wrote_in_place(n, &whole[n..], &mut pool);
+                assert_eq!(queue.holds_ping(), n < whole.len());
+                assert_eq!(drain(&mut queue, &mut pool, 1_000), whole[n..]);
+                assert_eq!(queue.memory(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_payload_with_company_or_without_room_is_not_framed_where_it_lies() {
+        let mut lender = vec![7; 1_000];
+        let mut pool = BufferPool::new(4, 1 << 20);
+        let mut cases: [(TxQueue, Vec<Lent>); 4] = Default::default();
+        let [(behind, a), (two, b), (begun, c), (tight, d)] = &mut cases;
+        behind.append_lent(&mut pool, a, Opcode::Binary, 14..300);
+        behind.append(&mut pool, |tail| tail.push(1));
+        two.append_lent(&mut pool, b, Opcode::Binary, 14..300);
+        two.append_lent(&mut pool, b, Opcode::Binary, 314..600);
+        begun.append(&mut pool, |tail| tail.extend([1, 2]));
+        begun.advance(1, &mut pool);
+        begun.append_lent(&mut pool, c, Opcode::Binary, 14..300);
+        tight.append_lent(&mut pool, d, Opcode::Binary, 3..300);
+        for (queue, lent) in &cases {
+            assert_eq!(queue.frame_in_place(lent, &mut lender), None);
+        }
+        assert_eq!(lender, [7; 1_000]);
+        let (mut queue, mut lent) = (TxQueue::default(), Vec::new());
+        queue.append(&mut pool, |tail| tail.extend([1, 2, 3]));
+        queue.append_lent(&mut pool, &mut lent, Opcode::Binary, 14..300);
+        assert_eq!(queue.frame_in_place(&lent, &mut lender), Some(7..300));
+        assert_eq!(
+            lender[..15],
+            [7, 7, 7, 7, 7, 7, 7, 1, 2, 3, 0x82, 126, 1, 30, 7]
+        );
     }
 
     #[test]

@@ -113,3 +113,76 @@ fn masked_whole(rest: &[u8], limit: u64) -> Option<(MessageKind, usize, usize)> 
     };
     (u64::from(len) <= limit).then_some((kind, start, usize::from(len)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![first];
+        match u8::try_from(payload.len()).ok().filter(|len| *len <= 125) {
+            Some(len) => frame.push(0x80 | len),
+            None => {
+                frame.push(0x80 | 126);
+                frame.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
+            }
+        }
+        frame.extend(KEY);
+        mask::copy(KEY, payload, &mut frame);
+        frame
+    }
+
+    fn given(input: &mut [u8], longest: u16) -> (Vec<Vec<u8>>, usize) {
+        let mut given = Vec::new();
+        let used = give_front(input, longest, |message| {
+            given.push(message.as_bytes().to_vec());
+            ControlFlow::Continue(())
+        });
+        (given, used)
+    }
+
+    #[test]
+    fn what_is_no_whole_valid_message_is_left_as_it_came() {
+        let good: [(u8, Vec<u8>); 4] = [
+            (0x81, b"text".to_vec()),
+            (0x82, Vec::new()),
+            (0x82, vec![0xff; 125]),
+            (0x81, vec![b'x'; 126]),
+        ];
+        let whole = good.clone().map(|(first, payload)| frame(first, &payload));
+        let cut = frame(0x82, &[1; 20]);
+        let not_minimal = [[0x82, 0xfe, 0, 125].as_slice(), &KEY, &[0; 125]].concat();
+        let unmasked = [[0x82, 4].as_slice(), &[0; 20]].concat();
+        for bad in [
+            frame(0x81, b"no \xff text"),
+            frame(0x81, &[0xe2; 200]),
+            frame(0x89, b"ping"),
+            frame(0x88, &[3, 232]),
+            frame(0x01, b"fragment"),
+            frame(0x80, b"continuation"),
+            frame(0xc2, b"rsv1"),
+            frame(0x83, b"reserved"),
+            frame(0x82, &[0; 1001]),
+            cut.split_at(cut.len() - 1).0.to_vec(),
+            cut.split_at(5).0.to_vec(),
+            not_minimal,
+            unmasked,
+            Vec::new(),
+        ] {
+            let mut input = [whole.concat(), bad.clone()].concat();
+            let (given, used) = given(&mut input, 1000);
+            assert_eq!(given, good.clone().map(|(_, payload)| payload));
+            assert_eq!(input.split_off(used), bad);
+        }
+    }
+
+    #[test]
+    fn who_says_stop_gets_no_more() {
+        let mut input = [frame(0x82, b"one"), frame(0x82, b"two")].concat();
+        let used = give_front(&mut input, 100, |_| ControlFlow::Break(()));
+        assert_eq!(used, 9);
+        assert_eq!(given(&mut input[used..], 100).0, [b"two"]);
+    }
+}
