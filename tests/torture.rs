@@ -6,7 +6,11 @@
     feature = "deflate",
     any(feature = "aws-lc-rs", feature = "ring")
 ))]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test says where it is, and fails by panicking"
+)]
 
 #[path = "support/manual.rs"]
 mod manual;

@@ -640,6 +640,18 @@ mod tests {
     }
 
     #[test]
+    fn a_write_that_was_made_to_wait_is_told_of_room_that_comes_later() {
+        let (net, mut pair) = server_and_stranger();
+        net.set_capacity(4);
+        net.fail(Call::Write, 2, io::ErrorKind::WouldBlock);
+        assert_eq!(pair.client.write(b"full").unwrap(), 4);
+        assert_eq!(kind_of(pair.client.write(b"x")), io::ErrorKind::WouldBlock);
+        pair.quiet();
+        assert_eq!(pair.server.read(&mut [0; 4]).unwrap(), 4);
+        pair.wait(CLIENT, ReadyFlags::WRITABLE);
+    }
+
+    #[test]
     fn io_07_limited_writes_end_inside_any_slice_and_every_byte_arrives_in_order() {
         for limit in 1..=7 {
             let (net, mut pair) = server_and_stranger();

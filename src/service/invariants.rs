@@ -50,7 +50,7 @@ impl Context {
     fn check_conns(&self, check: &mut Check) {
         for (id, conn) in self.all() {
             let send = &conn.send;
-            let mut that = |holds, what| check.that(holds, &id, what);
+            let mut that = |holds, what| check.that(holds, id, what);
             that(send.id == id, "has another's id");
             that(!send.flags.contains(Flags::LIFTED), "is still lifted");
             that(send.tx.is_sound(), "its queue's account is wrong");
@@ -94,11 +94,7 @@ impl Context {
             for (id, conn) in self.all() {
                 let knows = conn.send.flags.contains(flag);
                 let is_listed = seen.contains(&id);
-                check.that(
-                    knows == is_listed,
-                    &id,
-                    "is in no list, or does not know it",
-                );
+                check.that(knows == is_listed, id, "is in no list, or does not know it");
             }
         }
         for id in &self.inner.out.dirty {
@@ -154,8 +150,8 @@ impl Context {
     fn check_inflaters(&self, check: &mut Check) {
         let pool = &self.parts.pool.inflaters;
         for (id, _) in self.all().filter(|(_, conn)| conn.is_waiting()) {
-            check.that(pool.queue.contains(&id), &id, "waits outside the queue");
-            check.that(!pool.has_free(), &id, "waits although an inflater is free");
+            check.that(pool.queue.contains(&id), id, "waits outside the queue");
+            check.that(!pool.has_free(), id, "waits although an inflater is free");
         }
         let queued: BTreeSet<_> = pool.queue.iter().collect();
         let once = queued.len() == pool.queue.len();
@@ -166,17 +162,17 @@ impl Context {
         for (index, generation, vhost) in self.inner.vhosts.iter() {
             let id = crate::id::VhostId { index, generation };
             let conns = self.all().filter(|(_, conn)| conn.send.vhost == id);
-            check.equal(&id, vhost.live, conns.count());
+            check.equal(id, vhost.live, conns.count());
             let fetches = self.inner.fetches.all();
             let fetches = fetches.filter(|(_, fetch)| fetch.vhost == id);
-            check.equal(&id, vhost.fetches, fetches.count());
+            check.equal(id, vhost.fetches, fetches.count());
             let going = vhost.state == VhostState::Going && self.inner.commands.is_empty();
             let deserted = vhost.live == 0 && vhost.fetches == 0;
-            check.that(!(going && deserted), &id, "is not buried");
+            check.that(!(going && deserted), id, "is not buried");
             for name in &vhost.listeners {
                 let slot = self.parts.listeners.get(name.0, name.1);
                 let knows = slot.is_none_or(|slot| slot.vhosts.contains(&id));
-                check.that(knows, &id, "its listener does not know it");
+                check.that(knows, id, "its listener does not know it");
             }
             self.check_pool(check, id, vhost);
         }
@@ -184,18 +180,18 @@ impl Context {
 
     fn check_pool(&self, check: &mut Check, id: crate::id::VhostId, vhost: &Vhost) {
         let pool = &vhost.http_pool;
-        check.none(&id, pool.contradiction());
+        check.none(id, pool.contradiction());
         let looked_at = self.inner.fetches.has_changed(id);
         let stuck = pool.could_grant() && !looked_at;
-        check.that(!stuck, &id, "somebody waits in the pool whose turn it is");
+        check.that(!stuck, id, "somebody waits in the pool whose turn it is");
         for conn in pool.conns() {
             let known = self.inner.conns.get(conn.index, conn.generation);
-            check.that(known.is_some(), &conn, "is in the pool and has gone");
+            check.that(known.is_some(), conn, "is in the pool and has gone");
         }
         for fetch in pool.waiters() {
             let known = self.inner.fetches.get(fetch);
             let waits = known.is_some_and(|fetch| fetch.place == Place::Waiting);
-            check.that(waits, &fetch, "is in the pool's queue and does not wait");
+            check.that(waits, fetch, "is in the pool's queue and does not wait");
         }
     }
 
@@ -212,9 +208,9 @@ impl Context {
                 ListenerState::Full => self.turn.full,
                 ListenerState::Resting => has_timer(),
             };
-            check.that(comes_back, &slot.address, "never accepts again");
+            check.that(comes_back, slot.address, "never accepts again");
             let owned = slot.vhosts.iter().all(|id| self.inner.vhost(*id).is_some());
-            check.that(owned, &slot.address, "belongs to a vhost that has gone");
+            check.that(owned, slot.address, "belongs to a vhost that has gone");
         }
     }
 
@@ -224,7 +220,7 @@ impl Context {
             return check.that(false, "timers", "the heap is broken");
         };
         for (key, _, kind) in all {
-            check.that(self.has_owner(key, kind), &kind, "is armed for nobody");
+            check.that(self.has_owner(key, kind), kind, "is armed for nobody");
         }
     }
 
@@ -268,18 +264,18 @@ impl Context {
                     vhost.is_some_and(|vhost| vhost.http_pool.waiters().any(|own| own == id))
                 }
             };
-            check.that(is_placed, &id, "is not where it thinks it is");
+            check.that(is_placed, id, "is not where it thinks it is");
             let at = fetch.armed().map(|(at, _)| at);
             let is_filed = |due| at.is_some_and(|at| at <= due);
             let filed = fetch.due().is_none_or(is_filed);
-            check.that(filed, &id, "its timer is later than its deadline");
+            check.that(filed, id, "its timer is later than its deadline");
         }
         for (id, _) in self.all() {
             let Some(fetch) = self.works_for(id) else {
                 continue;
             };
             let place = fetches.get(fetch).map(|fetch| fetch.place);
-            check.that(place == Some(Place::On(id)), &id, "works for nobody");
+            check.that(place == Some(Place::On(id)), id, "works for nobody");
         }
     }
 

@@ -150,7 +150,7 @@ impl Protocol for App {
     ) -> Result<(), Close> {
         let (node, id) = (self.node, wsi.id());
         assert_eq!(session.chunks.is_none(), chunk.first, "{node} {id}");
-        let mut digest = session.chunks.unwrap_or(Digest::new(chunk.kind));
+        let mut digest = session.chunks.unwrap_or_else(|| Digest::new(chunk.kind));
         assert_eq!(digest.kind, chunk.kind, "{node} {id}");
         digest.add(chunk.data);
         assert!(!self.shared.lock().open(node, id).closing, "{node} {id}");

@@ -290,6 +290,8 @@ impl World {
     pub(super) fn begin_stream_call(&mut self, call: Call, id: u64) -> io::Result<()> {
         if let Err(error) = self.begin_call(call) {
             if error.kind() == io::ErrorKind::WouldBlock {
+                // There may be no room by the time of the event: then there is another one.
+                self.end_mut(id).blocked |= call == Call::Write;
                 self.notify_end(id);
             }
             return Err(error);
