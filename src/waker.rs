@@ -95,7 +95,8 @@ impl<W: Wake> Signal<W> {
 /// asks whether it may sleep, polls, and takes the flag.
 ///
 /// `RUSTFLAGS="--cfg wsloop_loom" cargo test --lib --no-default-features waker::`
-#[cfg(all(test, wsloop_loom))]
+#[cfg(test)]
+#[cfg(wsloop_loom)]
 mod model {
     use loom::sync::atomic::AtomicUsize;
     use loom::sync::{Arc, Condvar, Mutex};

@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_the_same_host_may_connect() {
+    fn hs_20_pages_of_the_same_host_may_connect() {
         let policy = OriginPolicy::same_host();
         for (host, origin, plain, tls) in [
             ("example.com", "https://example.com", true, true),
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_allowed_only_by_its_name() {
+    fn hs_20_null_is_allowed_only_by_its_name() {
         let policy = OriginPolicy::list(["null"]).unwrap();
         assert_eq!(check(&policy, "h", &["null"], Transport::Tls), Ok(()));
         assert!(check(&policy, "h", &["Null"], Transport::Tls).is_err());
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_are_no_pages_may_connect_unless_told_otherwise() {
+    fn hs_20_clients_that_are_no_pages_may_connect_unless_told_otherwise() {
         for policy in [
             OriginPolicy::any(),
             OriginPolicy::same_host(),

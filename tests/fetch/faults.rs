@@ -106,7 +106,7 @@ fn io_02_short_reads_and_writes_change_nothing() {
 }
 
 #[test]
-fn every_call_that_fails_ends_at_most_one_request_and_leaves_nothing_behind() {
+fn rs_08_every_call_that_fails_ends_at_most_one_request_and_leaves_nothing_behind() {
     let (_, calls) = scenario(|_| {});
     let kinds = [Call::Connect, Call::Read, Call::Write];
     for (kind, count) in kinds.into_iter().zip(calls) {

@@ -57,7 +57,7 @@ fn finish(site: &mut Site, stranger: &mut TlsStranger) {
 }
 
 #[test]
-fn above_the_cap_peers_wait_unaccepted_and_nothing_is_computed_for_them() {
+fn rs_05_above_the_cap_peers_wait_unaccepted_and_nothing_is_computed_for_them() {
     let mut site = Site::new(2);
     let mut strangers: Vec<TlsStranger> = (0..5).map(|_| site.stranger()).collect();
     assert_eq!(site.accepted(), (2, 2));
@@ -80,7 +80,7 @@ fn above_the_cap_peers_wait_unaccepted_and_nothing_is_computed_for_them() {
 }
 
 #[test]
-fn whatever_ends_a_handshake_frees_its_place() {
+fn rs_05_whatever_ends_a_handshake_frees_its_place() {
     type End = fn(&mut Site, TlsStranger);
     let ends: [End; 5] = [
         |site, mut stranger| {
