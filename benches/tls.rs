@@ -77,7 +77,7 @@ fn ours(configs: &Configs, len: usize) {
                     plain: &mut plain,
                     out: &mut out,
                 };
-                let turn = unbuffered::run(&mut server, record, &mut Vec::new(), buffers);
+                let turn = unbuffered::run(&mut server, record, None, buffers);
                 assert_eq!(black_box(turn).used, record.len());
             }
         });
@@ -135,7 +135,7 @@ fn turn<U: Unbuffered>(connection: &mut U, input: &mut [u8]) -> Vec<u8> {
         plain: &mut plain,
         out: &mut out,
     };
-    let turn = unbuffered::run(connection, input, &mut Vec::new(), buffers);
+    let turn = unbuffered::run(connection, input, None, buffers);
     assert!(turn.error.is_none() && turn.used == input.len());
     out
 }

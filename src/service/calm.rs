@@ -18,7 +18,8 @@ impl Context {
         let mut spent = 0;
         if let Some(conn) = self.visit_calmly(conn, flags, &mut spent) {
             self.visit(conn, |lift| {
-                if let Some(io) = &mut lift.conn.io {
+                // A calm visit that has read something has noted it.
+                if let (Some(io), 0) = (&mut lift.conn.io, spent) {
                     io.note(flags);
                 }
                 lift.pump_all(spent)
