@@ -116,6 +116,9 @@ impl TxQueue {
     /// Appends bytes through `write`.
     pub(crate) fn append(&mut self, pool: &mut BufferPool, write: impl FnOnce(&mut Vec<u8>)) {
         self.hold(pool).append(pool, write);
+        if self.is_empty() {
+            self.give_back(pool);
+        }
     }
 
     fn hold(&mut self, pool: &mut BufferPool) -> &mut Held {
