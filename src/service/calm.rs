@@ -1,0 +1,84 @@
+//! An event of a transport, whose connection is calm nearly always.
+
+use crate::conn::{Conn, Flags};
+use crate::context::Context;
+use crate::id::same_generation;
+use crate::inner::LiftMark;
+use crate::lift::Lift;
+use crate::net::poller::ReadyFlags;
+
+impl Context {
+    #[inline]
+    pub(super) fn on_transport(&mut self, index: u32, generation: u64, flags: ReadyFlags) {
+        // An event of a transport that ended earlier in this batch is about nobody.
+        let fits = |known| same_generation(generation, known);
+        let Some(conn) = self.inner.conns.lift_any(index, fits) else {
+            return;
+        };
+        let mut spent = 0;
+        if let Some(conn) = self.visit_calmly(conn, flags, &mut spent) {
+            self.visit(conn, |lift| {
+                // A calm visit that has read something has noted it.
+                if let (Some(io), 0) = (&mut lift.conn.io, spent) {
+                    io.note(flags);
+                }
+                lift.pump_all(spent)
+            });
+        }
+    }
+
+    /// Visits a calm connection and puts it back, if nothing else is to be done; gives it back if
+    /// there is. Adds to `spent` what was read.
+    #[inline]
+    fn visit_calmly(
+        &mut self,
+        conn: Box<Conn>,
+        flags: ReadyFlags,
+        spent: &mut usize,
+    ) -> Option<Box<Conn>> {
+        let is_usual = flags - ReadyFlags::WRITABLE == ReadyFlags::READABLE;
+        if !is_usual || conn.send.flags != Flags::CALM {
+            return Some(conn);
+        }
+        let mut air = Air {
+            conn: Some(conn),
+            fallen: &mut self.fallen,
+        };
+        let conn = air.conn.as_deref_mut()?;
+        conn.send.flags = Flags::CALM | Flags::LIFTED;
+        let mut lift = Lift {
+            conn,
+            inner: &mut self.inner,
+            parts: &mut self.parts,
+        };
+        debug_assert!(lift.is_calm(), "something has happened to it");
+        let is_calm = lift.visit_calmly(flags, spent);
+        let conn = air.conn.take();
+        // Only a panic asks for what it would do.
+        std::mem::forget(air);
+        let mut conn = conn?;
+        if !is_calm {
+            return Some(conn);
+        }
+        conn.send.flags = Flags::CALM;
+        let id = conn.send.id;
+        self.inner.conns.restore(id.index, id.generation, conn);
+        None
+    }
+}
+
+/// A calm connection in the air. If its callback panics, it is noted whose slot, session and
+/// accounts are left; nothing has to be written down before.
+struct Air<'a> {
+    conn: Option<Box<Conn>>,
+    fallen: &'a mut Option<LiftMark>,
+}
+
+impl Drop for Air<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            *self.fallen = Some(LiftMark::of(&conn));
+        }
+    }
+}
