@@ -23,6 +23,7 @@ pub struct BufferPool {
     /// The queue that one connection after the other fills and empties, with its buffer.
     queue: Option<Box<Held>>,
     /// Queues without buffers.
+    #[expect(clippy::vec_box, reason = "they are lent as boxes")]
     queues: Vec<Box<Held>>,
 }
 

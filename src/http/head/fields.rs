@@ -8,7 +8,7 @@ use memchr::memchr_iter;
 use super::{HeadError, HeadLimits, field_error, header_limit};
 use crate::http::trim_blanks;
 
-/// The header fields of a head, at most [`MAX_HEADERS`], in place.
+/// The header fields of a head, at most [`MAX_HEADERS`](super::MAX_HEADERS).
 pub struct Headers<'a> {
     list: List<'a>,
     count: usize,
