@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use super::Protocol;
 use crate::conn::Phase;
 use crate::ws::recv::{Feed, Item};
-use crate::ws::{Close, Message};
 use crate::wsi::Wsi;
 
 /// Gives the next item, whatever it is. Whether there was one, and another may follow.
@@ -22,7 +21,7 @@ pub(super) fn give_next<P: Protocol>(
         Ok(Some(Item::Message(message))) if open => {
             wsi.message_ended();
             let lender = wsi.lend(message);
-            let done = tell(protocol, wsi, session, message);
+            let done = protocol.on_message(wsi, session, message);
             wsi.end_lending(lender, message);
             done
         }
@@ -61,17 +60,6 @@ pub(super) fn give_next<P: Protocol>(
     true
 }
 
-/// Kept apart, so that the short way of a visit is where the callback is inlined.
-#[inline(never)]
-fn tell<P: Protocol>(
-    protocol: &mut P,
-    wsi: &mut Wsi<'_>,
-    session: &mut P::Session,
-    message: Message<'_>,
-) -> Result<(), Close> {
-    protocol.on_message(wsi, session, message)
-}
-
 /// The fast path of an open connection: gives the messages that lie whole at the front of what
 /// was received. Whether it is still open, and reading, when that was all.
 #[inline]
@@ -84,7 +72,7 @@ pub(super) fn give_whole<P: Protocol>(
     let mut goes_on = true;
     let given = feed.each_whole(|message| {
         wsi.message_ended();
-        if let Err(close) = tell(protocol, wsi, session, message) {
+        if let Err(close) = protocol.on_message(wsi, session, message) {
             wsi.close(close);
         }
         goes_on = wsi.send_half().is_giving();
