@@ -92,7 +92,8 @@ impl ContextConfig {
     }
 
     /// How many bytes are read from one connection before the others have their turn, and how
-    /// many its compressed messages are inflated to; at least 4 KiB. Default 1 MiB.
+    /// many its compressed messages are inflated to; at least 4 KiB. What the last read brings, up
+    /// to the receive buffer, is taken whole. Default 1 MiB.
     pub fn turn_budget(mut self, bytes: usize) -> Self {
         self.turn_budget = bytes.max(4 * 1024);
         self
