@@ -358,7 +358,7 @@ fn addresses_that_are_urls_or_worse_say_what_to_call_instead() {
         ("wss://fe80::1/", Problem::BadPort),
         ("wss://[fe80::1%25eth0]/", Problem::Zone),
         ("wss://010.0.0.1/", Problem::LooksLikeIpv4),
-        ("wss:///", Problem::Empty),
+        ("wss:///", Problem::NoHost),
         ("wss://a..test/", Problem::EmptyLabel),
     ] {
         let error = ClientConnectInfo::from_url(text).unwrap_err();
