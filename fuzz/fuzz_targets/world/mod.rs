@@ -186,14 +186,14 @@ pub fn drain(context: &mut Context, net: &Net) {
     net.limit_io(usize::MAX);
     for _ in 0..DRAINING {
         turn(context, net);
+        // Those who could not be accepted before may be now.
+        turn(context, net);
         if context.connections() == 0 {
             break;
         }
         net.advance(Duration::from_secs(5));
     }
     assert_eq!(context.connections(), 0, "a connection without an end");
-    // Lingering work of the turn in which the last one went.
-    turn(context, net);
     // Compressors and inflaters are kept for the next connection; nothing else is.
     assert!(context.memory() <= KEPT, "{} bytes", context.memory());
 }
