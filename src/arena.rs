@@ -151,6 +151,24 @@ impl<T> Arena<T> {
         })
     }
 
+    /// What contradicts itself here, when nothing is lifted; see `Context::check_invariants`.
+    #[cfg(feature = "sim")]
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        let here = self.iter().count();
+        let mut vacant: Vec<u32> = self.free.iter().chain(&self.retired).copied().collect();
+        let listed = vacant.len();
+        vacant.sort_unstable();
+        vacant.dedup();
+        let is_vacant = |index: &u32| self.generation(*index).is_none();
+        let sound = here == self.live
+            && vacant.len() == listed
+            && listed + here == self.slots.len()
+            && vacant.iter().all(is_vacant);
+        let Self { live, slots, .. } = self;
+        let slots = slots.len();
+        (!sound).then(|| format!("{slots} slots: {live} live, {here} there, {listed} vacant"))
+    }
+
     fn slot(&self, index: u32, generation: u64) -> Option<&Slot<T>> {
         let slot = self.slots.get(index as usize)?;
         (slot.generation == generation).then_some(slot)

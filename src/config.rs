@@ -67,7 +67,9 @@ impl ContextConfig {
 
     /// How many connections there may be at once: accepted and dialled, in whatever state, the
     /// upgraded ones included. At the cap nothing is accepted (peers wait in the listeners'
-    /// backlogs) and `client_connect` answers with an error. Default 100 000.
+    /// backlogs) and `client_connect` answers with an error. A connection that a
+    /// [`RetryPolicy`] dials in place of a lost one has that one's place, also while the last
+    /// words of the lost one are still leaving. Default 100 000.
     pub const fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self

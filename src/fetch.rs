@@ -20,4 +20,6 @@ pub(crate) use exchange::HttpClientRole;
 pub(crate) use handler::{BoundClient, FetchDispatch};
 pub use handler::{FetchAbort, Fetched, HttpClientHandle, HttpClientHandler};
 pub use info::{FetchInfo, FetchTimeouts};
+#[cfg(feature = "sim")]
+pub(crate) use table::Place;
 pub(crate) use table::{FetchOwner, Fetches, VhostPool};

@@ -635,6 +635,9 @@ pub(crate) trait HttpDispatch: Any + Send {
     /// Drops an exchange without telling anybody: its callback panicked.
     fn forget(&mut self, exchange: usize);
     fn as_any(&mut self) -> &mut dyn Any;
+    /// How many exchanges are kept; see `Context::check_invariants`.
+    #[cfg(feature = "sim")]
+    fn exchanges(&self) -> usize;
 }
 
 impl fmt::Debug for dyn HttpDispatch {
@@ -739,6 +742,11 @@ impl<H: HttpHandler> HttpDispatch for BoundHandler<H> {
 
     fn as_any(&mut self) -> &mut dyn Any {
         self
+    }
+
+    #[cfg(feature = "sim")]
+    fn exchanges(&self) -> usize {
+        self.exchanges.len()
     }
 }
 

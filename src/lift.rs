@@ -661,7 +661,7 @@ impl Lift<'_> {
     /// Makes sure that the connection's one timer is not later than its next deadline. One that
     /// is too early costs a visit; moving it for every message would cost more.
     fn refile(&mut self) {
-        let Some(at) = self.next_deadline() else {
+        let Some(at) = self.conn.next_deadline() else {
             return;
         };
         let deadlines = &mut self.conn.send.deadlines;
@@ -676,10 +676,21 @@ impl Lift<'_> {
         deadlines.armed = Some((at, self.inner.out.timers.arm(at, kind)));
     }
 
-    fn next_deadline(&self) -> Option<Instant> {
-        let send = &self.conn.send;
+    pub(crate) fn cancel_timers(&mut self) {
+        let timers = &mut self.inner.out.timers;
+        if let Some(rare) = &mut self.conn.send.rare {
+            for key in rare.timers.drain(..) {
+                timers.cancel(key);
+            }
+        }
+    }
+}
+
+impl Conn {
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let send = &self.send;
         let deadlines = &send.deadlines;
-        let role = match &self.conn.role {
+        let role = match &self.role {
             Role::Client(client) => client.wakes_at(),
             Role::Ws(_) if self.is_waiting() => None,
             Role::Ws(_) if send.phase == Phase::Open && !send.flags.contains(Flags::PAUSED) => {
@@ -690,15 +701,6 @@ impl Lift<'_> {
         let output = [deadlines.write, deadlines.rate];
         let all = [deadlines.stage, deadlines.message, role];
         all.into_iter().chain(output).flatten().min()
-    }
-
-    pub(crate) fn cancel_timers(&mut self) {
-        let timers = &mut self.inner.out.timers;
-        if let Some(rare) = &mut self.conn.send.rare {
-            for key in rare.timers.drain(..) {
-                timers.cancel(key);
-            }
-        }
     }
 }
 

@@ -55,6 +55,14 @@ impl BufferPool {
         }
     }
 
+    /// Whether the account is right and within its bounds; see `Context::check_invariants`.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_sound(&self) -> bool {
+        let held: usize = self.free.iter().map(Vec::capacity).sum();
+        let buffers = self.free.len() <= self.max_buffers;
+        buffers && held == self.held && held <= self.max_total
+    }
+
     /// Bytes of heap that the waiting buffers hold.
     pub const fn memory(&self) -> usize {
         self.held

@@ -616,6 +616,9 @@ pub(crate) trait Dispatch: Any + Send {
     /// Drops a session without telling anybody: its callback panicked.
     fn forget(&mut self, session: usize);
     fn as_any(&mut self) -> &mut dyn Any;
+    /// How many sessions are kept; see `Context::check_invariants`.
+    #[cfg(feature = "sim")]
+    fn sessions(&self) -> usize;
 }
 
 impl fmt::Debug for dyn Dispatch {
@@ -732,5 +735,10 @@ impl<P: Protocol> Dispatch for Bound<P> {
 
     fn as_any(&mut self) -> &mut dyn Any {
         self
+    }
+
+    #[cfg(feature = "sim")]
+    fn sessions(&self) -> usize {
+        self.sessions.len()
     }
 }

@@ -1,12 +1,15 @@
 //! The turn: the only caller of the clock, and the only place that lifts connections.
 
+#[cfg(feature = "sim")]
+mod invariants;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::conn::{Conn, Flags, Phase, Role, SendHalf, Stash};
 use crate::context::{Context, ListenerState};
-use crate::error::{CloseKind, ConnectFailure};
+use crate::error::{CloseKind, ConnectFailure, RefusalReason};
 use crate::fetch::FetchFailure;
 use crate::id::{FetchId, TimerTag, Token, VhostId, WsiId, same_generation};
 use crate::inner::{Command, LiftMark, Owner, TimerKind, VhostState};
@@ -188,6 +191,10 @@ impl Context {
         if let Some(id) = mark.fetch {
             drop(self.inner.remove_fetch(id));
         }
+        // Their keys went with the connection.
+        self.inner.out.timers.cancel_matching(
+            |kind| matches!(kind, TimerKind::Deadline(id) | TimerKind::Wsi(id, _) if id == mark.id),
+        );
         self.release(&mark);
         self.lend_inflaters();
     }
@@ -558,8 +565,14 @@ impl Context {
         };
         self.inner.handshakes += usize::from(sniffs);
         let id = WsiId { index, generation };
-        if registered.is_err() {
-            self.lift(id, |_| Fate::Drop);
+        if let Err(error) = registered {
+            self.lift(id, |lift| {
+                if let Role::Http(http) = &mut lift.conn.role {
+                    http.refused = Some(RefusalReason::Io(error));
+                }
+                lift.end_now();
+                lift.pump()
+            });
         } else if let Some(conn) = self.inner.conns.get_mut(index, generation) {
             conn.send.mark(&mut self.inner.out);
         }

@@ -128,6 +128,24 @@ impl<K: Copy> Timers<K> {
         ))
     }
 
+    /// Every armed timer with its time; `None` if the tables contradict each other. See
+    /// `Context::check_invariants`.
+    #[cfg(feature = "sim")]
+    pub(crate) fn all(&self) -> Option<Vec<(TimerKey, Instant, K)>> {
+        if self.entries.len() != self.heap.len() {
+            return None;
+        }
+        let all = self.heap.iter().enumerate().map(|(place, node)| {
+            let entry = self.entries.get(node.index as usize)?;
+            let above = self.heap.get(place.saturating_sub(1) / ARITY)?;
+            let fits = entry.place == to_u32(place) && entry.seq == node.seq;
+            let (index, seq) = (node.index, node.seq);
+            let in_order = above.order() <= node.order();
+            (fits && in_order).then_some((TimerKey { index, seq }, node.at, entry.key))
+        });
+        all.collect()
+    }
+
     /// How many timers are armed.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {

@@ -525,6 +525,10 @@ pub(crate) fn bury(inner: &mut Inner, parts: &mut Parts, id: VhostId) {
     let Some(vhost) = inner.vhosts.remove(id.index, id.generation) else {
         return;
     };
+    #[cfg(feature = "tls")]
+    if let Some(timer) = vhost.upkeep_timer {
+        inner.out.timers.cancel(timer);
+    }
     let gone: Vec<u32> = vhost
         .protocols
         .iter()

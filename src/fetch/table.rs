@@ -212,6 +212,31 @@ impl Fetches {
         }
     }
 
+    /// All of them; see [`Context::check_invariants`](crate::Context::check_invariants).
+    #[cfg(feature = "sim")]
+    pub(crate) fn all(&self) -> impl Iterator<Item = (FetchId, &Fetch)> {
+        let all = self.table.iter();
+        all.map(|(index, generation, fetch)| (FetchId { index, generation }, &**fetch))
+    }
+
+    /// What contradicts itself in the table.
+    #[cfg(feature = "sim")]
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        self.table.contradiction()
+    }
+
+    /// Whether somebody will look for a connection for it.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_queued(&self, id: FetchId) -> bool {
+        self.queue.contains(&id)
+    }
+
+    /// Whether somebody will look at that pool.
+    #[cfg(feature = "sim")]
+    pub(crate) fn has_changed(&self, pool: VhostId) -> bool {
+        self.changed.contains(&pool)
+    }
+
     pub(crate) fn ids(&self, wanted: impl Fn(&Fetch) -> bool) -> Vec<FetchId> {
         let all = self.table.iter().filter(|(_, _, fetch)| wanted(fetch));
         all.map(|(index, generation, _)| FetchId { index, generation })
@@ -239,6 +264,19 @@ impl Fetch {
                 elapsed,
             }),
         }
+    }
+
+    /// Its armed timer.
+    #[cfg(feature = "sim")]
+    pub(crate) fn armed(&self) -> Option<(Instant, TimerKey)> {
+        self.timer
+    }
+
+    /// When somebody has to come by although it has no connection.
+    #[cfg(feature = "sim")]
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let waits = self.wait.filter(|_| self.place == Place::Waiting);
+        [self.total, waits].into_iter().flatten().min()
     }
 
     /// Whether its time is over altogether.

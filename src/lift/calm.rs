@@ -45,7 +45,7 @@ impl Lift<'_> {
     /// connection deadlines only ever move away.
     #[inline]
     pub(super) fn is_filed(&self) -> bool {
-        self.conn.send.deadlines.armed.is_some() || self.next_deadline().is_none()
+        self.conn.send.deadlines.armed.is_some() || self.conn.next_deadline().is_none()
     }
 
     /// Reads once, gives what came, and sends what that led to. For a calm connection that is all
@@ -164,7 +164,7 @@ impl Conn {
     }
 
     /// Whether the next message waits for an inflater. One that closes waits for none.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         let open = self.send.phase == Phase::Open;
         open && matches!(&self.role, Role::Ws(ws) if ws.recv.is_waiting())
     }

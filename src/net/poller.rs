@@ -72,7 +72,7 @@ impl Poller {
                 Ok(out.len() >= events.capacity())
             }
             #[cfg(feature = "sim")]
-            Self::Sim(sim) => Ok(sim.poll(timeout, out)),
+            Self::Sim(sim) => sim.poll(timeout, out),
         }
     }
 
@@ -85,10 +85,7 @@ impl Poller {
                 poll.registry().register(stream, Token(token), interest)
             }
             #[cfg(feature = "sim")]
-            (Self::Sim(sim), Stream::Sim(stream)) => {
-                sim.register_stream(stream, token);
-                Ok(())
-            }
+            (Self::Sim(sim), Stream::Sim(stream)) => sim.register_stream(stream, token),
             #[cfg(feature = "sim")]
             _ => Err(other_network()),
         }
@@ -106,10 +103,7 @@ impl Poller {
                     .register(listener, Token(token), Interest::READABLE)
             }
             #[cfg(feature = "sim")]
-            (Self::Sim(sim), Listener::Sim(listener)) => {
-                sim.register_listener(listener, token);
-                Ok(())
-            }
+            (Self::Sim(sim), Listener::Sim(listener)) => sim.register_listener(listener, token),
             #[cfg(feature = "sim")]
             _ => Err(other_network()),
         }

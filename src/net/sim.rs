@@ -23,6 +23,96 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # A protocol under test
+//!
+//! [`Context::simulated`](crate::Context::simulated) makes a context on such a network; all else is
+//! as on a real one. Serve it with a zero timeout and let the test be the other side:
+//!
+//! ```
+//! # use std::time::Duration;
+//! use wsloop::sim::Net;
+//! use wsloop::{Close, Context, ContextConfig, Established, Message, Protocol, VhostConfig, Wsi};
+//!
+//! /// Sends every message back.
+//! struct Echo;
+//!
+//! impl Protocol for Echo {
+//!     type Session = ();
+//!
+//!     fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
+//!         Ok(())
+//!     }
+//!
+//!     fn on_message(&mut self, wsi: &mut Wsi<'_>, _: &mut (), message: Message<'_>) -> Result<(), Close> {
+//!         wsi.send(message)?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let net = Net::new(1);
+//! let addr = "192.0.2.1:80".parse()?;
+//! let mut context = Context::simulated(&net, ContextConfig::new())?;
+//! context.create_vhost(VhostConfig::new("a.test").listen(addr).protocol("echo", Echo))?;
+//!
+//! let client = net.dial(addr)?;
+//! client.write(
+//!     b"GET / HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+//!       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+//! )?;
+//! let mut turn = || {
+//!     for _ in 0..5 {
+//!         context.service(Some(Duration::ZERO))?;
+//!     }
+//!     assert!(context.check_invariants().is_empty());
+//!     Ok::<(), std::io::Error>(())
+//! };
+//! turn()?;
+//! assert!(client.read().starts_with(b"HTTP/1.1 101 "));
+//! // A client's text frame, masked with zeros, in two segments.
+//! client.write(b"\x81\x82\0\0")?;
+//! client.write(b"\0\0hi")?;
+//! turn()?;
+//! assert_eq!(client.read(), b"\x81\x02hi");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Clients are tested the same way round: [`Net::listen`] is their server, and [`Net::name`],
+//! [`Net::name_delay`] and [`Net::connect_delay`] decide what they find and when. Several contexts
+//! may share a network and talk to each other.
+//!
+//! # Calls that fail
+//!
+//! Every call that a context makes of the network is counted by kind ([`Net::calls`]), and any of
+//! them can be told to fail ([`Net::fail`]) with any error of the system. That makes it possible to
+//! try them all: play a scenario once, count its calls, and play it again once for each of them.
+//!
+//! ```
+//! use std::io::ErrorKind;
+//! use wsloop::sim::{Call, Net};
+//! # fn scenario(net: &Net) -> Result<(), Box<dyn std::error::Error>> {
+//! #     let _ = wsloop::Context::simulated(net, wsloop::ContextConfig::new())?;
+//! #     Ok(())
+//! # }
+//!
+//! let calm = Net::new(1);
+//! scenario(&calm)?;
+//! for call in Call::ALL {
+//!     for nth in 1..=calm.calls(*call) {
+//!         let net = Net::new(1);
+//!         net.fail(*call, nth, ErrorKind::Interrupted);
+//!         scenario(&net)?;
+//!         assert_eq!(net.sockets(), Default::default(), "everything was closed");
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`Net::limit_io`] makes every read and write a short one, [`Net::set_capacity`] makes streams
+//! that hold little, so that writers have to wait; [`SimPeer::reset`], [`SimPeer::shutdown_write`]
+//! and dropping a [`SimPeer`] are the three ways in which a stranger leaves.
+//! [`Context::check_invariants`](crate::Context::check_invariants) says what in the loop's own books
+//! has become wrong, which is a defect of this crate; please report it with the seed.
+//!
 //! # How it behaves
 //!
 //! * Events are those of a strict edge-triggered selector: one when bytes, a connection or an end
@@ -40,20 +130,21 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
 use super::listen::ListenOptions;
-use super::poller::{Ready, WakeHandle};
+use super::poller::WakeHandle;
 use super::random::Random;
-use super::resolve::{Resolved, literal};
-use world::{Action, End, ListenSocket, PollerState, SimResolverState, Watch, World};
+use world::{Action, End, ListenSocket, SimResolverState, World};
 
+pub(crate) use ours::{SimListener, SimPoller, SimResolver, SimStream, SimWaker};
 pub(crate) use world::split_mix;
 
+mod ours;
 mod world;
 
 /// A simulated network. Clones are handles of the same one.
@@ -117,8 +208,9 @@ impl Net {
     ///
     /// `AddrInUse` when somebody listens there already.
     pub fn listen(&self, addr: SocketAddr) -> io::Result<SimPeerListener> {
-        self.bind(addr, ListenOptions::default())
-            .map(|inner| SimPeerListener { inner })
+        let inner = self.open_listener(addr, ListenOptions::default())?;
+        self.lock().listener_mut(inner.id).strange = true;
+        Ok(SimPeerListener { inner })
     }
 
     /// Gives `host` these addresses, in the order of the resolver's preference. None at all is an
@@ -160,10 +252,27 @@ impl Net {
         self.lock().faults.push((call, nth, error.into()));
     }
 
+    /// Forgets the calls that were to fail and have not been made.
+    pub fn forget_faults(&self) {
+        self.lock().faults.clear();
+    }
+
     /// How many calls of this kind the contexts have made. A run without faults tells how many
     /// there are to fail.
     pub fn calls(&self, call: Call) -> u64 {
         self.lock().calls[call as usize]
+    }
+
+    /// What the contexts hold of the network now. With the last context everything goes.
+    pub fn sockets(&self) -> Sockets {
+        let world = self.lock();
+        let listeners = world.listeners.values();
+        Sockets {
+            streams: world.ends.values().filter(|end| end.held).count(),
+            listeners: listeners.filter(|socket| !socket.strange).count(),
+            pollers: world.pollers.len(),
+            resolvers: world.resolvers.len(),
+        }
     }
 
     /// See [`Stream::connect`](super::stream::Stream::connect). A scripted failure is returned
@@ -180,7 +289,10 @@ impl Net {
             Some(bind) => SocketAddr::new(bind.ip(), world.free_port()),
             None => world.ephemeral(addr),
         };
-        let id = world.new_end(End::new(local, addr));
+        let id = world.new_end(End {
+            held: true,
+            ..End::new(local, addr)
+        });
         match world.routes.get(&addr).copied() {
             None => world.establish(id),
             Some(Some(delay)) => world.schedule(delay, Action::Connect(id)),
@@ -194,7 +306,12 @@ impl Net {
     }
 
     /// See [`Listener::bind`](super::listen::Listener::bind).
-    pub(crate) fn bind(
+    pub(crate) fn bind(&self, addr: SocketAddr, options: ListenOptions) -> io::Result<SimListener> {
+        self.lock().begin_call(Call::Bind)?;
+        self.open_listener(addr, options)
+    }
+
+    fn open_listener(
         &self,
         mut addr: SocketAddr,
         options: ListenOptions,
@@ -217,6 +334,7 @@ impl Net {
             backlog: usize::try_from(options.backlog).unwrap_or(0).max(1),
             reuse_port: options.reuse_port,
             queue: VecDeque::new(),
+            strange: false,
             watch: None,
         };
         world.listeners.insert(id, socket);
@@ -387,12 +505,50 @@ impl SimPeerListener {
 pub enum Call {
     /// Taking a connection from a listener.
     Accept,
+    /// Beginning to listen.
+    Bind,
     /// Beginning to connect.
     Connect,
+    /// Waiting for events. `Interrupted` ends the wait with none, as a signal does; anything else
+    /// leaves [`Context::service`](crate::Context::service) as an error.
+    Poll,
     /// Reading from a stream.
     Read,
+    /// Having the poller watch a stream or a listener.
+    Register,
+    /// Ending the own side of a stream.
+    Shutdown,
     /// Writing to a stream.
     Write,
+}
+
+impl Call {
+    /// All of them, for a test that lets each of them fail.
+    pub const ALL: &[Self] = &[
+        Self::Accept,
+        Self::Bind,
+        Self::Connect,
+        Self::Poll,
+        Self::Read,
+        Self::Register,
+        Self::Shutdown,
+        Self::Write,
+    ];
+}
+
+/// What the contexts on a network hold of it, see [`Net::sockets`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sockets {
+    /// Streams, those that are being connected included. Connections that nobody has accepted yet
+    /// are the network's.
+    pub streams: usize,
+    /// Listeners.
+    pub listeners: usize,
+    /// Pollers: one of each context.
+    pub pollers: usize,
+    /// Resolvers: one of each context.
+    pub resolvers: usize,
 }
 
 /// An error of the system, to be returned by a call that is made to fail.
@@ -426,282 +582,12 @@ impl From<Fault> for io::Error {
     }
 }
 
-/// A context's end of a connection.
-#[derive(Debug)]
-pub(crate) struct SimStream {
-    net: Net,
-    id: u64,
-}
-
-impl SimStream {
-    pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut world = self.net.lock();
-        world.begin_stream_call(Call::Read, self.id)?;
-        let max = buf.len().min(world.io_max);
-        let taken = world.take_incoming(self.id, max);
-        let end = world.end(self.id);
-        if taken.is_empty() && max > 0 {
-            let over = end.fin || end.dead;
-            return if over {
-                Ok(0)
-            } else {
-                Err(io::ErrorKind::WouldBlock.into())
-            };
-        }
-        if taken.len() < buf.len() && !end.incoming.is_empty() {
-            // A short read says that all was taken, so what is left arrives just now.
-            world.notify_end(self.id);
-        }
-        buf[..taken.len()].copy_from_slice(&taken);
-        Ok(taken.len())
-    }
-
-    pub(crate) fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut world = self.net.lock();
-        world.begin_stream_call(Call::Write, self.id)?;
-        world.check_writable(self.id)?;
-        let offered: usize = bufs.iter().map(|buf| buf.len()).sum();
-        let room = world.room(self.id);
-        let n = offered.min(room).min(world.io_max);
-        if n < offered {
-            world.end_mut(self.id).blocked = true;
-        }
-        if n == 0 && offered > 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        if n < offered && n < room {
-            // Cut short by `limit_io`, not for want of room: nobody else will say so.
-            world.notify_end(self.id);
-        }
-        if n > 0 {
-            let taken = bufs.iter().flat_map(|buf| buf.iter().copied()).take(n);
-            world.deliver(self.id, taken.collect());
-        }
-        Ok(n)
-    }
-
-    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
-        let mut world = self.net.lock();
-        if !world.end(self.id).is_connected() {
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        world.shutdown_write(self.id);
-        Ok(())
-    }
-
-    pub(crate) fn take_error(&self) -> Option<io::Error> {
-        self.net
-            .lock()
-            .end_mut(self.id)
-            .error
-            .take()
-            .map(io::Error::from)
-    }
-
-    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        let world = self.net.lock();
-        let end = world.end(self.id);
-        if end.is_connected() {
-            Ok(end.remote)
-        } else {
-            Err(io::ErrorKind::NotConnected.into())
-        }
-    }
-
-    pub(crate) fn local_addr(&self) -> SocketAddr {
-        self.net.lock().end(self.id).local
-    }
-}
-
-impl Drop for SimStream {
-    fn drop(&mut self) {
-        self.net.lock().close(self.id);
-    }
-}
-
-/// A context's listener.
-#[derive(Debug)]
-pub(crate) struct SimListener {
-    net: Net,
-    id: u64,
-    addr: SocketAddr,
-}
-
-impl SimListener {
-    pub(crate) fn accept(&self) -> io::Result<(SimStream, SocketAddr)> {
-        let mut world = self.net.lock();
-        if let Err(error) = world.begin_call(Call::Accept) {
-            if error.kind() == io::ErrorKind::WouldBlock {
-                world.notify_listener(self.id);
-            }
-            return Err(error);
-        }
-        let next = world.listener_mut(self.id).queue.pop_front();
-        let id = next.ok_or(io::ErrorKind::WouldBlock)?;
-        let remote = world.end(id).remote;
-        drop(world);
-        Ok((
-            SimStream {
-                net: self.net.clone(),
-                id,
-            },
-            remote,
-        ))
-    }
-
-    pub(crate) fn local_addr(&self) -> SocketAddr {
-        self.addr
-    }
-}
-
-impl Drop for SimListener {
-    fn drop(&mut self) {
-        let mut world = self.net.lock();
-        let socket = world.listeners.remove(&self.id);
-        for id in socket.into_iter().flat_map(|socket| socket.queue) {
-            let peer = world.end(id).peer;
-            world.reset(peer);
-            world.ends.remove(&id);
-        }
-    }
-}
-
-/// A context's poller.
-#[derive(Debug)]
-pub(crate) struct SimPoller {
-    net: Net,
-    id: u64,
-    capacity: usize,
-}
-
-impl SimPoller {
-    pub(crate) fn new(net: &Net, capacity: usize) -> Self {
-        let mut world = net.lock();
-        let id = world.fresh_id();
-        world.pollers.insert(id, PollerState::default());
-        drop(world);
-        Self {
-            net: net.clone(),
-            id,
-            capacity,
-        }
-    }
-
-    pub(crate) fn poll(&self, timeout: Option<Duration>, out: &mut Vec<Ready>) -> bool {
-        let mut world = self.net.lock();
-        let until = timeout.and_then(|timeout| world.now.checked_add(timeout));
-        loop {
-            world.take_ready(self.id, self.capacity, out);
-            if !out.is_empty() || until.is_some_and(|until| until <= world.now) {
-                return out.len() >= self.capacity;
-            }
-            let scheduled = world.later.keys().next().map(|key| key.0);
-            let Some(next) = scheduled.into_iter().chain(until).min() else {
-                return false;
-            };
-            world.advance_to(next);
-        }
-    }
-
-    pub(crate) fn register_stream(&self, stream: &SimStream, token: usize) {
-        let mut world = self.net.lock();
-        world.end_mut(stream.id).watch = Some(Watch {
-            poller: self.id,
-            token,
-            queued: false,
-        });
-        world.notify_end(stream.id);
-    }
-
-    pub(crate) fn register_listener(&self, listener: &SimListener, token: usize) {
-        let mut world = self.net.lock();
-        let watch = Watch {
-            poller: self.id,
-            token,
-            queued: false,
-        };
-        world.listener_mut(listener.id).watch = Some(watch);
-        world.notify_listener(listener.id);
-    }
-
-    pub(crate) fn waker(&self, token: usize) -> SimWaker {
-        if let Some(poller) = self.net.lock().pollers.get_mut(&self.id) {
-            poller.waker = Some(token);
-        }
-        SimWaker {
-            net: self.net.clone(),
-            poller: self.id,
-        }
-    }
-}
-
-impl Drop for SimPoller {
-    fn drop(&mut self) {
-        self.net.lock().pollers.remove(&self.id);
-    }
-}
-
-/// Ends a poll.
-#[derive(Debug, Clone)]
-pub(crate) struct SimWaker {
-    net: Net,
-    poller: u64,
-}
-
-impl SimWaker {
-    pub(crate) fn wake(&self) {
-        self.net.lock().wake(self.poller);
-    }
-}
-
-/// Answers from the name table.
-#[derive(Debug)]
-pub(crate) struct SimResolver {
-    net: Net,
-    id: u64,
-}
-
-impl SimResolver {
-    pub(crate) fn start(&self, id: u64, host: &str, port: u16) {
-        let mut world = self.net.lock();
-        let (delay, result) = match (literal(host, port), world.names.get(host)) {
-            (Some(addr), _) => (Some(Duration::ZERO), Ok(vec![addr.ip()])),
-            (None, Some(name)) => (name.delay, name.answer.clone()),
-            (None, None) => (Some(Duration::ZERO), Err(io::ErrorKind::NotFound.into())),
-        };
-        let answer = Action::Answer {
-            resolver: self.id,
-            id,
-            port,
-            result,
-        };
-        match delay {
-            Some(Duration::ZERO) => world.run(answer),
-            Some(delay) => world.schedule(delay, answer),
-            None => {}
-        }
-    }
-
-    pub(crate) fn drain(&self) -> Vec<Resolved> {
-        let mut world = self.net.lock();
-        world
-            .resolvers
-            .get_mut(&self.id)
-            .map(|r| std::mem::take(&mut r.answers))
-            .unwrap_or_default()
-    }
-}
-
-impl Drop for SimResolver {
-    fn drop(&mut self) {
-        self.net.lock().resolvers.remove(&self.id);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::IoSlice;
+
     use super::super::System;
-    use super::super::poller::ReadyFlags;
+    use super::super::poller::{Ready, ReadyFlags};
     use super::super::stream::Stream;
     use super::super::testing::{CLIENT, LISTENER, Loop, SERVER};
     use super::*;

@@ -438,6 +438,58 @@ impl<K: Ord + Clone, C: Ord + Copy, W: PartialEq + Copy> Pool<K, C, W> {
         }
     }
 
+    /// What contradicts itself or a cap; see `check_invariants` of the context.
+    #[cfg(feature = "sim")]
+    pub(crate) fn contradiction(&self) -> Option<&'static str> {
+        let idle_members = self.members.values().filter(|member| member.idle.is_some());
+        let idle_known = self.idle.iter().all(|(number, conn)| {
+            let member = self.members.get(conn);
+            member.is_some_and(|member| member.idle.is_some_and(|(own, _)| own == *number))
+        });
+        let origin_is_right = |(key, origin): (&K, &Origin<C>)| {
+            let members = self.members.values().filter(|member| member.key == *key);
+            let waiters = self.waiting.values().filter(|waiter| waiter.key == *key);
+            let is_idle = |conn: &C| {
+                let member = self.members.get(conn);
+                member.is_some_and(|member| member.key == *key && member.idle.is_some())
+            };
+            origin.open == members.count()
+                && origin.waiting == waiters.count()
+                && origin.idle.iter().all(is_idle)
+                && origin.open + origin.waiting > 0
+        };
+        let config = &self.config;
+        let caps = self.members.len() <= config.total
+            && self.idle.len() <= config.idle
+            && self.waiting.len() <= config.waiting
+            && self
+                .origins
+                .values()
+                .all(|origin| origin.open <= config.per_origin);
+        let open: usize = self.origins.values().map(|origin| origin.open).sum();
+        let idle: usize = self.origins.values().map(|origin| origin.idle.len()).sum();
+        if !idle_known || idle_members.count() != self.idle.len() || idle != self.idle.len() {
+            return Some("the idle connections are counted wrong");
+        }
+        if !self.origins.iter().all(origin_is_right) || open != self.members.len() {
+            return Some("the origins are counted wrong");
+        }
+        (!caps).then_some("a cap is exceeded")
+    }
+
+    /// Whether somebody waits whose turn it is.
+    #[cfg(feature = "sim")]
+    pub(crate) fn could_grant(&self) -> bool {
+        let mut waiters = self.waiting.values();
+        waiters.any(|waiter| self.can_grant(&waiter.key, waiter.freshness))
+    }
+
+    /// Its connections.
+    #[cfg(feature = "sim")]
+    pub(crate) fn conns(&self) -> impl Iterator<Item = C> {
+        self.members.keys().copied()
+    }
+
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next

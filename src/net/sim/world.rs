@@ -35,7 +35,7 @@ pub(super) struct World {
     pub(super) routes: BTreeMap<SocketAddr, Option<Duration>>,
     pub(super) later: BTreeMap<(Instant, u64), Action>,
     pub(super) faults: Vec<(Call, u64, Fault)>,
-    pub(super) calls: [u64; 4],
+    pub(super) calls: [u64; Call::ALL.len()],
     pub(super) capacity: usize,
     pub(super) io_max: usize,
 }
@@ -59,6 +59,8 @@ pub(super) struct End {
     pub(super) error: Option<Fault>,
     /// A write found too little room since there last was news about it.
     pub(super) blocked: bool,
+    /// A context has it.
+    pub(super) held: bool,
     pub(super) watch: Option<Watch>,
 }
 
@@ -67,6 +69,8 @@ pub(super) struct ListenSocket {
     pub(super) backlog: usize,
     pub(super) reuse_port: bool,
     pub(super) queue: VecDeque<u64>,
+    /// A stranger has it.
+    pub(super) strange: bool,
     pub(super) watch: Option<Watch>,
 }
 
@@ -127,7 +131,7 @@ impl World {
             routes: BTreeMap::new(),
             later: BTreeMap::new(),
             faults: Vec::new(),
-            calls: [0; 4],
+            calls: [0; Call::ALL.len()],
             capacity: DEFAULT_CAPACITY,
             io_max: usize::MAX,
         }
@@ -504,6 +508,7 @@ impl End {
             dead: false,
             error: None,
             blocked: false,
+            held: false,
             watch: None,
         }
     }
