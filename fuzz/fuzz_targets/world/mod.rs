@@ -171,6 +171,7 @@ pub fn turn(context: &mut Context, net: &Net) {
             .expect("no peer can cause an error");
         let made = calls(net) - before;
         assert!(made < CALLS, "{made} calls in one turn");
+        assert_eq!(context.check_invariants(), [""; 0]);
         if context
             .next_deadline()
             .is_none_or(|deadline| deadline > net.now())
@@ -194,21 +195,22 @@ pub fn drain(context: &mut Context, net: &Net) {
         net.advance(Duration::from_secs(5));
     }
     assert_eq!(context.connections(), 0, "a connection without an end");
+    assert_eq!(net.sockets().streams, 0, "a stream of nobody");
     // Compressors and inflaters are kept for the next connection; nothing else is.
     assert!(context.memory() <= KEPT, "{} bytes", context.memory());
 }
 
 fn calls(net: &Net) -> u64 {
-    [Call::Accept, Call::Connect, Call::Read, Call::Write]
-        .map(|call| net.calls(call))
-        .iter()
-        .sum()
+    Call::ALL.iter().map(|call| net.calls(*call)).sum()
 }
 
 /// Lets a call of the near future fail.
 pub fn fault(script: &mut Script, net: &Net) {
     let kind = script.byte();
-    let call = [Call::Read, Call::Write, Call::Accept, Call::Connect][usize::from(kind & 3)];
+    // A poll that fails is told to the caller, who decides; a signal is not.
+    let rare =
+        [Call::Connect, Call::Register, Call::Shutdown, Call::Connect][usize::from(kind >> 6)];
+    let call = [Call::Read, Call::Write, Call::Accept, rare][usize::from(kind & 3)];
     let faults: [Fault; 10] = [
         io::ErrorKind::WouldBlock.into(),
         io::ErrorKind::Interrupted.into(),
