@@ -56,7 +56,9 @@ fn main() {
         records: vec![0; SEAL_AT_ONCE + (SEAL_AT_ONCE / RECORD_MAX + 1) * RECORD_OVERHEAD],
     };
     loop {
-        poll.poll(&mut events, None).expect("events");
+        if let Err(error) = poll.poll(&mut events, None) {
+            assert_eq!(error.kind(), ErrorKind::Interrupted);
+        }
         for event in &events {
             if event.token() == LISTENER {
                 accept(&poll, &listener, &mut peers, &config);
