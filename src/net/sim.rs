@@ -238,7 +238,13 @@ impl Net {
     /// How many bytes a stream holds that the other end has not read, before a write is refused.
     /// Default 64 KiB. Does not bind a [`SimPeer::write`].
     pub fn set_capacity(&self, bytes: usize) {
-        self.lock().capacity = bytes.max(1);
+        let mut world = self.lock();
+        world.capacity = bytes.max(1);
+        let blocked = world.ends.iter().filter(|(_, end)| end.blocked);
+        let blocked: Vec<u64> = blocked.map(|(id, _)| *id).collect();
+        for id in blocked {
+            world.notify_end(id);
+        }
     }
 
     /// Lets no read or write of a context move more than this many bytes.
@@ -648,6 +654,18 @@ mod tests {
         assert_eq!(kind_of(pair.client.write(b"x")), io::ErrorKind::WouldBlock);
         pair.quiet();
         assert_eq!(pair.server.read(&mut [0; 4]).unwrap(), 4);
+        pair.wait(CLIENT, ReadyFlags::WRITABLE);
+    }
+
+    #[test]
+    fn a_writer_is_told_of_room_also_when_the_capacity_changes_meanwhile() {
+        let (net, mut pair) = server_and_stranger();
+        net.set_capacity(4);
+        assert_eq!(pair.client.write(b"full!").unwrap(), 4);
+        assert_eq!(pair.server.read(&mut [0; 1]).unwrap(), 1);
+        net.set_capacity(1);
+        pair.quiet();
+        net.set_capacity(4);
         pair.wait(CLIENT, ReadyFlags::WRITABLE);
     }
 

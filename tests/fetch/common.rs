@@ -193,6 +193,8 @@ impl Site {
         for _ in 0..32 {
             self.context.service(Some(Duration::ZERO)).unwrap();
         }
+        let wrong = self.context.check_invariants();
+        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
     /// Lets time pass in small steps.

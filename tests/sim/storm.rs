@@ -214,7 +214,10 @@ impl Storm {
         for node in 0..2 {
             self.set_right(node);
         }
-        // Connects take some time.
+        // Connects take some time, those that are about to begin, too.
+        for turn in 0..8 {
+            self.turn(turn % 2);
+        }
         self.net.advance(Duration::from_millis(100));
         for _ in 0..MOST_TURNS {
             let before = self.calls();

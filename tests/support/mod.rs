@@ -268,6 +268,8 @@ impl World {
         for _ in 0..64 {
             self.context.service(Some(Duration::ZERO)).unwrap();
         }
+        let wrong = self.context.check_invariants();
+        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
     /// Lets time pass in small steps, turning after each.

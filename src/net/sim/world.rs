@@ -349,7 +349,6 @@ impl World {
         let peer = end.peer;
         let writer_waits = self.ends.get(&peer).is_some_and(|end| end.blocked);
         if writer_waits && self.room(peer) > 0 {
-            self.end_mut(peer).blocked = false;
             self.notify_end(peer);
         }
         taken
@@ -448,10 +447,11 @@ impl World {
                 let watch = self.ends.get_mut(&id)?.watch.as_mut()?;
                 watch.queued = false;
                 let token = watch.token;
-                Some(Ready {
-                    token,
-                    flags: self.end_flags(id),
-                })
+                let flags = self.end_flags(id);
+                if flags.contains(ReadyFlags::WRITABLE) {
+                    self.end_mut(id).blocked = false;
+                }
+                Some(Ready { token, flags })
             }
             Source::Listener(id) => {
                 let socket = self.listeners.get_mut(&id)?;
