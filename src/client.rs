@@ -1,10 +1,11 @@
 //! What a client dials, verifies and says: pure data, checked before any I/O.
 
 mod argument;
+mod host;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::http::{HeaderList, check_header, is_token};
@@ -14,6 +15,8 @@ use crate::ws::deflate::{DeflateConfig, offer};
 use crate::ws::handshake::{ClientRequest, reserved_in_request};
 
 pub use argument::{ArgumentError, ArgumentProblem};
+pub(crate) use host::check_name;
+use host::{parse_host, parse_port, split_port, without_root};
 
 /// Everything that one client connection needs to know.
 ///
@@ -636,103 +639,6 @@ fn parse_address(field: &'static str, address: &str) -> Result<Address, Argument
     Err(ArgumentError::new(field, address, problem))
 }
 
-/// Cuts `host[:port]`, keeping the brackets of an IPv6 literal with the host.
-fn split_port(authority: &str) -> Result<(&str, Option<&str>), ArgumentProblem> {
-    let after = match authority.strip_prefix('[') {
-        Some(inside) => inside.find(']').ok_or(ArgumentProblem::NotIpv6)? + 2,
-        None => authority.find(':').unwrap_or(authority.len()),
-    };
-    let (host, port) = authority.split_at(after);
-    match port.strip_prefix(':') {
-        Some(port) => Ok((host, Some(port))),
-        None if port.is_empty() => Ok((host, None)),
-        None => Err(ArgumentProblem::NotIpv6),
-    }
-}
-
-/// Parses a host: a bracketed IPv6 address, an IPv4 address, or a name that DNS could hold.
-fn parse_host(host: &str) -> Result<Address, ArgumentProblem> {
-    if let Some(literal) = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-    {
-        if literal.contains('%') {
-            return Err(ArgumentProblem::Zone);
-        }
-        let ip = literal
-            .parse::<Ipv6Addr>()
-            .map_err(|_| ArgumentProblem::NotIpv6)?;
-        return Ok(Address::Ip(ip.into()));
-    }
-    if host.is_empty() {
-        return Err(ArgumentProblem::Empty);
-    }
-    if let Ok(ip) = host.parse::<Ipv4Addr>() {
-        return Ok(Address::Ip(ip.into()));
-    }
-    let name = without_root(host);
-    check_name(name)?;
-    if name.rsplit('.').next().is_some_and(is_number) {
-        return Err(ArgumentProblem::LooksLikeIpv4);
-    }
-    Ok(Address::Name(host.to_owned()))
-}
-
-/// Whether DNS could hold a name, which has no dot at its end.
-pub(crate) fn check_name(name: &str) -> Result<(), ArgumentProblem> {
-    if !name.is_ascii() {
-        return Err(ArgumentProblem::NotAscii);
-    }
-    if name.len() > 253 {
-        return Err(longest_problem(name));
-    }
-    name.split('.').try_for_each(check_label)
-}
-
-/// RFC 1035 section 2.3.4; underscores are no host names' but are in use.
-fn check_label(label: &str) -> Result<(), ArgumentProblem> {
-    if label.is_empty() {
-        return Err(ArgumentProblem::EmptyLabel);
-    }
-    if !label
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    {
-        return Err(ArgumentProblem::BadHost);
-    }
-    if label.len() > 63 {
-        return Err(ArgumentProblem::LabelTooLong);
-    }
-    Ok(())
-}
-
-/// What to say of a name over 253 bytes: a bad label explains more than the length.
-fn longest_problem(name: &str) -> ArgumentProblem {
-    name.split('.')
-        .find_map(|label| check_label(label).err())
-        .unwrap_or(ArgumentProblem::NameTooLong)
-}
-
-/// Whether systems that know the old number forms would take the label for a part of an address.
-fn is_number(label: &str) -> bool {
-    let lower = label.to_ascii_lowercase();
-    match lower.strip_prefix("0x") {
-        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
-        None => lower.bytes().all(|byte| byte.is_ascii_digit()),
-    }
-}
-
-fn parse_port(port: &str) -> Result<u16, ArgumentProblem> {
-    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(ArgumentProblem::BadPort);
-    }
-    match port.parse() {
-        Ok(0) => Err(ArgumentProblem::PortZero),
-        Ok(port) => Ok(port),
-        Err(_) => Err(ArgumentProblem::BadPort),
-    }
-}
-
 fn check_port(port: u16) -> Result<(), ArgumentError> {
     match port {
         0 => Err(ArgumentError::new("port", "0", ArgumentProblem::PortZero)),
@@ -782,11 +688,6 @@ fn is_origin(origin: &str) -> bool {
         && authority
             .bytes()
             .all(|b| b.is_ascii_graphic() && !b"/?#@\\,".contains(&b))
-}
-
-/// A name without the dot that makes it absolute: hosts and certificates are written without it.
-fn without_root(name: &str) -> &str {
-    name.strip_suffix('.').unwrap_or(name)
 }
 
 fn bracketed(ip: &IpAddr) -> String {

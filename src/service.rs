@@ -3,6 +3,7 @@
 mod calm;
 #[cfg(feature = "sim")]
 mod invariants;
+mod told;
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use crate::conn::{Conn, Flags, Phase, Role, SendHalf, Stash};
 use crate::context::{Context, ListenerState};
 use crate::error::{CloseKind, ConnectFailure, RefusalReason};
 use crate::fetch::FetchFailure;
-use crate::id::{FetchId, TimerTag, Token, VhostId, WsiId, same_generation};
+use crate::id::{FetchId, Token, VhostId, WsiId, same_generation};
 use crate::inner::{Command, LiftMark, Owner, TimerKind, VhostState};
 use crate::lift::{Fate, Lift};
 use crate::net::listen::AcceptError;
@@ -25,7 +26,7 @@ use crate::timer::saturating_add;
 use crate::upgrade::HttpRole;
 use crate::vhost;
 use crate::ws::{Close, CloseCode, Side};
-use crate::wsi::Cx;
+use told::Told;
 
 /// How far the current turn is. It is kept between calls, so that a turn that a panic interrupted
 /// goes on with the next one.
@@ -352,57 +353,6 @@ impl Context {
                 TimerKind::Shutdown => self.force_shutdown(),
                 #[cfg(feature = "tls")]
                 TimerKind::Upkeep(id) => self.on_upkeep(id),
-            }
-        }
-    }
-
-    fn on_wake(&mut self) {
-        if self.cancel.take() {
-            self.turn.waking = self.parts.owners();
-        }
-        while let Some(owner) = self.turn.waking.pop() {
-            self.tell_owner(owner, Told::Wake);
-        }
-    }
-
-    /// A callback that is about no connection.
-    fn tell_owner(&mut self, owner: Owner, told: Told) {
-        let mut cx = Cx::new(&mut self.inner, owner);
-        let parts = &mut self.parts;
-        match (owner, told) {
-            (Owner::Observer, Told::Timer(tag)) => parts.observer.on_timer(&mut cx, tag),
-            (Owner::Observer, Told::Wake) => {}
-            (Owner::Protocol(index), told) => {
-                if let Some(slot) = parts.protocols.get_mut(index as usize) {
-                    match told {
-                        Told::Timer(tag) => slot.dispatch.free_timer(&mut cx, tag),
-                        Told::Wake => slot.dispatch.wake(&mut cx),
-                    }
-                }
-            }
-            (Owner::Handler(index), told) => {
-                if let Some(slot) = parts.handlers.get_mut(index as usize) {
-                    match told {
-                        Told::Timer(tag) => slot.dispatch.free_timer(&mut cx, tag),
-                        Told::Wake => slot.dispatch.wake(&mut cx),
-                    }
-                }
-            }
-            (Owner::HttpClient(index), told) => {
-                if let Some(slot) = parts.http_clients.get_mut(index as usize) {
-                    match told {
-                        Told::Timer(tag) => slot.dispatch.handler().on_free_timer(&mut cx, tag),
-                        Told::Wake => slot.dispatch.handler().on_wake(&mut cx),
-                    }
-                }
-            }
-            (Owner::Hook(place), told) => {
-                if let Some(hook) = parts.hook_at(place) {
-                    match told {
-                        Told::Timer(tag) => hook.on_timer(&mut cx, tag),
-                        Told::Wake => hook.on_wake(&mut cx),
-                    }
-                }
             }
         }
     }
@@ -785,13 +735,6 @@ impl SendHalf {
             && matches!(self.phase, Phase::Open | Phase::Opening)
             && self.tx.len() <= low
     }
-}
-
-/// What is told to those who own no connection.
-#[derive(Clone, Copy, Debug)]
-enum Told {
-    Timer(TimerTag),
-    Wake,
 }
 
 /// A `Date` has whole seconds.
