@@ -109,7 +109,7 @@ impl Context {
     ///
     /// # Nesting
     ///
-    /// Turns do not nest: a callback has a [`Cx`], which leads to everything but the
+    /// Turns do not nest: a callback has a [`Cx`](crate::Cx), which leads to everything but the
     /// context, and whoever runs one holds the context already. This does not compile, and would
     /// without the line inside the closure:
     ///
