@@ -10,6 +10,7 @@
 //! WebSocket. The last line of output is JSON: `cpu_us` is the server's time per delivered message,
 //! `per_sleep` how many messages it had for each time that it went to sleep. Pin both programs to one processor and run
 //! both under `chrt -b 0`: then nothing preempts the sender, and a server finds the whole turn ready.
+#![allow(clippy::disallowed_methods, reason = "a program that measures time")]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
