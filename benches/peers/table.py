@@ -308,18 +308,16 @@ def curve(found):
         names = {conns: f"curve-{ready}-{conns}" for conns in CURVE if conns >= ready}
         if not any(name in found for name in names.values()):
             continue
-        print(f"\n### {ready} ready connections in each turn: CPU per message, us; of it user; to that of 100\n")
+        print(f"\n### {ready} ready connections in each turn: CPU per message, us; to that of 100\n")
         servers = [name for name in PLAIN if any(name in found.get(of, {}) for of in names.values())]
-        row("connections", *[f"{name}{what}" for name in servers for what in ("", ": user", ": to 100")],
+        row("connections", *[f"{name}{what}" for name in servers for what in ("", " to 100")],
             "instructions of wsloop")
-        row(*["--:"] * (3 * len(servers) + 2))
+        row(*["--:"] * (2 * len(servers) + 2))
         for conns, name in names.items():
             cells = []
             for server in servers:
                 base, here = (values_of(found, of, server) for of in (f"curve-{ready}-100", name))
-                user = values_of(found, name, server, "user_us")
-                cells += [show(here), number(statistics.median(user)) if user else "-",
-                          f"{statistics.median(here) / statistics.median(base):.2f}" if base and here else "-"]
+                cells += [show(here), f"{statistics.median(here) / statistics.median(base):.2f}" if base and here else "-"]
             counted = found.get("curve-instructions", {}).get(name, {}).get("wsloop")
             row(f"{conns:,}".replace(",", " "), *cells, "-" if counted is None else number(counted))
         slept = [told["per_sleep"] for name in names.values() for runs in found.get(name, {}).values() for told in runs]
