@@ -306,7 +306,7 @@ impl Context {
                 #[cfg(feature = "deflate")]
                 compressors: Default::default(),
                 random,
-                timers: Timers::new(),
+                timers: Timers::new(clock.now()),
                 lender: 0..0,
                 lent: Vec::new(),
             },

@@ -15,8 +15,8 @@ pub(crate) struct Timers<K: Copy> {
     entries: Slab<Entry<K>>,
     /// Ordered by `(at, seq)`.
     heap: Vec<Node>,
-    /// What times are counted from: the first that was named.
-    base: Option<Instant>,
+    /// What times are counted from.
+    base: Instant,
     /// Number of the next timer to be armed; never reused, so it is also the key's generation.
     next_seq: u64,
     /// The time of the latest round. Nothing is armed for earlier than this.
@@ -50,12 +50,12 @@ pub(crate) struct Round {
 }
 
 impl<K: Copy> Timers<K> {
-    /// No timers.
-    pub(crate) fn new() -> Self {
+    /// No timers. Times 292 years from `base` on are all one, and are never.
+    pub(crate) const fn new(base: Instant) -> Self {
         Self {
             entries: Slab::new(),
             heap: Vec::new(),
-            base: None,
+            base,
             next_seq: 0,
             floor: None,
         }
@@ -225,8 +225,8 @@ impl<K: Copy> Timers<K> {
     }
 
     /// Nanoseconds from the base: 292 years either way.
-    fn ticks(&mut self, at: Instant) -> i64 {
-        let base = *self.base.get_or_insert(at);
+    fn ticks(&self, at: Instant) -> i64 {
+        let base = self.base;
         let nanos = |d: Duration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
         match at.checked_duration_since(base) {
             Some(after) => nanos(after),
@@ -237,9 +237,9 @@ impl<K: Copy> Timers<K> {
     fn time(&self, ticks: i64) -> Option<Instant> {
         let distance = Duration::from_nanos(ticks.unsigned_abs());
         if ticks < 0 {
-            self.base?.checked_sub(distance)
+            self.base.checked_sub(distance)
         } else {
-            self.base?.checked_add(distance)
+            self.base.checked_add(distance)
         }
     }
 
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn timers_fire_in_due_order_and_equals_in_order_of_arming() {
         let t0 = Instant::now();
-        let mut timers = Timers::new();
+        let mut timers = Timers::new(t0);
         timers.arm(t0 + ms(20), "late");
         timers.arm(t0 + ms(10), "first");
         timers.arm(t0 + ms(10), "second");
@@ -299,9 +299,20 @@ mod tests {
     }
 
     #[test]
+    fn tm_08_a_first_timer_for_the_end_of_time_does_not_move_those_that_follow() {
+        let t0 = Instant::now();
+        let mut timers = Timers::new(t0);
+        timers.arm(t0 + Duration::from_secs(1 << 40), "never");
+        let soon = timers.arm(t0 + ms(10), "soon");
+        assert_eq!(timers.due(soon), Some(t0 + ms(10)));
+        assert_eq!(fire(&mut timers, t0 + ms(9)), Vec::<&str>::new());
+        assert_eq!(fire(&mut timers, t0 + ms(10)), ["soon"]);
+    }
+
+    #[test]
     fn tm_08_a_hundred_thousand_timers_on_one_tick_fire_once_each_in_order() {
         let t0 = Instant::now();
-        let mut timers = Timers::new();
+        let mut timers = Timers::new(t0);
         for n in 0..100_000_u32 {
             timers.arm(t0, n);
         }
@@ -312,7 +323,7 @@ mod tests {
     #[test]
     fn tm_08_a_timer_cancelled_by_an_earlier_one_of_the_same_tick_does_not_fire() {
         let t0 = Instant::now();
-        let mut timers = Timers::new();
+        let mut timers = Timers::new(t0);
         let keys: Vec<_> = (0..100).map(|n| timers.arm(t0, n)).collect();
         let round = timers.begin_round(t0);
         let mut fired = Vec::new();
@@ -331,7 +342,7 @@ mod tests {
     #[test]
     fn tm_08_a_timer_rearmed_for_now_or_the_past_waits_for_the_next_round() {
         let t0 = Instant::now() + ms(1000);
-        let mut timers = Timers::new();
+        let mut timers = Timers::new(t0);
         timers.arm(t0, 0);
         timers.arm(t0, 100);
         let mut fired = Vec::new();
@@ -354,7 +365,7 @@ mod tests {
     #[test]
     fn a_clock_that_steps_back_between_rounds_is_taken_to_stand_still() {
         let t0 = Instant::now() + ms(1000);
-        let mut timers = Timers::new();
+        let mut timers = Timers::new(t0);
         let _ = timers.begin_round(t0);
         timers.arm(t0, 'a');
         assert_eq!(fire(&mut timers, t0 - ms(1)), ['a']);
@@ -365,7 +376,7 @@ mod tests {
         let t0 = Instant::now();
         assert_eq!(saturating_add(t0, Duration::MAX), None);
         assert_eq!(saturating_add(t0, Duration::ZERO), Some(t0));
-        let mut timers = Timers::new();
+        let mut timers = Timers::new(t0);
         let century = saturating_add(t0, Duration::from_secs(100 * 366 * 86_400));
         timers.arm(century.expect("the clock reaches that far"), ());
         assert_eq!(fire(&mut timers, t0 + ms(1)).len(), 0);
@@ -375,7 +386,7 @@ mod tests {
     #[test]
     fn a_stale_key_never_cancels_the_timer_that_took_its_place() {
         let t0 = Instant::now();
-        let mut timers = Timers::new();
+        let mut timers = Timers::new(t0);
         let old = timers.arm(t0, 1);
         assert!(timers.cancel(old));
         let new = timers.arm(t0, 2);
@@ -387,7 +398,7 @@ mod tests {
     #[test]
     fn memory_follows_the_live_timers_not_the_cancelled_ones() {
         let t0 = Instant::now();
-        let mut timers = Timers::new();
+        let mut timers = Timers::new(t0);
         let mut live: Vec<_> = (0..10).map(|n| timers.arm(t0 + ms(n), n)).collect();
         let (entries, heap) = (timers.entries.capacity(), timers.heap.capacity());
         for n in 0..100_000 {
@@ -408,7 +419,7 @@ mod tests {
         let seed = 0x9e37_79b9_7f4a_7c15_u64;
         println!("seed {seed:#x}");
         let mut rng = seed;
-        let (mut timers, mut model, mut keys) = (Timers::new(), BTreeMap::new(), Vec::new());
+        let (mut timers, mut model, mut keys) = (Timers::new(t0), BTreeMap::new(), Vec::new());
         let mut now = t0;
         for seq in 0..20_000_u64 {
             match xorshift(&mut rng) % 8 {
