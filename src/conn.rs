@@ -194,7 +194,8 @@ bitflags! {
         const HANDSHAKING = 1 << 7;
         /// At the end of its last visit there was nothing about it but that it waits for bytes
         /// (`Lift::is_calm`), and nothing has happened to it since. Whatever gives it something
-        /// else to do takes this away ([`SendHalf::mark`]) or sets another flag.
+        /// else to do takes this away ([`SendHalf::mark`]) or sets another flag; messages to
+        /// write leave it and set `DIRTY`.
         const CALM = 1 << 8;
         /// Messages may be appended to the queue without asking whether they may, as far as
         /// [`TxQueue::open`] has said. Whatever changes that goes by [`SendHalf::mark`].
@@ -211,6 +212,12 @@ impl Flags {
     #[inline]
     pub(crate) fn is_calm_visit(self) -> bool {
         self - Self::SENDS == Self::CALM.union(Self::LIFTED)
+    }
+
+    /// Whether all that has happened to a calm connection is that messages were queued.
+    #[inline]
+    pub(crate) fn is_calm_output(self) -> bool {
+        self == Self::CALM.union(Self::DIRTY)
     }
 }
 
@@ -358,6 +365,18 @@ impl SendHalf {
         }
     }
 
+    /// The same after a message has been queued. Who was calm has nothing else to do but to write
+    /// it.
+    #[inline]
+    fn mark_message(&mut self, out: &mut Out) {
+        if self.flags == Flags::CALM {
+            self.flags |= Flags::DIRTY;
+            out.dirty.push(self.id);
+        } else if !self.flags.is_calm_output() {
+            self.mark(out);
+        }
+    }
+
     /// Queues a frame that was encoded for many peers.
     pub(crate) fn send_encoded(
         &mut self,
@@ -367,7 +386,7 @@ impl SendHalf {
     ) -> Result<Queued, SendError> {
         self.admit(payload)?;
         self.tx.append_shared(&mut out.pool, frame.clone());
-        self.mark(out);
+        self.mark_message(out);
         Ok(self.queued())
     }
 
@@ -393,7 +412,7 @@ impl SendHalf {
                 tail.extend_from_slice(header.get(..used).unwrap_or_default());
             });
             self.tx.append_shared(&mut out.pool, payload);
-            self.mark(out);
+            self.mark_message(out);
         }
         Ok(self.queued())
     }
@@ -760,7 +779,10 @@ impl SendHalf {
         self.tx.append(&mut out.pool, |tail| {
             append_frame(tail, fin, opcode, coding, mask, payload)
         });
-        self.mark(out);
+        match (fin, opcode) {
+            (Fin::Last, Opcode::Text | Opcode::Binary) => self.mark_message(out),
+            _ => self.mark(out),
+        }
     }
 }
 

@@ -398,10 +398,13 @@ impl Context {
             self.turn.settling.reverse();
         }
         while let Some(id) = self.turn.settling.pop() {
-            self.lift(id, |lift| {
-                lift.conn.send.flags -= Flags::DIRTY;
-                lift.pump()
-            });
+            let conn = self.inner.conns.lift(id.index, id.generation);
+            if let Some(conn) = conn.and_then(|conn| self.write_calmly(conn)) {
+                self.visit(conn, |lift| {
+                    lift.conn.send.flags -= Flags::DIRTY;
+                    lift.pump()
+                });
+            }
         }
     }
 

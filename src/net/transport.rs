@@ -377,6 +377,17 @@ impl Io {
         (flushed, taken)
     }
 
+    /// Writes once what waits, to a calm transport: what nearly always is enough. How many bytes
+    /// the system took.
+    #[inline]
+    pub(crate) fn flush_calmly(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> usize {
+        #[cfg(feature = "tls")]
+        if self.secure.is_some() {
+            return self.flush_records_at_once(tx, pool);
+        }
+        self.flush_at_once(tx, pool)
+    }
+
     /// [`Io::flush_at_once`] through TLS.
     #[cfg(feature = "tls")]
     #[inline]

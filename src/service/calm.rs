@@ -65,6 +65,27 @@ impl Context {
         self.inner.conns.restore(id.index, id.generation, conn);
         None
     }
+
+    /// Writes the messages of a calm connection to which nothing else has happened, and puts it
+    /// back; gives it back if there is more to do. No callback is called.
+    #[inline]
+    pub(super) fn write_calmly(&mut self, mut conn: Box<Conn>) -> Option<Box<Conn>> {
+        if !conn.send.flags.is_calm_output() {
+            return Some(conn);
+        }
+        let Conn { io, send, .. } = &mut *conn;
+        let Some(io) = io else { return Some(conn) };
+        let out = &mut self.inner.out;
+        let taken = io.flush_calmly(&mut send.tx, &mut out.pool);
+        if !io.is_flushed(&send.tx) {
+            send.note_output(out.now, taken, io);
+            return Some(conn);
+        }
+        send.flags = Flags::CALM;
+        let id = send.id;
+        self.inner.conns.restore(id.index, id.generation, conn);
+        None
+    }
 }
 
 /// A calm connection in the air. If its callback panics, it is noted whose slot, session and
