@@ -688,7 +688,8 @@ fn rs_10_an_event_of_a_connection_that_another_one_ended_in_its_batch_is_about_n
         assert_eq!(
             server.log.count("text"),
             round,
-            "an ended connection was served"
+            "an ended connection was served: {:#?}",
+            server.log.lines()
         );
         peers.retain_mut(|peer| {
             peer.fill();
