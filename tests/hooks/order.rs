@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use wsloop::hook::{AllowPeers, Attributes, DenyAll, Grant, HookPurpose, OnFailure};
 use wsloop::{
-    Accept, HeaderList, HookAnswer, HookChain, HookConfig, HookError, Mount, Refuse, RequestId,
-    TimerTag, VhostConfig, VhostError,
+    Accept, Close, HeaderList, HookAnswer, HookChain, HookConfig, HookError, Mount, Refuse,
+    RequestId, TimerTag, VhostConfig, VhostError, Wsi,
 };
 
 use crate::support::{Recorder, World, addr, masked, plain, request, request_with};
@@ -33,6 +33,13 @@ fn headers(fields: &[(&str, &str)]) -> HeaderList {
         list.push(*name, *value).unwrap();
     }
     list
+}
+
+/// Sends back which user the hooks found.
+fn says_who(wsi: &mut Wsi<'_>) -> Result<(), Close> {
+    let user = wsi.attributes().get("user").unwrap_or("nobody").to_owned();
+    wsi.send_text(&user)?;
+    Ok(())
 }
 
 #[test]
@@ -175,11 +182,7 @@ fn a_grant_gives_headers_and_attributes_that_filter_and_session_see() {
                 session_log.push(format!("session sees {:?}", wsi.attributes().get("user")));
                 Ok(())
             })),
-            message: Some(Box::new(|wsi, _| {
-                let user = wsi.attributes().get("user").unwrap_or("nobody").to_owned();
-                wsi.send_text(&user)?;
-                Ok(())
-            })),
+            message: Some(Box::new(|wsi, _| says_who(wsi))),
             ..Recorder::new(log)
         };
         VhostConfig::new("a.test")
@@ -227,11 +230,7 @@ fn what_a_hook_gave_is_still_there_when_the_protocol_decides_later() {
                 let accept = Accept::new().headers(headers(&[("X-Late", "yes")]));
                 cx.decide(id, Ok(accept)).unwrap();
             })),
-            message: Some(Box::new(|wsi, _| {
-                let user = wsi.attributes().get("user").unwrap_or("nobody").to_owned();
-                wsi.send_text(&user)?;
-                Ok(())
-            })),
+            message: Some(Box::new(|wsi, _| says_who(wsi))),
             ..Recorder::new(log)
         };
         VhostConfig::new("a.test")
