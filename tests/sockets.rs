@@ -68,6 +68,23 @@ fn echo_with_the_contexts_in_two_threads() {
     );
 }
 
+/// A read ends at urgent data, however much follows it, and so comes back short without having
+/// emptied the socket.
+#[test]
+fn what_follows_urgent_data_is_not_left_lying() {
+    let mut server = Host::server();
+    let mut peer = server.open();
+    for round in 1..=10 {
+        peer.write(&masked(0x81, b"before"));
+        let socket = socket2::SockRef::from(&peer.stream);
+        assert_eq!(socket.send_out_of_band(b"!").unwrap(), 1);
+        peer.write(&masked(0x81, b"after"));
+        let echo = server.read(&mut peer, 15);
+        let both = [plain(0x81, b"before"), plain(0x81, b"after")].concat();
+        assert_eq!(echo, both, "round {round}");
+    }
+}
+
 fn broadcast(host: &mut Host, message: Message<'_>) {
     let sent = host
         .context

@@ -84,8 +84,7 @@ impl Poller {
     pub(crate) fn register_stream(&self, stream: &mut Stream, token: usize) -> io::Result<()> {
         match (self, stream) {
             (Self::Os { poll, .. }, Stream::Tcp(stream)) => {
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                poll.registry().register(stream, Token(token), interest)
+                poll.registry().register(stream, Token(token), INTEREST)
             }
             #[cfg(feature = "sim")]
             (Self::Sim(sim), Stream::Sim(stream)) => sim.register_stream(stream, token),
@@ -187,6 +186,8 @@ bitflags! {
         const WRITE_CLOSED = 1 << 3;
         /// An error waits on the socket.
         const ERROR = 1 << 4;
+        /// There is urgent data, at which reads end, however much follows it.
+        const URGENT = 1 << 5;
     }
 }
 
@@ -199,7 +200,8 @@ impl From<&Event> for Ready {
             | flag(ReadyFlags::WRITABLE, event.is_writable())
             | flag(ReadyFlags::READ_CLOSED, event.is_read_closed())
             | flag(ReadyFlags::WRITE_CLOSED, event.is_write_closed())
-            | flag(ReadyFlags::ERROR, event.is_error());
+            | flag(ReadyFlags::ERROR, event.is_error())
+            | flag(ReadyFlags::URGENT, event.is_priority());
         Self {
             token: event.token().0,
             flags: ReadyFlags::from_bits_retain(bits),
@@ -262,6 +264,14 @@ fn selector_fd(registry: &mio::Registry) -> Option<BorrowedFd<'_>> {
 fn selector_fd(_: &mio::Registry) -> Option<BorrowedFd<'_>> {
     None
 }
+
+/// What streams are watched for. Only epoll tells of urgent data.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const INTEREST: Interest = Interest::READABLE
+    .add(Interest::WRITABLE)
+    .add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// Some selectors count milliseconds in 32 bits; a loop that wakes once a day is asleep all the
 /// same.

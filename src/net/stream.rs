@@ -26,6 +26,8 @@ pub(crate) enum Stream {
 /// epoll and kqueue raise an edge for each arrival (epoll(7), question 9, says so for streams).
 /// Other selectors, and poll(2) under mio's edge emulation, re-arm only after `WouldBlock`. It
 /// never holds for an event that said `READ_CLOSED`: the end of the stream has no edge of its own.
+/// Nor does it for one that said `URGENT`: a read ends at urgent data. Only epoll says that; with
+/// kqueue what follows urgent data is read when more arrives.
 pub(crate) const SHORT_READ_MEANS_DRAINED: bool = cfg!(all(
     not(mio_unsupported_force_poll_poll),
     any(

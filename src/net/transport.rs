@@ -188,12 +188,13 @@ impl Io {
         0
     }
 
-    /// Whether nothing has failed or ended, the peer is not gone, and TLS, if it lies between, has
-    /// nothing to say or to finish.
+    /// Whether nothing has failed or ended, the peer is not gone and sends nothing urgent, and TLS,
+    /// if it lies between, has nothing to say or to finish.
     #[inline]
     pub(crate) fn is_calm(&self) -> bool {
         let secure = self.secure.as_ref();
-        self.ends.is_none() && !self.is_broken() && secure.is_none_or(|secure| secure.is_calm())
+        let is_usual = !self.is_broken() && !self.ready.contains(ReadyFlags::URGENT);
+        self.ends.is_none() && is_usual && secure.is_none_or(|secure| secure.is_calm())
     }
 
     /// Whether there is nothing to read and, over TLS, nothing to say or to finish, in a visit in
@@ -230,13 +231,14 @@ impl Io {
     }
 
     /// No second event announces the end of a stream, so after `READ_CLOSED` a read goes on until
-    /// it has been seen.
+    /// it has been seen. Where urgent data is, reads come back short before it; who has sent such
+    /// once costs one more read per event from then on.
     fn short_read_drains(&self) -> bool {
-        let ending = ReadyFlags::READ_CLOSED | ReadyFlags::ERROR;
-        self.is_drained_when_short() && !self.ready.intersects(ending)
+        let telling = ReadyFlags::READ_CLOSED | ReadyFlags::ERROR | ReadyFlags::URGENT;
+        self.is_drained_when_short() && !self.ready.intersects(telling)
     }
 
-    /// The same for a transport whose end no event has announced.
+    /// The same for a transport of which no event has told anything but that it is ready.
     #[inline]
     const fn is_drained_when_short(&self) -> bool {
         match self.stream {
