@@ -8,8 +8,9 @@
              [--parts small,large,...] [--until HH:MM] [--rounds-small 15] [--rounds 7]
 
 Servers are known by these names; any may be missing, and so is then what it is needed for. Rounds are
-interleaved and each has a fresh server; server and generator share one processor. What was measured is
-added to FILE, so that parts can be run one after another; the tables show all that FILE holds.
+interleaved and each has a fresh server; server and generator share one processor, unless --generator-cpu
+gives the generator another one. What was measured is added to FILE, so that parts can be run one after
+another; the tables show all that FILE holds.
 --until ends it early: no round begins after that time. `--parts none` only prints.
 """
 import argparse, importlib.util, json, os, re, resource, shlex, statistics, subprocess, sys, tempfile, time
@@ -174,7 +175,10 @@ def once(args, name, work, server, found):
             mode, *rest = shlex.split(work.arguments)
             load = [args.generator, mode, "--url", server.url(port, work.tls), "--pid", str(child.pid), "--json", *rest]
             load += [] if mode == "idle" else ["--seconds", str(args.seconds), "--warmup", "0.3"]
-        pinned = ["taskset", "-c", str(args.cpu), *prefix, *load]
+        apart = args.generator_cpu not in (None, args.cpu)
+        if apart and work.program() == "turns":
+            load.append("--stop")
+        pinned = ["taskset", "-c", str(args.generator_cpu if apart else args.cpu), *prefix, *load]
         done = subprocess.run(pinned, capture_output=True, text=True, timeout=180)
         if done.returncode != 0:
             print(f"{name}, {server.name}: {done.stdout}{done.stderr}".strip(), file=sys.stderr, flush=True)
@@ -382,6 +386,7 @@ def main():
     parser.add_argument("--cert")
     parser.add_argument("--key")
     parser.add_argument("--cpu", type=int, default=0)
+    parser.add_argument("--generator-cpu", type=int, help="the generator's processor, if it has one of its own")
     parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--rounds-small", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=7)

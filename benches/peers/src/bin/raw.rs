@@ -29,7 +29,9 @@ fn main() {
     let mut peers = Slab::new();
     let mut buffer = vec![0; 512 * 1024];
     loop {
-        poll.poll(&mut events, None).expect("events");
+        if let Err(error) = poll.poll(&mut events, None) {
+            assert_eq!(error.kind(), ErrorKind::Interrupted);
+        }
         for event in &events {
             if event.token() == LISTENER {
                 accept(&poll, &listener, &mut peers);

@@ -3,13 +3,14 @@
 //! few of them are ready, and what a broadcast costs. Loopback only.
 //!
 //!     turns PORT PID [--conns N] [--ready R] [--rate MESSAGES_PER_SECOND] [--seconds S]
-//!           [--size BYTES] [--payload binary|ascii|mixed|utf8-4] [--broadcast] [--raw]
+//!           [--size BYTES] [--payload binary|ascii|mixed|utf8-4] [--broadcast] [--raw] [--stop]
 //!
 //! Which connections are ready goes round a shuffled list. With `--broadcast` the messages of a
 //! turn come from one connection and are expected on all. `--raw` is for an echo server without
 //! WebSocket. The last line of output is JSON: `cpu_us` is the server's time per delivered message,
-//! `per_sleep` how many messages it had for each time that it went to sleep. Pin both programs to one processor and run
-//! both under `chrt -b 0`: then nothing preempts the sender, and a server finds the whole turn ready.
+//! `per_sleep` how many messages it had for each time that it went to sleep. For a server to find the whole turn ready,
+//! pin both programs to one processor and run both under `chrt -b 0`, so that nothing preempts the sender; or pin them to
+//! two and stop the server while messages are sent (`--stop`, which counts as one more sleep in each turn).
 #![allow(clippy::disallowed_methods, reason = "a program that measures time")]
 
 use std::io::{ErrorKind, Read, Write};
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
 
 fn main() {
@@ -51,6 +53,7 @@ struct Options {
     payload: String,
     broadcast: bool,
     raw: bool,
+    stop: bool,
 }
 
 impl Options {
@@ -69,6 +72,7 @@ impl Options {
             payload: "binary".into(),
             broadcast: false,
             raw: false,
+            stop: false,
         };
         while let Some(name) = words.next() {
             let mut value = || words.next().expect("a value");
@@ -82,6 +86,7 @@ impl Options {
                 "--payload" => options.payload = value(),
                 "--broadcast" => options.broadcast = true,
                 "--raw" => options.raw = true,
+                "--stop" => options.stop = true,
                 other => panic!("{other}: see the top of this program"),
             }
         }
@@ -225,6 +230,20 @@ impl Load {
     }
 
     fn send_all(&mut self) -> usize {
+        if !self.options.stop {
+            return self.send();
+        }
+        let server = Pid::from_raw(self.options.pid as i32).expect("a server");
+        kill_process(server, Signal::STOP).expect("a server of ours");
+        while !is_stopped(self.options.pid) {
+            std::hint::spin_loop();
+        }
+        let sent = self.send();
+        kill_process(server, Signal::CONT).expect("a server of ours");
+        sent
+    }
+
+    fn send(&mut self) -> usize {
         if self.options.broadcast {
             let frames = self.frame.repeat(self.options.ready);
             self.streams[0].write_all(&frames).expect("room");
@@ -259,6 +278,12 @@ impl Load {
             }
         }
     }
+}
+
+fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running server");
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    after_name.trim_start().starts_with('T')
 }
 
 /// Reads what there is, checks it, and gives how many answers it completed.
