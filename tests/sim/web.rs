@@ -11,6 +11,7 @@ use wsloop::{
     VhostError, VhostId,
 };
 
+use super::judge::{Trust, check_admitted};
 use super::model::{Model, Node, Shared, Victim, some_length};
 use super::tricks::{self, panic_now, wants_panic};
 use super::world::pattern;
@@ -19,6 +20,8 @@ use super::world::pattern;
 pub(crate) struct Handler {
     pub(crate) node: Node,
     pub(crate) shared: Shared,
+    /// How far its vhost goes by what a webhook says.
+    pub(crate) trust: Option<Trust>,
 }
 
 /// What an exchange is owed.
@@ -77,6 +80,7 @@ impl HttpHandler for Handler {
             request.method(),
             request.path()
         ));
+        check_admitted(&model, self.trust, request.query(), request.attributes());
         if wants_panic(&mut model) {
             panic_now(model, Victim::Nobody);
         }
