@@ -23,6 +23,7 @@ mod support;
 
 mod sim {
     pub(crate) mod app;
+    pub(crate) mod judge;
     pub(crate) mod model;
     mod regressions;
     pub(crate) mod storm;

@@ -9,15 +9,15 @@
     reason = "a program that measures and prints"
 )]
 
+#[path = "../pair/mod.rs"]
+mod pair;
+
 use std::hint::black_box;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use pair::{Pair, Turns, Vhosts};
 use wsloop::ws::{Delivery, Recv, RecvLimits, RecvPool};
-use wsloop::{
-    ClientConnectInfo, Close, Context, ContextConfig, Established, ListenConfig, Message, Protocol,
-    ProtocolHandle, Side, VhostConfig, VhostId, Wsi,
-};
+use wsloop::{Context, ContextConfig, ListenConfig, Side};
 
 /// What callgrind counts.
 #[inline(never)]
@@ -62,7 +62,6 @@ type Scenario = fn() -> usize;
 
 const CONNECTIONS: usize = 20;
 const ROUNDS: usize = 20;
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whole frames, as they lie in a receive buffer.
 fn decode(len: usize, messages: usize) -> usize {
@@ -96,7 +95,7 @@ fn decode(len: usize, messages: usize) -> usize {
 
 /// Upgrades, accepted and answered. The units are connections.
 fn handshake() -> usize {
-    let mut pair = Pair::new(false);
+    let mut pair = pair(false);
     for _ in 0..ROUNDS {
         pair.connect(CONNECTIONS);
     }
@@ -105,7 +104,7 @@ fn handshake() -> usize {
 
 /// Echoes: all connections have `depth` messages on their way at once.
 fn echo(tls: bool, len: usize, depth: usize) -> usize {
-    let mut pair = Pair::new(tls);
+    let mut pair = pair(tls);
     COUNTING.with(|counting| counting.set(false));
     pair.connect(CONNECTIONS);
     let payload = vec![b'x'; len];
@@ -122,122 +121,27 @@ thread_local! {
     static COUNTING: std::cell::Cell<bool> = const { std::cell::Cell::new(true) };
 }
 
-/// The server sends back, the client counts.
-#[derive(Default)]
-struct Echo {
-    established: usize,
-    answers: usize,
+fn pair(tls: bool) -> Pair {
+    let scheme = if tls { "wss" } else { "ws" };
+    let config = ContextConfig::new().receive_buffer(512 * 1024);
+    let turns = Turns {
+        client: 4,
+        server: serve,
+    };
+    Pair::new(config, scheme, |vhosts, at| listen(vhosts, at, tls), turns)
 }
 
-impl Protocol for Echo {
-    type Session = ();
-
-    fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
-        self.established += 1;
-        Ok(())
-    }
-
-    fn on_message(
-        &mut self,
-        wsi: &mut Wsi<'_>,
-        _: &mut (),
-        message: Message<'_>,
-    ) -> Result<(), Close> {
-        match wsi.side() {
-            Side::Server => drop(wsi.send(message)?),
-            Side::Client => self.answers += 1,
-        }
-        Ok(())
-    }
-}
-
-struct Pair {
-    server: Context,
-    client: Context,
-    vhost: VhostId,
-    echo: ProtocolHandle<Echo>,
-    port: u16,
-    tls: bool,
-}
-
-impl Pair {
-    fn new(tls: bool) -> Self {
-        let config = ContextConfig::new().receive_buffer(512 * 1024);
-        let mut server = Context::new(config).unwrap();
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = VhostConfig::new("localhost").protocol("echo", Echo::default());
-        let mut client_config = VhostConfig::new("client");
-        let echo = client_config.add_protocol("echo", Echo::default());
-        let (config, client_config) = listen(config, client_config, address.into(), tls);
-        let vhost = server.create_vhost(config).unwrap();
-        let port = server.listen_addrs(vhost)[0].port();
-        let mut client = Context::new(ContextConfig::new()).unwrap();
-        let vhost = client.create_vhost(client_config).unwrap();
-        Self {
-            server,
-            client,
-            vhost,
-            echo,
-            port,
-            tls,
-        }
-    }
-
-    fn connect(&mut self, connections: usize) {
-        let scheme = if self.tls { "wss" } else { "ws" };
-        let url = format!("{scheme}://localhost:{}/", self.port);
-        let wanted = self.client.protocol(self.echo).unwrap().established + connections;
-        for _ in 0..connections {
-            let info = ClientConnectInfo::from_url(&url).unwrap();
-            let info = info.address("127.0.0.1").unwrap();
-            self.client.client_connect(self.vhost, info).unwrap();
-        }
-        self.turn_until(|echo| echo.established == wanted);
-    }
-
-    fn round(&mut self, payload: &[u8], depth: usize) {
-        self.client.with_protocol(self.echo, |echo, cx| {
-            echo.answers = 0;
-            for _ in 0..depth {
-                cx.broadcast(Message::Binary(payload), |_| true);
-            }
-        });
-        self.turn_until(|echo| echo.answers == depth * CONNECTIONS);
-    }
-
-    /// The client's turns are not counted. It has all its turns before the server has one, so that
-    /// the server finds the work together.
-    fn turn_until(&mut self, done: impl Fn(&Echo) -> bool) {
-        let deadline = std::time::Instant::now() + PATIENCE;
-        loop {
-            for _ in 0..4 {
-                self.client.service(Some(Duration::ZERO)).unwrap();
-            }
-            if self
-                .client
-                .protocol(self.echo)
-                .is_some_and(|echo| done(echo))
-            {
-                return;
-            }
-            assert!(std::time::Instant::now() < deadline, "no progress");
-            let server = &mut self.server;
-            if COUNTING.with(std::cell::Cell::get) {
-                counted(|| server.service(Some(Duration::ZERO))).unwrap();
-            } else {
-                server.service(Some(Duration::ZERO)).unwrap();
-            }
-        }
+/// A turn of the server, counted or not; those of the client are not.
+fn serve(server: &mut Context) {
+    if COUNTING.with(std::cell::Cell::get) {
+        counted(|| server.service(Some(Duration::ZERO))).unwrap();
+    } else {
+        server.service(Some(Duration::ZERO)).unwrap();
     }
 }
 
 #[cfg(feature = "aws-lc-rs")]
-fn listen(
-    server: VhostConfig,
-    client: VhostConfig,
-    listen: ListenConfig,
-    tls: bool,
-) -> (VhostConfig, VhostConfig) {
+fn listen((server, client): Vhosts, listen: ListenConfig, tls: bool) -> Vhosts {
     use wsloop::PlaintextPolicy;
     use wsloop::tls::{ClientTls, Identity, Roots, ServerTls};
 
@@ -255,11 +159,6 @@ fn listen(
 }
 
 #[cfg(not(feature = "aws-lc-rs"))]
-fn listen(
-    server: VhostConfig,
-    client: VhostConfig,
-    listen: ListenConfig,
-    _: bool,
-) -> (VhostConfig, VhostConfig) {
+fn listen((server, client): Vhosts, listen: ListenConfig, _: bool) -> Vhosts {
     (server.listen(listen), client)
 }

@@ -7,6 +7,7 @@ use wsloop::{
     Message, Protocol, Refuse, Request, TimerTag, Wsi, WsiId,
 };
 
+use super::judge::{Trust, check_admitted};
 use super::model::{Digest, Life, MESSAGE_BYTES, Node, Shared, Victim};
 use super::tricks::{self, Fragment, panic_now, some_close, wants_panic};
 use super::world::strange;
@@ -14,6 +15,8 @@ use super::world::strange;
 pub(crate) struct App {
     pub(crate) node: Node,
     pub(crate) shared: Shared,
+    /// How far its vhost goes by what a webhook says.
+    pub(crate) trust: Option<Trust>,
 }
 
 /// What belongs to a connection.
@@ -100,6 +103,9 @@ impl Protocol for App {
             return Err(some_close(&mut model));
         }
         model.opened(node, id, (local, peer), dialled);
+        if let Handshake::Request(head) = &how.head {
+            check_admitted(&model, self.trust, head.query(), how.attributes);
+        }
         if peer == strange() {
             model.flow((peer, local)).wild = true;
         }

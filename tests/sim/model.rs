@@ -1,6 +1,6 @@
 //! The contract, as a model that every callback is checked against.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -8,6 +8,8 @@ use std::time::Instant;
 use wsloop::{
     ExchangeId, FetchId, HookRequestId, Message, MessageKind, RequestId, TimerId, VhostId, WsiId,
 };
+
+use super::judge::Verdict;
 
 /// SplitMix64.
 pub(crate) struct Rng(pub(crate) u64);
@@ -156,6 +158,10 @@ pub(crate) struct Model {
     pub(crate) fetches: BTreeMap<(Node, FetchId), Request>,
     pub(crate) exchanges: BTreeMap<(Node, ExchangeId), usize>,
     pub(crate) questions: Vec<(Node, HookRequestId)>,
+    /// Questions of webhooks at their endpoint.
+    pub(crate) hearings: BTreeSet<(Node, ExchangeId)>,
+    /// What endpoints have said about requests that have a tag.
+    pub(crate) verdicts_of_judges: BTreeMap<u64, Verdict>,
     pub(crate) verdicts: Vec<(Node, RequestId)>,
     pub(crate) vhosts: Vec<(Node, VhostId)>,
     /// Whose callback has panicked by the script.
@@ -207,6 +213,8 @@ impl Model {
             fetches: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             questions: Vec::new(),
+            hearings: BTreeSet::new(),
+            verdicts_of_judges: BTreeMap::new(),
             verdicts: Vec::new(),
             vhosts: Vec::new(),
             victims: Vec::new(),
@@ -335,6 +343,19 @@ impl Model {
         assert!(known.is_some(), "{node} {id:?}: the end of no exchange");
     }
 
+    /// What is said about a request; the same whenever it is asked about.
+    pub(crate) fn judge(&mut self, tag: Option<u64>) -> Verdict {
+        let mut verdict = match self.rng.below(if self.gentle { 3 } else { 4 }) {
+            0 | 1 => Verdict::Allow,
+            2 => Verdict::Next,
+            _ => Verdict::Deny,
+        };
+        if let Some(tag) = tag {
+            verdict = *self.verdicts_of_judges.entry(tag).or_insert(verdict);
+        }
+        verdict
+    }
+
     pub(crate) fn fetch_ended(&mut self, node: Node, id: FetchId) -> Request {
         let known = self.fetches.remove(&(node, id));
         known.unwrap_or_else(|| panic!("{node} {id:?}: the end of no request"))
@@ -351,7 +372,10 @@ impl Model {
                     self.timers
                         .retain(|_, timer| (timer.node, timer.conn) != (node, Some(id)));
                 }
-                Victim::Exchange(node, id) => drop(self.exchanges.remove(&(node, id))),
+                Victim::Exchange(node, id) => {
+                    self.exchanges.remove(&(node, id));
+                    self.hearings.remove(&(node, id));
+                }
                 Victim::Fetch(node, id) => drop(self.fetches.remove(&(node, id))),
                 Victim::Nobody => {}
             }

@@ -192,7 +192,7 @@ impl Storm {
                     outcome.expect("no poller fails here");
                     let wrong = context.check_invariants();
                     assert!(wrong.is_empty(), "context {node}: {wrong:#?}");
-                    return;
+                    return self.sites[node].check_webhook();
                 }
                 Err(reason) if reason.is::<Scripted>() => self.shared.lock().bury_victims(),
                 Err(reason) => resume_unwind(reason),
@@ -214,11 +214,14 @@ impl Storm {
         for node in 0..2 {
             self.set_right(node);
         }
-        // Connects take some time, those that are about to begin, too.
-        for turn in 0..8 {
-            self.turn(turn % 2);
+        // Connects take some time, those that are about to begin, too, and those to whoever is
+        // asked about them.
+        for _ in 0..4 {
+            for turn in 0..8 {
+                self.turn(turn % 2);
+            }
+            self.net.advance(Duration::from_millis(100));
         }
-        self.net.advance(Duration::from_millis(100));
         for _ in 0..MOST_TURNS {
             let before = self.calls();
             self.turn(0);
@@ -257,7 +260,7 @@ impl Storm {
     }
 
     /// Between contexts that kept a connection nothing is lost.
-    fn all_has_come(&self) {
+    fn all_has_come(&mut self) {
         let mut model = self.shared.lock();
         model.note("all is quiet".to_owned());
         let open = model.conns.iter().filter(|(_, conn)| {
@@ -268,6 +271,8 @@ impl Storm {
         if !model.gentle {
             return;
         }
+        assert!(model.hearings.is_empty(), "{:?}", model.hearings);
+        assert_eq!(self.sites.iter_mut().map(Site::waits).sum::<usize>(), 0);
         let over = model.conns.values().any(|conn| conn.life == Life::Over);
         assert!(!over, "a connection ended although nobody did harm");
         for ((node, id), out) in open {
@@ -299,11 +304,12 @@ impl Storm {
                 100,
             );
         }
-        for (node, site) in self.sites[..shuts].iter().enumerate() {
+        for (node, site) in self.sites[..shuts].iter_mut().enumerate() {
             assert_eq!(site.context.connections(), 0, "context {node}");
             let memory = site.context.memory();
             assert!(memory < 4 << 20, "context {node} keeps {memory} bytes");
             assert_eq!(site.pool().open, 0);
+            assert_eq!(site.waits(), 0, "context {node}");
         }
         self.sites.clear();
         self.check_nothing_is_left();
@@ -329,6 +335,7 @@ impl Storm {
         }
         assert!(model.fetches.is_empty(), "{:?}", model.fetches);
         assert!(model.exchanges.is_empty(), "{:?}", model.exchanges);
+        assert!(model.hearings.is_empty(), "{:?}", model.hearings);
         assert_eq!(self.net.sockets(), Sockets::default());
     }
 }

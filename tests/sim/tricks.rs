@@ -360,7 +360,7 @@ pub(crate) fn connect(model: &mut Model, node: Node, cx: &mut Cx<'_>) {
     if alive > 24 {
         return;
     }
-    let url = some_target(model, node, "ws");
+    let url = format!("{}?w={}", some_target(model, node, "ws"), model.tag());
     let mut info = ClientConnectInfo::from_url(&url).unwrap();
     match model.rng.below(5) {
         0 => info = info.no_deflate(),
@@ -416,7 +416,8 @@ fn fetch(model: &mut Model, node: Node, cx: &mut Cx<'_>) {
         return;
     }
     let target = model.rng.pick(&["h", "h", "h", "h/x", "missing", ""]);
-    let url = some_target(model, node, "http") + target;
+    let url = some_target(model, node, "http");
+    let url = format!("{url}{target}?w={}", model.tag());
     let method = model.rng.pick(&["GET", "GET", "POST", "PUT", "HEAD"]);
     let method = Method::new(method).unwrap();
     let mut timeouts = FetchTimeouts::default();

@@ -1,5 +1,6 @@
 //! The HTTP side of it: a handler, a client, a hook, an observer.
 
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use wsloop::http::head::ResponseHead;
@@ -10,6 +11,7 @@ use wsloop::{
     VhostError, VhostId,
 };
 
+use super::judge::{Trust, check_admitted};
 use super::model::{Model, Node, Shared, Victim, some_length};
 use super::tricks::{self, panic_now, wants_panic};
 use super::world::pattern;
@@ -18,6 +20,8 @@ use super::world::pattern;
 pub(crate) struct Handler {
     pub(crate) node: Node,
     pub(crate) shared: Shared,
+    /// How far its vhost goes by what a webhook says.
+    pub(crate) trust: Option<Trust>,
 }
 
 /// What an exchange is owed.
@@ -76,6 +80,7 @@ impl HttpHandler for Handler {
             request.method(),
             request.path()
         ));
+        check_admitted(&model, self.trust, request.query(), request.attributes());
         if wants_panic(&mut model) {
             panic_now(model, Victim::Nobody);
         }
@@ -156,18 +161,11 @@ impl HttpHandler for Handler {
         model.note(format!("{node} {id:?} done: {outcome:?}"));
         model.exchange_ended(node, id);
         assert!(cx.exchange(id).is_none(), "{node} {id:?} is over");
-        if wants_panic(&mut model) {
-            panic_now(model, Victim::Nobody);
-        }
-        if model.spend() {
-            drop(model);
-            tricks::from_anywhere(&self.shared, node, cx);
-        }
+        go_on(&self.shared, self.node, cx, model);
     }
 
     fn on_free_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag) {
-        let now = cx.now();
-        self.shared.lock().timer_fired(self.node, tag.0, None, now);
+        timer_fired(&self.shared, self.node, cx, tag);
     }
 }
 
@@ -250,18 +248,11 @@ impl HttpClientHandler for Client {
                 );
             }
         }
-        if wants_panic(&mut model) {
-            panic_now(model, Victim::Nobody);
-        }
-        if model.spend() {
-            drop(model);
-            tricks::from_anywhere(&self.shared, node, cx);
-        }
+        go_on(&self.shared, self.node, cx, model);
     }
 
     fn on_free_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag) {
-        let now = cx.now();
-        self.shared.lock().timer_fired(self.node, tag.0, None, now);
+        timer_fired(&self.shared, self.node, cx, tag);
     }
 }
 
@@ -314,8 +305,7 @@ impl Hook for Doorman {
     }
 
     fn on_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag) {
-        let now = cx.now();
-        self.shared.lock().timer_fired(self.node, tag.0, None, now);
+        timer_fired(&self.shared, self.node, cx, tag);
     }
 }
 
@@ -329,13 +319,7 @@ impl Watcher {
     fn act(&self, cx: &mut Cx<'_>, line: String) {
         let mut model = self.shared.lock();
         model.note(line);
-        if wants_panic(&mut model) {
-            panic_now(model, Victim::Nobody);
-        }
-        if Model::spend(&mut model) {
-            drop(model);
-            tricks::from_anywhere(&self.shared, self.node, cx);
-        }
+        go_on(&self.shared, self.node, cx, model);
     }
 }
 
@@ -349,9 +333,24 @@ impl ContextObserver for Watcher {
     }
 
     fn on_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag) {
-        let now = cx.now();
-        self.shared.lock().timer_fired(self.node, tag.0, None, now);
+        timer_fired(&self.shared, self.node, cx, tag);
     }
+}
+
+/// Something is over, or belongs to nobody: panics or does this or that.
+fn go_on(shared: &Shared, node: Node, cx: &mut Cx<'_>, mut model: MutexGuard<'_, Model>) {
+    if wants_panic(&mut model) {
+        panic_now(model, Victim::Nobody);
+    }
+    if model.spend() {
+        drop(model);
+        tricks::from_anywhere(shared, node, cx);
+    }
+}
+
+/// A free-standing timer of whom it may be.
+fn timer_fired(shared: &Shared, node: Node, cx: &Cx<'_>, tag: TimerTag) {
+    shared.lock().timer_fired(node, tag.0, None, cx.now());
 }
 
 /// How long a piece of a response is.

@@ -3,16 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use wsloop::hook::Webhook;
 use wsloop::http::client::PoolMetrics;
 use wsloop::sim::Net;
 use wsloop::tls::{ClientTls, ServerTls};
 use wsloop::{
-    Context, ContextConfig, Cx, DeflateConfig, HandlerHandle, HookChain, HookConfig,
+    Context, ContextConfig, Cx, DeflateConfig, HandlerHandle, HookChain, HookConfig, HookHandle,
     HttpClientHandle, Limits, ListenConfig, Mount, PlaintextPolicy, ProtocolHandle, RetryPolicy,
     Takeover, Timeouts, VhostConfig, VhostId,
 };
 
 use super::app::App;
+use super::judge::{self, Judge, Trust};
 use super::model::{MESSAGE_BYTES, Model, Node, Rng, Shared};
 use super::tricks;
 use super::web::{Client, Doorman, Handler, Watcher};
@@ -26,6 +28,7 @@ pub(crate) struct Site {
     pub(crate) chunks: ProtocolHandle<App>,
     pub(crate) handler: HandlerHandle<Handler>,
     pub(crate) client: HttpClientHandle<Client>,
+    pub(crate) webhook: Option<HookHandle<Webhook>>,
 }
 
 impl Site {
@@ -48,22 +51,35 @@ impl Site {
         }
         let hooked = model.rng.once_in(2);
         let parts = || (node, shared.clone());
+        let (mut trust, mut webhook) = (None, None);
         if hooked {
             let (node, shared) = parts();
-            let hook = HookConfig::new("doorman", Doorman { node, shared });
-            let chain = HookChain::new().with(hook.deadline(Duration::from_secs(1)));
-            config = config.hooks(chain.otherwise_allow());
+            let chain;
+            let doorman = Doorman { node, shared };
+            (chain, trust, webhook) = hooks(&mut model, doorman);
+            config = config.hooks(chain);
         }
-        let (node, shared) = parts();
-        let app = config.add_protocol("p", App { node, shared });
-        let (node, shared) = parts();
-        let chunks = config.add_chunk_protocol("c", App { node, shared });
+        let app = |(node, shared)| App {
+            node,
+            shared,
+            trust,
+        };
+        let (whole, pieces) = (app(parts()), app(parts()));
+        let app = config.add_protocol("p", whole);
+        let chunks = config.add_chunk_protocol("c", pieces);
         let (node, shared) = parts();
         let client = config.add_http_client(Client { node, shared });
         let (node, shared) = parts();
-        let (mount, handler) = Mount::handler_with("/h", Handler { node, shared });
+        let judge = Mount::handler("/judge", Judge { node, shared });
+        let (node, shared) = parts();
+        let handler = Handler {
+            node,
+            shared,
+            trust,
+        };
+        let (mount, handler) = Mount::handler_with("/h", handler);
         let mount = if hooked { mount.hooked() } else { mount };
-        let config = config.default_protocol("p").mount(mount);
+        let config = config.default_protocol("p").mount(mount).mount(judge);
         let vhost = context.create_vhost(config).unwrap();
         model.vhosts.push((node, vhost));
         Self {
@@ -73,6 +89,7 @@ impl Site {
             chunks,
             handler,
             client,
+            webhook,
         }
     }
 
@@ -87,12 +104,50 @@ impl Site {
         };
     }
 
+    /// What its webhook says about itself adds up.
+    pub(crate) fn check_webhook(&mut self) {
+        let Some(hook) = self.webhook.and_then(|hook| self.context.hook(hook)) else {
+            return;
+        };
+        let metrics = hook.metrics();
+        let known = metrics.cache_hits + metrics.failures + metrics.pending as u64;
+        assert!(metrics.questions >= known, "{metrics:?}");
+        assert!(metrics.cached <= 1024 && metrics.cached_bytes <= 1024 * 1024);
+    }
+
+    /// Questions of its webhook that have no answer.
+    pub(crate) fn waits(&mut self) -> usize {
+        let hook = self.webhook.and_then(|hook| self.context.hook(hook));
+        hook.map_or(0, |hook| hook.metrics().pending)
+    }
+
     pub(crate) fn pool(&self) -> PoolMetrics {
         self.context
             .http_pool_metrics(self.vhost)
             .unwrap_or_default()
     }
 }
+
+/// Who is asked about requests, in which order.
+fn hooks(model: &mut Model, doorman: Doorman) -> (HookChain, Option<Trust>, Asker) {
+    let node = doorman.node;
+    let doorman = HookConfig::new("doorman", doorman).deadline(Duration::from_secs(1));
+    let chain = HookChain::new().otherwise_allow();
+    if model.rng.once_in(3) {
+        return (chain.with(doorman), None, None);
+    }
+    let (hook, handle, trust) = judge::webhook(model, node);
+    match model.rng.once_in(3) {
+        true => (
+            chain.with(doorman).with(hook),
+            Some(Trust::Loose),
+            Some(handle),
+        ),
+        false => (chain.with(hook).with(doorman), Some(trust), Some(handle)),
+    }
+}
+
+type Asker = Option<HookHandle<Webhook>>;
 
 fn context_config(model: &mut Model) -> ContextConfig {
     let gentle = model.gentle;
@@ -154,9 +209,14 @@ fn vhost_config(model: &mut Model, name: &str) -> VhostConfig {
 /// A vhost that comes while everything goes on, on the listener that is there.
 pub(crate) fn another_vhost(shared: &Shared, model: &mut Model, node: Node) -> VhostConfig {
     let shared = shared.clone();
-    vhost_config(model, "x.test")
-        .listen(plain(node))
-        .protocol("p", App { node, shared })
+    vhost_config(model, "x.test").listen(plain(node)).protocol(
+        "p",
+        App {
+            node,
+            shared,
+            trust: None,
+        },
+    )
 }
 
 /// Where a context listens.

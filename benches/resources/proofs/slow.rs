@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::{Scene, WELL_EVERY, fared, held, spent};
 use crate::Outcome;
+use crate::crowd::{Latencies, Watch};
 use crate::peer::{connect_all, frame, open};
-use crate::server::MORE;
+use crate::server::{Figures, MORE, Server};
 
 /// A byte of a head every nine seconds, from so many at once.
 pub(crate) fn heads(count: usize, settings: &[&str]) -> Outcome {
@@ -48,14 +49,7 @@ pub(crate) fn heads(count: usize, settings: &[&str]) -> Outcome {
     }
     println!("{told} were answered 408");
     drop(slow);
-    let (during, _crowd) = watch.end()?;
-    let after = server.until(|now| now.connections == idle.connections)?;
-    println!(
-        "afterwards {} bytes by the library's account, before {}",
-        after.memory, idle.memory
-    );
-    fared(&quiet, &during);
-    Ok(())
+    afterwards(&mut server, watch, &idle, &quiet)
 }
 
 /// Who asks for more and more and reads nothing.
@@ -97,12 +91,17 @@ pub(crate) fn readers(count: usize, settings: &[&str]) -> Outcome {
     held("a full queue", count, &idle, &most);
     spent("all of it", &idle, &last, begin);
     drop(deaf);
+    afterwards(&mut server, watch, &idle, &quiet)
+}
+
+/// What is left when the attackers have gone, and how the others fared.
+fn afterwards(server: &mut Server, watch: Watch, idle: &Figures, quiet: &Latencies) -> Outcome {
     let (during, _crowd) = watch.end()?;
     let after = server.until(|now| now.connections == idle.connections)?;
     println!(
         "afterwards {} bytes by the library's account, before {}",
         after.memory, idle.memory
     );
-    fared(&quiet, &during);
+    fared(quiet, &during);
     Ok(())
 }
