@@ -1,17 +1,16 @@
 //! A hook that asks an endpoint: what it asks, what its answers do, how it fails, what it keeps.
 
 use std::io::ErrorKind;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wsloop::hook::{OnFailure, Webhook, WebhookMetrics};
 use wsloop::sim::{Call, SimPeer, SimPeerListener};
 use wsloop::{
-    Context, HookChain, HookConfig, HookHandle, Http, HttpFailure, HttpHandler, HttpRequest, Mount,
-    PoolConfig, Response, RetryPolicy, VhostConfig, VhostError,
+    Context, HookChain, HookConfig, HookHandle, Mount, PoolConfig, Response, RetryPolicy,
+    VhostConfig, VhostError,
 };
 
-use crate::support::{Log, Recorder, World, addr, request, request_with};
+use crate::support::{Endpoint, Log, Recorder, World, addr, request, request_with};
 use crate::{says, status, text};
 
 const ENDPOINT: &str = "10.0.0.2:80";
@@ -19,43 +18,25 @@ const URL: &str = "http://10.0.0.2/ask";
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What the endpoint answers to a question; `None` hangs.
-type Script = Arc<Mutex<Box<dyn FnMut(&str) -> Option<Response> + Send>>>;
-
-struct Endpoint {
-    log: Log,
-    script: Script,
-}
-
-impl HttpHandler for Endpoint {
-    type Exchange = Vec<u8>;
-
-    fn on_request(&mut self, _: &mut Http<'_>, request: &HttpRequest<'_>) -> Started {
+fn endpoint(
+    questions: &Log,
+    mut answer: impl FnMut(&str) -> Option<Response> + Send + 'static,
+) -> VhostConfig {
+    let log = questions.clone();
+    let endpoint = Endpoint::asked(move |question| {
+        let answer = answer(&question);
+        log.push(question);
+        answer
+    });
+    let endpoint = endpoint.begun(|request| {
         assert_eq!((request.method(), request.path()), ("POST", "/ask"));
-        assert_eq!(
-            request.header("content-type"),
-            Some(b"application/json".as_slice())
-        );
-        Ok(Vec::new())
-    }
-
-    fn on_body(&mut self, _: &mut Http<'_>, body: &mut Vec<u8>, data: &[u8]) -> Done {
-        body.extend_from_slice(data);
-        Ok(())
-    }
-
-    fn on_body_end(&mut self, http: &mut Http<'_>, body: &mut Vec<u8>) -> Done {
-        let question = String::from_utf8(body.clone()).unwrap();
-        let answer = (self.script.lock().unwrap())(&question);
-        self.log.push(question);
-        if let Some(response) = answer {
-            http.respond(response)?;
-        }
-        Ok(())
-    }
+        let json = Some(b"application/json".as_slice());
+        assert_eq!(request.header("content-type"), json);
+    });
+    VhostConfig::new("endpoint.test")
+        .listen(ENDPOINT.parse::<std::net::SocketAddr>().unwrap())
+        .mount(Mount::handler("/ask", endpoint))
 }
-
-type Started = Result<Vec<u8>, HttpFailure>;
-type Done = Result<(), HttpFailure>;
 
 /// A vhost with a webhook, and the endpoint in the same context.
 struct Site {
@@ -75,13 +56,7 @@ impl Site {
         answer: impl FnMut(&str) -> Option<Response> + Send + 'static,
     ) -> Self {
         let mut site = Self::alone(configure, chain);
-        let endpoint = Endpoint {
-            log: site.questions.clone(),
-            script: Arc::new(Mutex::new(Box::new(answer))),
-        };
-        let config = VhostConfig::new("endpoint.test")
-            .listen(ENDPOINT.parse::<std::net::SocketAddr>().unwrap())
-            .mount(Mount::handler("/ask", endpoint));
+        let config = endpoint(&site.questions, answer);
         site.world.context.create_vhost(config).unwrap();
         site
     }
@@ -495,13 +470,7 @@ fn a_webhook_can_use_the_connections_of_a_vhost_of_the_application() {
         .protocol("p", Recorder::new(&world.log))
         .hooks(HookChain::new().hook("auth", webhook));
     world.context.create_vhost(config).unwrap();
-    let endpoint = Endpoint {
-        log: Log::default(),
-        script: Arc::new(Mutex::new(Box::new(|_| json(r#"{"result":"allow"}"#)))),
-    };
-    let config = VhostConfig::new("endpoint.test")
-        .listen(ENDPOINT.parse::<std::net::SocketAddr>().unwrap())
-        .mount(Mount::handler("/ask", endpoint));
+    let config = endpoint(&Log::default(), |_| json(r#"{"result":"allow"}"#));
     world.context.create_vhost(config).unwrap();
     let peer = world.dial();
     let request = String::from_utf8(request("/")).unwrap();

@@ -2,10 +2,13 @@
 //! told, and a stranger who speaks raw bytes.
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     clippy::unwrap_used,
     reason = "each test binary uses its own part of this, and a failed unwrap fails the test"
 )]
+
+mod endpoint;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -17,6 +20,8 @@ use wsloop::{
     ContextObserver, Cx, Established, Handshake, HookError, Message, Protocol, Refuse, Request,
     ServerRefusal, TimerTag, VhostConfig, VhostId, Wsi, WsiId,
 };
+
+pub use self::endpoint::Endpoint;
 
 pub const ADDR: &str = "10.0.0.1:80";
 
