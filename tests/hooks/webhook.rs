@@ -574,3 +574,66 @@ fn no_spelling_of_a_path_is_another_question() {
         );
     }
 }
+
+#[test]
+fn headers_of_any_bytes_reach_the_endpoint_as_text() {
+    let mut site = Site::with(
+        |hook| hook.include_header("x-token"),
+        |hook| hook,
+        |_| json(r#"{"result":"deny"}"#),
+    );
+    let told: [(&[u8], &str); 4] = [
+        // What is no UTF-8 is taken for ISO 8859-1.
+        (b"caf\xe9", "caf\u{e9}"),
+        ("caf\u{e9}".as_bytes(), "caf\u{e9}"),
+        // They end lines in what once was JavaScript.
+        ("a\u{2028}b\u{2029}".as_bytes(), "a\\u2028b\\u2029"),
+        (b"\\\t\"", "\\\\\\t\\\""),
+    ];
+    for (value, text) in told {
+        let mut sent = request_with("/", "X-Token: ");
+        sent.truncate(sent.len() - 2);
+        sent.extend_from_slice(value);
+        sent.extend_from_slice(b"\r\n\r\n");
+        assert_eq!(site.send(&sent).1, 403, "{text}");
+        let question = site.questions.take().pop().unwrap();
+        let expected = format!("\"headers\":{{\"x-token\":\"{text}\"}}");
+        assert!(question.contains(&expected), "{question}");
+    }
+}
+
+#[test]
+fn a_request_to_a_hooked_mount_is_told_as_one_and_gets_what_was_said() {
+    let questions = Log::default();
+    let mut world = World::with(|log| {
+        let user = Mount::call("/user", |request| {
+            let user = request.attributes().get("user").unwrap_or("nobody");
+            Response::text(200, user.to_owned())
+        });
+        let webhook = Webhook::new(URL).unwrap();
+        VhostConfig::new("a.test")
+            .listen(addr())
+            .protocol("p", Recorder::echo(log))
+            .mount(user.hooked())
+            .hooks(HookChain::new().hook("auth", webhook))
+    });
+    let endpoint = endpoint(&questions, |question| match question.contains("/denied") {
+        true => json(r#"{"result":"deny","status":402}"#),
+        false => json(r#"{"result":"allow","attributes":{"user":"ada"}}"#),
+    });
+    world.context.create_vhost(endpoint).unwrap();
+    let peer = world.dial();
+    for (target, expected, body) in [("/user", 200, "ada"), ("/user/denied", 402, "")] {
+        let asked = format!("PUT {target} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n");
+        peer.write(asked.as_bytes()).unwrap();
+        world.turn();
+        let answer = text(&peer);
+        assert_eq!(status(&answer), expected, "{answer}");
+        assert!(answer.ends_with(&format!("\r\n\r\n{body}")), "{answer}");
+        let question = questions.take().pop().unwrap();
+        assert!(question.starts_with("{\"purpose\":\"http\","), "{question}");
+        let what = format!("\"method\":\"PUT\",\"path\":\"{target}\",\"query\":null");
+        assert!(question.contains(&what), "{question}");
+        assert!(question.ends_with("\"subprotocols\":[]}"), "{question}");
+    }
+}

@@ -198,7 +198,13 @@ impl Protocol for Recorder {
             session, id,
             "the session that comes back is the connection's own"
         );
-        self.log.push(format!("closed {:?} {cause}", cause.side()));
+        let text = cause.to_string();
+        assert!(
+            text.contains(cause.reason()),
+            "{:?} in {text}",
+            cause.reason()
+        );
+        self.log.push(format!("closed {:?} {text}", cause.side()));
         if let Some(act) = &mut self.closed {
             act(cx, id);
         }

@@ -251,6 +251,8 @@ impl Protocol for Probe {
     type Session = ();
 
     fn filter_upgrade(&mut self, _: &mut Cx<'_>, request: &Request<'_>) -> Result<Accept, Refuse> {
+        let over_tls = matches!(request.transport(), wsloop::http::origin::Transport::Tls);
+        assert_eq!(over_tls, request.is_tls());
         self.journal.push(Event::Filter {
             who: self.who.clone(),
             is_tls: request.is_tls(),
