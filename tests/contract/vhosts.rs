@@ -240,27 +240,6 @@ fn every_mistake_in_a_vhost_has_its_error_and_changes_nothing() {
     assert!(matches!(late, Err(VhostError::Shutdown)));
 }
 
-#[cfg(not(feature = "tls"))]
-#[test]
-fn a_listener_for_tls_is_refused_in_a_build_without_it() {
-    let mut world = World::new(Recorder::new);
-    let free = "10.0.0.1:443".parse().unwrap();
-    for policy in [
-        wsloop::PlaintextPolicy::Reject,
-        wsloop::PlaintextPolicy::Serve,
-        wsloop::PlaintextPolicy::RedirectToHttps,
-    ] {
-        let listener = wsloop::ListenConfig::new(free).tls(policy);
-        let config = VhostConfig::new("b").listen(listener);
-        let refused = world.context.create_vhost(config);
-        assert!(
-            matches!(refused, Err(VhostError::NoServerTls { address }) if address == free),
-            "{refused:?}"
-        );
-        assert!(world.net.dial(free).is_err(), "nothing listens");
-    }
-}
-
 struct Complaints(Log);
 
 impl ContextObserver for Complaints {
