@@ -476,15 +476,7 @@ impl Lab {
 
     /// Lets time pass in steps of 100 ms, turning after each.
     pub fn pass(&mut self, time: Duration) {
-        let step = Duration::from_millis(100);
-        let mut left = time;
-        while !left.is_zero() {
-            let now = left.min(step);
-            self.net.advance(now);
-            left -= now;
-            self.context.service(Some(Duration::ZERO)).unwrap();
-            self.context.service(Some(Duration::ZERO)).unwrap();
-        }
+        crate::support::pass(&self.net, &mut self.context, time);
     }
 
     /// A stranger's raw connection to [`addr`].
