@@ -310,6 +310,18 @@ mod tests {
     }
 
     #[test]
+    fn a_timer_for_before_they_were_made_is_due_at_once_and_ahead_of_others() {
+        let t0 = Instant::now() + ms(50);
+        let mut timers = Timers::new(t0);
+        timers.arm(t0, "now");
+        let past = timers.arm(t0 - ms(30), "past");
+        timers.arm(t0 - ms(40), "longer past");
+        assert_eq!(timers.due(past), Some(t0 - ms(30)));
+        assert_eq!(timers.next_deadline(), Some(t0 - ms(40)));
+        assert_eq!(fire(&mut timers, t0), ["longer past", "past", "now"]);
+    }
+
+    #[test]
     fn tm_08_a_hundred_thousand_timers_on_one_tick_fire_once_each_in_order() {
         let t0 = Instant::now();
         let mut timers = Timers::new(t0);

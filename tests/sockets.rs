@@ -183,6 +183,7 @@ fn a_peer_that_ends_its_sending_behind_its_close_gets_the_answer() {
     peer.write(&masked(0x88, b"\x03\xe8"));
     peer.stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(server.read_to_end(&mut peer), plain(0x88, b"\x03\xe8"));
+    server.until_logged("closed", 1);
     let lines = server.log.lines();
     assert_eq!(
         lines[1..],
@@ -258,6 +259,7 @@ fn half_a_close_is_no_end_while_reading_is_paused() {
     acted.unwrap();
     let said = plain(0x81, b"you can still read");
     assert_eq!(server.read_to_end(&mut peer), said);
+    server.until_logged("closed", 1);
     assert_eq!(server.log.count("closed Peer: the peer ended"), 1);
 }
 
@@ -456,6 +458,8 @@ fn rs_05_the_cap_on_connections_counts_upgraded_ones_and_frees_with_them() {
     let mut open: Vec<Peer> = (0..3).map(|_| server.open()).collect();
     let mut waiting = Peer::connect(server.addr());
     waiting.write(REQUEST);
+    #[cfg(target_os = "linux")]
+    real::await_queued(server.addr(), 1);
     for _ in 0..20 {
         server.turn();
     }
@@ -482,6 +486,8 @@ fn rs_05_a_connection_that_ends_late_in_a_turn_lets_a_waiting_one_in() {
     let _open = server.open();
     let mut waiting = Peer::connect(server.addr());
     waiting.write(REQUEST);
+    #[cfg(target_os = "linux")]
+    real::await_queued(server.addr(), 1);
     for _ in 0..20 {
         server.turn();
     }
@@ -557,6 +563,7 @@ fn rs_01_without_descriptors_the_listener_rests_sheds_and_recovers() {
             let mut server = Host::server();
             let addr = server.addr();
             let mut peers: Vec<Peer> = (0..100).map(|_| Peer::connect(addr)).collect();
+            real::await_queued(addr, 100);
             let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
             let taken = real::descriptors();
             // The first number with 20 free ones below it.

@@ -322,3 +322,24 @@ impl Check {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Check;
+
+    #[test]
+    fn what_is_wrong_is_told_with_who_it_is_about_and_what_holds_is_not() {
+        let mut check = Check::default();
+        check.that(true, 1, "fine");
+        check.none(2, None::<&str>);
+        check.equal(3, 4, 4);
+        assert!(check.found.is_empty());
+        check.that(false, 1, "lost");
+        check.none(2, Some("twice there"));
+        check.equal(3, 4, 5);
+        assert_eq!(
+            check.found,
+            ["1: lost", "2: twice there", "3: counted 4, there 5"]
+        );
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use wsloop::{
     BodyLength, ClientConnectInfo, Close, CloseCode, ConnectError, Context, ContextConfig,
     DeadlineStage, Http, HttpFailure, HttpHandler, HttpRequest, Limits, Message, Mount, Response,
-    RetryPolicy, SendError, Side, VhostConfig,
+    RetryPolicy, SendError, Side, VhostConfig, VhostId,
 };
 
 use crate::support::{Recorder, World, addr, close_payload, masked, plain, request};
@@ -50,6 +50,42 @@ fn a_connection_knows_where_it_is_from_and_when_it_is() {
 }
 
 #[test]
+fn an_ipv6_connection_knows_where_it_is_from_and_counts_the_longer_address() {
+    let six: std::net::SocketAddr = "[fd00::1]:80".parse().unwrap();
+    let seen = Slot::new();
+    let mut world = World::with(|log| {
+        let recorder = Recorder {
+            established: Some(Box::new({
+                let seen = seen.clone();
+                move |wsi| {
+                    seen.put((wsi.local_addr().unwrap(), wsi.peer_addr().unwrap()));
+                    Ok(())
+                }
+            })),
+            ..Recorder::new(log)
+        };
+        let config = VhostConfig::new("a.test").listen(addr()).listen(six);
+        config.protocol("p", recorder)
+    });
+    let mut memory = [0; 2];
+    let mut peers = Vec::new();
+    for (memory, at) in memory.iter_mut().zip([addr(), six]) {
+        // The second one of each, when all tables are there.
+        for _ in 0..2 {
+            let before = world.context.memory();
+            let peer = world.net.dial(at).unwrap();
+            peer.write(&request("/")).unwrap();
+            world.turn();
+            assert_eq!(seen.take(), [(at, peer.local_addr())]);
+            *memory = world.context.memory() - before;
+            peers.push(peer);
+        }
+    }
+    let [four, six] = memory;
+    assert!(six > four && six < four + 64, "{four} {six}");
+}
+
+#[test]
 fn a_request_names_its_vhost_and_its_sender_to_the_filter() {
     let seen = Slot::new();
     let mut world = World::new(|log| Recorder {
@@ -57,6 +93,10 @@ fn a_request_names_its_vhost_and_its_sender_to_the_filter() {
             let seen = seen.clone();
             move |_, request| {
                 seen.put((request.vhost(), request.peer_addr(), request.is_tls()));
+                assert!(matches!(
+                    request.transport(),
+                    wsloop::http::origin::Transport::Plain
+                ));
                 #[cfg(feature = "tls")]
                 assert!(request.tls().is_none() && request.peer_identity().is_none());
                 Ok(wsloop::Accept::new())
@@ -69,7 +109,7 @@ fn a_request_names_its_vhost_and_its_sender_to_the_filter() {
 }
 
 /// Looks at everything, and answers in two pieces.
-struct Looks(Slot<Option<u64>>);
+struct Looks(Slot<(VhostId, Option<u64>)>);
 
 impl HttpHandler for Looks {
     type Exchange = ();
@@ -93,7 +133,7 @@ impl HttpHandler for Looks {
         http.cx()
             .for_each_peer(|_| panic!("a handler has no peers"));
         assert!(http.cx().peer(id.wsi()).is_none());
-        self.0.put(request.body_len());
+        self.0.put((request.vhost(), request.body_len()));
         Ok(())
     }
 
@@ -110,12 +150,12 @@ impl HttpHandler for Looks {
 
 #[test]
 fn a_handler_knows_who_asks_and_how_long_the_body_is() {
-    let lengths = Slot::new();
+    let seen = Slot::new();
     let mut world = World::with(|log| {
         VhostConfig::new("a.test")
             .listen(addr())
             .protocol("p", Recorder::new(log))
-            .mount(Mount::handler("/h", Looks(lengths.clone())))
+            .mount(Mount::handler("/h", Looks(seen.clone())))
     });
     for (request, length) in [
         ("GET /h HTTP/1.1\r\nHost: a.test\r\n\r\n", Some(0)),
@@ -131,7 +171,7 @@ fn a_handler_knows_who_asks_and_how_long_the_body_is() {
         let peer = world.dial();
         peer.write(request.as_bytes()).unwrap();
         world.turn();
-        assert_eq!(lengths.take(), [length]);
+        assert_eq!(seen.take(), [(world.vhost, length)]);
         let response = String::from_utf8(peer.read()).unwrap();
         assert!(response.contains("\r\nConnection: close\r\n"), "{response}");
         assert!(response.ends_with("\r\n\r\nok") && peer.ended());

@@ -190,24 +190,12 @@ impl Site {
     }
 
     pub fn turn(&mut self) {
-        for _ in 0..32 {
-            self.context.service(Some(Duration::ZERO)).unwrap();
-        }
-        let wrong = self.context.check_invariants();
-        assert!(wrong.is_empty(), "{wrong:#?}");
+        crate::support::turn(&mut self.context, 32);
     }
 
     /// Lets time pass in small steps.
     pub fn pass(&mut self, time: Duration) {
-        let step = Duration::from_millis(100);
-        let mut left = time;
-        while !left.is_zero() {
-            let now = left.min(step);
-            self.net.advance(now);
-            left -= now;
-            self.context.service(Some(Duration::ZERO)).unwrap();
-            self.context.service(Some(Duration::ZERO)).unwrap();
-        }
+        crate::support::pass(&self.net, &mut self.context, time);
     }
 
     pub fn fetch(&mut self, info: FetchInfo) -> FetchId {

@@ -91,6 +91,7 @@ fn what_cannot_be_fetched_is_refused_by_the_call() {
     let mut site = Site::new();
     let tls = FetchInfo::get("https://10.0.0.7/").unwrap();
     let error = site.context.fetch(site.vhost, tls).unwrap_err();
+    assert_eq!(error.url(), "https://10.0.0.7/");
     assert!(
         matches!(error.failure(), FetchFailure::NoClientTls),
         "{error}"

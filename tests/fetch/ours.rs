@@ -5,51 +5,28 @@ use std::time::Duration;
 use wsloop::http::HeaderList;
 use wsloop::http::client::Method;
 use wsloop::{
-    BodyLength, Context, ContextConfig, FetchInfo, Http, HttpFailure, HttpHandler, HttpRequest,
-    Mount, RedirectPolicy, Response, VhostConfig,
+    BodyLength, Context, ContextConfig, FetchInfo, Mount, RedirectPolicy, Response, VhostConfig,
 };
 
 use crate::common::Site;
-use crate::support::addr;
+use crate::support::{Endpoint, addr};
 
 /// Sends a request's body back, in pieces of an unknown number.
-struct Echo;
-
-impl HttpHandler for Echo {
-    type Exchange = Vec<u8>;
-
-    fn on_request(
-        &mut self,
-        _: &mut Http<'_>,
-        _: &HttpRequest<'_>,
-    ) -> Result<Vec<u8>, HttpFailure> {
-        Ok(Vec::new())
-    }
-
-    fn on_body(
-        &mut self,
-        _: &mut Http<'_>,
-        body: &mut Vec<u8>,
-        data: &[u8],
-    ) -> Result<(), HttpFailure> {
-        body.extend_from_slice(data);
-        Ok(())
-    }
-
-    fn on_body_end(&mut self, http: &mut Http<'_>, body: &mut Vec<u8>) -> Result<(), HttpFailure> {
+fn echo() -> Endpoint {
+    Endpoint::new(|http, body| {
         http.start(200, &HeaderList::new(), BodyLength::Unknown)?;
         for piece in body.chunks(1000) {
             http.write(piece)?;
         }
         http.finish()?;
         Ok(())
-    }
+    })
 }
 
 fn server() -> VhostConfig {
     VhostConfig::new("a.test")
         .listen(addr())
-        .mount(Mount::handler("/echo", Echo))
+        .mount(Mount::handler("/echo", echo()))
         .mount(Mount::call("/hi", |request| {
             Response::text(200, format!("{} {}\n", request.method(), request.path()))
         }))

@@ -422,3 +422,24 @@ fn a_chain_that_cannot_be_told_apart_and_a_hooked_mount_without_one_are_refused(
     let error = world.context.create_vhost(config).unwrap_err();
     assert!(error.to_string().contains("no hooks"), "{error}");
 }
+
+#[test]
+fn an_attribute_that_cannot_be_set_fails_the_hook_with_the_reason() {
+    let chain = |name: &'static str| {
+        let hook = says(move || {
+            let mut attributes = Attributes::new();
+            attributes.set(name, "x")?;
+            Ok(HookAnswer::Allow(Grant::new().attributes(attributes)))
+        });
+        HookChain::new().hook("named", hook)
+    };
+    let mut site = Site::new(|_| chain("user"));
+    assert_eq!(status(&site.send(&request("/")).1), 101);
+    let mut site = Site::new(|_| chain(""));
+    assert_eq!(status(&site.send(&request("/")).1), 503);
+    let lines = site.lines();
+    assert!(
+        lines[0].starts_with("hook error named: ") && lines[0].contains("name"),
+        "{lines:?}"
+    );
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use wsloop::hook::{Attributes, Grant};
 use wsloop::{HeaderList, HookAnswer, HookChain, Mount, Refuse, Response};
 
+use crate::support::Endpoint;
 use crate::{Ids, Site, Told, says, status, text};
 
 fn get(target: &str) -> Vec<u8> {
@@ -154,8 +155,12 @@ fn pipelined_requests_wait_for_the_answer_and_come_in_their_order() {
 #[test]
 fn a_body_that_came_while_a_hook_thought_is_the_handlers() {
     let ids = Ids::default();
+    let echo = Endpoint::new(|http, body| {
+        http.respond(Response::new(200).body(body))?;
+        Ok(())
+    });
     let mut site = Site::with(
-        |config| config.mount(Mount::handler("/echo", Echo).hooked()),
+        |config| config.mount(Mount::handler("/echo", echo).hooked()),
         |log| HookChain::new().hook("h", Told::later("h", log, &ids)),
     );
     let post = b"POST /echo HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhel";
@@ -189,40 +194,6 @@ fn a_plain_request_that_waits_too_long_is_answered_and_the_next_one_served() {
     peer.write(&get("/user")).unwrap();
     site.world.turn();
     assert_eq!(status(&text(&peer)), 200);
-}
-
-/// Sends a request's body back.
-struct Echo;
-
-impl wsloop::HttpHandler for Echo {
-    type Exchange = Vec<u8>;
-
-    fn on_request(
-        &mut self,
-        _: &mut wsloop::Http<'_>,
-        _: &wsloop::HttpRequest<'_>,
-    ) -> Result<Vec<u8>, wsloop::HttpFailure> {
-        Ok(Vec::new())
-    }
-
-    fn on_body(
-        &mut self,
-        _: &mut wsloop::Http<'_>,
-        body: &mut Vec<u8>,
-        data: &[u8],
-    ) -> Result<(), wsloop::HttpFailure> {
-        body.extend_from_slice(data);
-        Ok(())
-    }
-
-    fn on_body_end(
-        &mut self,
-        http: &mut wsloop::Http<'_>,
-        body: &mut Vec<u8>,
-    ) -> Result<(), wsloop::HttpFailure> {
-        http.respond(Response::new(200).body(body.clone()))?;
-        Ok(())
-    }
 }
 
 #[test]

@@ -1,17 +1,16 @@
 //! A hook that asks an endpoint: what it asks, what its answers do, how it fails, what it keeps.
 
 use std::io::ErrorKind;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wsloop::hook::{OnFailure, Webhook, WebhookMetrics};
 use wsloop::sim::{Call, SimPeer, SimPeerListener};
 use wsloop::{
-    Context, HookChain, HookConfig, HookHandle, Http, HttpFailure, HttpHandler, HttpRequest, Mount,
-    PoolConfig, Response, RetryPolicy, VhostConfig, VhostError,
+    Context, HookChain, HookConfig, HookHandle, Mount, PoolConfig, Response, RetryPolicy,
+    VhostConfig, VhostError,
 };
 
-use crate::support::{Log, Recorder, World, addr, request, request_with};
+use crate::support::{Endpoint, Log, Recorder, World, addr, request, request_with};
 use crate::{says, status, text};
 
 const ENDPOINT: &str = "10.0.0.2:80";
@@ -19,43 +18,25 @@ const URL: &str = "http://10.0.0.2/ask";
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What the endpoint answers to a question; `None` hangs.
-type Script = Arc<Mutex<Box<dyn FnMut(&str) -> Option<Response> + Send>>>;
-
-struct Endpoint {
-    log: Log,
-    script: Script,
-}
-
-impl HttpHandler for Endpoint {
-    type Exchange = Vec<u8>;
-
-    fn on_request(&mut self, _: &mut Http<'_>, request: &HttpRequest<'_>) -> Started {
+fn endpoint(
+    questions: &Log,
+    mut answer: impl FnMut(&str) -> Option<Response> + Send + 'static,
+) -> VhostConfig {
+    let log = questions.clone();
+    let endpoint = Endpoint::asked(move |question| {
+        let answer = answer(&question);
+        log.push(question);
+        answer
+    });
+    let endpoint = endpoint.begun(|request| {
         assert_eq!((request.method(), request.path()), ("POST", "/ask"));
-        assert_eq!(
-            request.header("content-type"),
-            Some(b"application/json".as_slice())
-        );
-        Ok(Vec::new())
-    }
-
-    fn on_body(&mut self, _: &mut Http<'_>, body: &mut Vec<u8>, data: &[u8]) -> Done {
-        body.extend_from_slice(data);
-        Ok(())
-    }
-
-    fn on_body_end(&mut self, http: &mut Http<'_>, body: &mut Vec<u8>) -> Done {
-        let question = String::from_utf8(body.clone()).unwrap();
-        let answer = (self.script.lock().unwrap())(&question);
-        self.log.push(question);
-        if let Some(response) = answer {
-            http.respond(response)?;
-        }
-        Ok(())
-    }
+        let json = Some(b"application/json".as_slice());
+        assert_eq!(request.header("content-type"), json);
+    });
+    VhostConfig::new("endpoint.test")
+        .listen(ENDPOINT.parse::<std::net::SocketAddr>().unwrap())
+        .mount(Mount::handler("/ask", endpoint))
 }
-
-type Started = Result<Vec<u8>, HttpFailure>;
-type Done = Result<(), HttpFailure>;
 
 /// A vhost with a webhook, and the endpoint in the same context.
 struct Site {
@@ -75,13 +56,7 @@ impl Site {
         answer: impl FnMut(&str) -> Option<Response> + Send + 'static,
     ) -> Self {
         let mut site = Self::alone(configure, chain);
-        let endpoint = Endpoint {
-            log: site.questions.clone(),
-            script: Arc::new(Mutex::new(Box::new(answer))),
-        };
-        let config = VhostConfig::new("endpoint.test")
-            .listen(ENDPOINT.parse::<std::net::SocketAddr>().unwrap())
-            .mount(Mount::handler("/ask", endpoint));
+        let config = endpoint(&site.questions, answer);
         site.world.context.create_vhost(config).unwrap();
         site
     }
@@ -495,13 +470,7 @@ fn a_webhook_can_use_the_connections_of_a_vhost_of_the_application() {
         .protocol("p", Recorder::new(&world.log))
         .hooks(HookChain::new().hook("auth", webhook));
     world.context.create_vhost(config).unwrap();
-    let endpoint = Endpoint {
-        log: Log::default(),
-        script: Arc::new(Mutex::new(Box::new(|_| json(r#"{"result":"allow"}"#)))),
-    };
-    let config = VhostConfig::new("endpoint.test")
-        .listen(ENDPOINT.parse::<std::net::SocketAddr>().unwrap())
-        .mount(Mount::handler("/ask", endpoint));
+    let config = endpoint(&Log::default(), |_| json(r#"{"result":"allow"}"#));
     world.context.create_vhost(config).unwrap();
     let peer = world.dial();
     let request = String::from_utf8(request("/")).unwrap();
@@ -603,5 +572,68 @@ fn no_spelling_of_a_path_is_another_question() {
             question.contains(&format!("\"path\":\"{told}\"")),
             "{question}"
         );
+    }
+}
+
+#[test]
+fn headers_of_any_bytes_reach_the_endpoint_as_text() {
+    let mut site = Site::with(
+        |hook| hook.include_header("x-token"),
+        |hook| hook,
+        |_| json(r#"{"result":"deny"}"#),
+    );
+    let told: [(&[u8], &str); 4] = [
+        // What is no UTF-8 is taken for ISO 8859-1.
+        (b"caf\xe9", "caf\u{e9}"),
+        ("caf\u{e9}".as_bytes(), "caf\u{e9}"),
+        // They end lines in what once was JavaScript.
+        ("a\u{2028}b\u{2029}".as_bytes(), "a\\u2028b\\u2029"),
+        (b"\\\t\"", "\\\\\\t\\\""),
+    ];
+    for (value, text) in told {
+        let mut sent = request_with("/", "X-Token: ");
+        sent.truncate(sent.len() - 2);
+        sent.extend_from_slice(value);
+        sent.extend_from_slice(b"\r\n\r\n");
+        assert_eq!(site.send(&sent).1, 403, "{text}");
+        let question = site.questions.take().pop().unwrap();
+        let expected = format!("\"headers\":{{\"x-token\":\"{text}\"}}");
+        assert!(question.contains(&expected), "{question}");
+    }
+}
+
+#[test]
+fn a_request_to_a_hooked_mount_is_told_as_one_and_gets_what_was_said() {
+    let questions = Log::default();
+    let mut world = World::with(|log| {
+        let user = Mount::call("/user", |request| {
+            let user = request.attributes().get("user").unwrap_or("nobody");
+            Response::text(200, user.to_owned())
+        });
+        let webhook = Webhook::new(URL).unwrap();
+        VhostConfig::new("a.test")
+            .listen(addr())
+            .protocol("p", Recorder::echo(log))
+            .mount(user.hooked())
+            .hooks(HookChain::new().hook("auth", webhook))
+    });
+    let endpoint = endpoint(&questions, |question| match question.contains("/denied") {
+        true => json(r#"{"result":"deny","status":402}"#),
+        false => json(r#"{"result":"allow","attributes":{"user":"ada"}}"#),
+    });
+    world.context.create_vhost(endpoint).unwrap();
+    let peer = world.dial();
+    for (target, expected, body) in [("/user", 200, "ada"), ("/user/denied", 402, "")] {
+        let asked = format!("PUT {target} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n");
+        peer.write(asked.as_bytes()).unwrap();
+        world.turn();
+        let answer = text(&peer);
+        assert_eq!(status(&answer), expected, "{answer}");
+        assert!(answer.ends_with(&format!("\r\n\r\n{body}")), "{answer}");
+        let question = questions.take().pop().unwrap();
+        assert!(question.starts_with("{\"purpose\":\"http\","), "{question}");
+        let what = format!("\"method\":\"PUT\",\"path\":\"{target}\",\"query\":null");
+        assert!(question.contains(&what), "{question}");
+        assert!(question.ends_with("\"subprotocols\":[]}"), "{question}");
     }
 }

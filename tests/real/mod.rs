@@ -390,6 +390,30 @@ pub fn descriptors() -> Vec<u32> {
     numbers
 }
 
+/// Waits until so many connections lie in the queue of the listener there. `connect` returns before
+/// the end of the handshake has reached it, on a busy machine long before.
+#[cfg(target_os = "linux")]
+pub fn await_queued(addr: SocketAddr, count: usize) {
+    let queued = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let port = format!(":{:04X}", addr.port());
+        table.lines().find_map(|line| {
+            let mut fields = line.split_whitespace();
+            let (local, state) = (fields.nth(1)?, fields.nth(1)?);
+            let (_, length) = fields.next()?.split_once(':')?;
+            let listens = local.ends_with(&port) && state == "0A";
+            listens.then(|| usize::from_str_radix(length, 16).unwrap())
+        })
+    };
+    for _ in 0..20_000 {
+        if queued() == Some(count) {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("{:?} and not {count} wait for {addr}", queued());
+}
+
 /// Resident memory of this process in bytes.
 #[cfg(target_os = "linux")]
 pub fn resident() -> usize {

@@ -2,10 +2,13 @@
 //! told, and a stranger who speaks raw bytes.
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     clippy::unwrap_used,
     reason = "each test binary uses its own part of this, and a failed unwrap fails the test"
 )]
+
+mod endpoint;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -17,6 +20,8 @@ use wsloop::{
     ContextObserver, Cx, Established, Handshake, HookError, Message, Protocol, Refuse, Request,
     ServerRefusal, TimerTag, VhostConfig, VhostId, Wsi, WsiId,
 };
+
+pub use self::endpoint::Endpoint;
 
 pub const ADDR: &str = "10.0.0.1:80";
 
@@ -193,7 +198,13 @@ impl Protocol for Recorder {
             session, id,
             "the session that comes back is the connection's own"
         );
-        self.log.push(format!("closed {:?} {cause}", cause.side()));
+        let text = cause.to_string();
+        assert!(
+            text.contains(cause.reason()),
+            "{:?} in {text}",
+            cause.reason()
+        );
+        self.log.push(format!("closed {:?} {text}", cause.side()));
         if let Some(act) = &mut self.closed {
             act(cx, id);
         }
@@ -265,24 +276,12 @@ impl World {
 
     /// Turns without waiting until nothing is left to do; no time passes.
     pub fn turn(&mut self) {
-        for _ in 0..64 {
-            self.context.service(Some(Duration::ZERO)).unwrap();
-        }
-        let wrong = self.context.check_invariants();
-        assert!(wrong.is_empty(), "{wrong:#?}");
+        turn(&mut self.context, 64);
     }
 
     /// Lets time pass in small steps, turning after each.
     pub fn pass(&mut self, time: Duration) {
-        let step = Duration::from_millis(100);
-        let mut left = time;
-        while !left.is_zero() {
-            let now = left.min(step);
-            self.net.advance(now);
-            left -= now;
-            self.context.service(Some(Duration::ZERO)).unwrap();
-            self.context.service(Some(Duration::ZERO)).unwrap();
-        }
+        pass(&self.net, &mut self.context, time);
     }
 
     /// A stranger's TCP connection to the vhost.
@@ -302,6 +301,29 @@ impl World {
         assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
         self.log.take();
         peer
+    }
+}
+
+/// Turns without waiting, so often; then a look at the loop's books.
+pub fn turn(context: &mut Context, times: usize) {
+    for _ in 0..times {
+        context.service(Some(Duration::ZERO)).unwrap();
+    }
+    let wrong = context.check_invariants();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Lets time pass in small steps, turning after each.
+pub fn pass(net: &Net, context: &mut Context, time: Duration) {
+    let step = Duration::from_millis(100);
+    let mut left = time;
+    while !left.is_zero() {
+        let now = left.min(step);
+        net.advance(now);
+        left -= now;
+        for _ in 0..2 {
+            context.service(Some(Duration::ZERO)).unwrap();
+        }
     }
 }
 

@@ -251,6 +251,8 @@ impl Protocol for Probe {
     type Session = ();
 
     fn filter_upgrade(&mut self, _: &mut Cx<'_>, request: &Request<'_>) -> Result<Accept, Refuse> {
+        let over_tls = matches!(request.transport(), wsloop::http::origin::Transport::Tls);
+        assert_eq!(over_tls, request.is_tls());
         self.journal.push(Event::Filter {
             who: self.who.clone(),
             is_tls: request.is_tls(),
@@ -474,15 +476,7 @@ impl Lab {
 
     /// Lets time pass in steps of 100 ms, turning after each.
     pub fn pass(&mut self, time: Duration) {
-        let step = Duration::from_millis(100);
-        let mut left = time;
-        while !left.is_zero() {
-            let now = left.min(step);
-            self.net.advance(now);
-            left -= now;
-            self.context.service(Some(Duration::ZERO)).unwrap();
-            self.context.service(Some(Duration::ZERO)).unwrap();
-        }
+        crate::support::pass(&self.net, &mut self.context, time);
     }
 
     /// A stranger's raw connection to [`addr`].

@@ -228,6 +228,34 @@ fn dp_05_a_redirect_is_a_whole_response_to_the_same_place() {
 }
 
 #[test]
+fn dp_05_a_redirect_to_the_usual_port_does_not_name_it() {
+    let pki = Pki::new("ca");
+    let mut lab = Lab::new();
+    let listener = ListenConfig::new(usual()).tls(PlaintextPolicy::RedirectToHttps);
+    let config = VhostConfig::new("a.test").listen(listener);
+    lab.add(config.server_tls(server_tls(&pki, &["a.test"])));
+    for (sent, location) in [
+        (get("/chat?a=b"), "https://a.test/chat?a=b"),
+        // There is no such place, so the redirect is to the whole of it.
+        (
+            b"OPTIONS * HTTP/1.1\r\nHost: a.test\r\n\r\n".to_vec(),
+            "https://a.test/",
+        ),
+    ] {
+        let peer = lab.net.dial(usual()).unwrap();
+        peer.write(&sent).unwrap();
+        lab.turn();
+        let answer = String::from_utf8(peer.read()).unwrap();
+        let line = format!("\r\nLocation: {location}\r\n");
+        assert!(answer.contains(&line), "{answer:?}");
+    }
+}
+
+fn usual() -> std::net::SocketAddr {
+    "10.0.0.1:443".parse().unwrap()
+}
+
+#[test]
 fn dp_05_a_rejected_request_is_told_what_the_port_speaks() {
     let mut site = Site::new(PlaintextPolicy::Reject);
     for sent in [get("/"), request("/")] {

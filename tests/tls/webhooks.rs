@@ -11,13 +11,12 @@ use wsloop::sim::SimPeer;
 use wsloop::tls::{ClientAuth, ClientTls, ClientTrust, ServerTls};
 use wsloop::{
     Close, Context, ContextConfig, Cx, Established, Hook, HookAnswer, HookChain, HookConfig,
-    HookError, HookHandle, HookRequest, HookRequestId, Http, HttpFailure, HttpHandler, HttpRequest,
-    ListenConfig, Mount, PlaintextPolicy, PoolConfig, PoolMetrics, Protocol, Response, RetryPolicy,
-    VhostConfig, Wsi,
+    HookError, HookHandle, HookRequest, HookRequestId, ListenConfig, Mount, PlaintextPolicy,
+    PoolConfig, PoolMetrics, Protocol, Response, RetryPolicy, VhostConfig, Wsi,
 };
 
 use crate::lab::{Lab, TlsStranger, identity, roots, rustls_client};
-use crate::support::{Recorder, World, addr, masked, plain, request};
+use crate::support::{Endpoint, Recorder, World, addr, masked, plain, request};
 use crate::testpki::{Leaf, Pki, TempDir};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -27,51 +26,33 @@ fn endpoint_addr() -> SocketAddr {
     "10.0.0.2:4430".parse().unwrap()
 }
 
-/// Says yes, and writes down who asks; hangs while it is told to.
+/// What an endpoint heard that says yes; it hangs while it is told to.
 #[derive(Clone, Default)]
-struct Endpoint {
+struct Heard {
     hangs: Arc<AtomicBool>,
     asked: Arc<AtomicUsize>,
     askers: Arc<Mutex<Vec<String>>>,
     questions: Arc<Mutex<Vec<String>>>,
 }
 
-impl HttpHandler for Endpoint {
-    type Exchange = Vec<u8>;
-
-    fn on_request(
-        &mut self,
-        _: &mut Http<'_>,
-        request: &HttpRequest<'_>,
-    ) -> Result<Vec<u8>, HttpFailure> {
-        let peer = request.peer_identity().unwrap();
-        assert!(peer.is_verified());
-        let name = peer.common_name().unwrap().to_owned();
-        let mut askers = self.askers.lock().unwrap();
-        if !askers.contains(&name) {
-            askers.push(name);
-        }
-        Ok(Vec::new())
-    }
-
-    fn on_body(
-        &mut self,
-        _: &mut Http<'_>,
-        body: &mut Vec<u8>,
-        data: &[u8],
-    ) -> Result<(), HttpFailure> {
-        body.extend_from_slice(data);
-        Ok(())
-    }
-
-    fn on_body_end(&mut self, http: &mut Http<'_>, body: &mut Vec<u8>) -> Result<(), HttpFailure> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        let question = String::from_utf8(body.clone()).unwrap();
-        self.questions.lock().unwrap().push(question);
-        if !self.hangs.load(Ordering::Relaxed) {
-            http.respond(Response::json(200, r#"{"result":"allow"}"#))?;
-        }
-        Ok(())
+impl Heard {
+    fn endpoint(&self) -> Endpoint {
+        let (heard, begun) = (self.clone(), self.clone());
+        let endpoint = Endpoint::asked(move |question| {
+            heard.asked.fetch_add(1, Ordering::Relaxed);
+            heard.questions.lock().unwrap().push(question);
+            let answers = !heard.hangs.load(Ordering::Relaxed);
+            answers.then(|| Response::json(200, r#"{"result":"allow"}"#))
+        });
+        endpoint.begun(move |request| {
+            let peer = request.peer_identity().unwrap();
+            assert!(peer.is_verified());
+            let name = peer.common_name().unwrap().to_owned();
+            let mut askers = begun.askers.lock().unwrap();
+            if !askers.contains(&name) {
+                askers.push(name);
+            }
+        })
     }
 }
 
@@ -79,7 +60,7 @@ impl HttpHandler for Endpoint {
 struct Site {
     world: World,
     remote: Option<Context>,
-    endpoint: Endpoint,
+    heard: Heard,
     webhook: HookHandle<Webhook>,
     pki: Pki,
     server: Leaf,
@@ -117,7 +98,7 @@ impl Site {
         let mut site = Self {
             world,
             remote: None,
-            endpoint: Endpoint::default(),
+            heard: Heard::default(),
             webhook: handle.unwrap(),
             pki,
             server,
@@ -135,7 +116,7 @@ impl Site {
         let config = VhostConfig::new("auth.test")
             .listen(ListenConfig::new(endpoint_addr()).tls(PlaintextPolicy::Reject))
             .server_tls(tls)
-            .mount(Mount::handler("/ask", self.endpoint.clone()));
+            .mount(Mount::handler("/ask", self.heard.endpoint()));
         remote.create_vhost(config).unwrap();
         self.remote = Some(remote);
     }
@@ -250,7 +231,7 @@ fn a_thousand_clients_pass_through_a_pool_of_eight() {
     assert_eq!(count(&mut clients, 101), 1000);
     let pool = site.pool();
     assert_eq!((site.most_open, pool.opened, pool.reused), (8, 8, 992));
-    assert_eq!(*site.endpoint.askers.lock().unwrap(), ["asker"]);
+    assert_eq!(*site.heard.askers.lock().unwrap(), ["asker"]);
     assert!(site.echo(&clients));
     assert_empty(site, clients);
 }
@@ -313,7 +294,7 @@ fn an_endpoint_that_hangs_for_a_minute_stalls_nobody_who_is_connected() {
     let mut clients = site.dial(20);
     site.turn(100);
     assert_eq!(count(&mut clients, 101), 20);
-    site.endpoint.hangs.store(true, Ordering::Relaxed);
+    site.heard.hangs.store(true, Ordering::Relaxed);
     let mut waiting = site.dial(100);
     for second in 0..60 {
         assert!(site.echo(&clients), "in second {second}");
@@ -324,7 +305,7 @@ fn an_endpoint_that_hangs_for_a_minute_stalls_nobody_who_is_connected() {
     }
     assert_eq!(count(&mut waiting, 503), 110);
     assert!(site.most_open <= 8);
-    site.endpoint.hangs.store(false, Ordering::Relaxed);
+    site.heard.hangs.store(false, Ordering::Relaxed);
     let mut late = site.dial(20);
     site.pass(SECOND);
     assert_eq!(count(&mut late, 101), 20);
@@ -355,7 +336,7 @@ fn a_new_identity_of_the_webhook_is_shown_from_then_on() {
     let mut clients = site.dial(1);
     site.turn(60);
     assert_eq!(count(&mut clients, 101), 1);
-    assert_eq!(*site.endpoint.askers.lock().unwrap(), ["asker", "asker 2"]);
+    assert_eq!(*site.heard.askers.lock().unwrap(), ["asker", "asker 2"]);
 }
 
 #[test]
@@ -366,7 +347,7 @@ fn an_endpoint_that_nobody_trusts_is_never_asked() {
     let mut clients = site.dial(1);
     site.pass(SECOND);
     assert_eq!(count(&mut clients, 503), 1);
-    assert_eq!(site.endpoint.asked.load(Ordering::Relaxed), 0);
+    assert_eq!(site.heard.asked.load(Ordering::Relaxed), 0);
     let lines = site.world.log.take();
     assert!(lines[0].starts_with("hook error auth: "), "{lines:?}");
 }
@@ -409,9 +390,8 @@ impl Protocol for Stay {
 fn the_endpoint_is_told_who_the_client_is_and_identities_decide_before_it() {
     let pki = Pki::new("ca");
     let mut lab = Lab::new();
-    let endpoint = Endpoint::default();
-
-    let questions = Arc::clone(&endpoint.questions);
+    let heard = Heard::default();
+    let questions = Arc::clone(&heard.questions);
     let trust = ClientTrust::new(roots(&pki));
     let leaf = |name: &str| identity(&pki.leaf(&[name]).common_name(name).issue());
     let tls = ServerTls::new(leaf("auth.test")).client_auth(ClientAuth::Required(trust));
@@ -420,7 +400,7 @@ fn the_endpoint_is_told_who_the_client_is_and_identities_decide_before_it() {
         VhostConfig::new("auth.test")
             .listen(ListenConfig::new(endpoint_addr()).tls(PlaintextPolicy::Reject))
             .server_tls(tls)
-            .mount(Mount::handler("/ask", endpoint)),
+            .mount(Mount::handler("/ask", heard.endpoint())),
     );
     let webhook = Webhook::new(URL).unwrap();
     let webhook = webhook.client_tls(ClientTls::new(roots(&pki)).identity(leaf("asker")));

@@ -93,6 +93,11 @@ fn a_response_head_is_taken_apart() {
     let head = ResponseHead::parse(text, &limits()).unwrap();
     assert_eq!((head.status(), head.reason()), (404, "Not Here"));
     assert_eq!(head.header("server"), Some(b"x".as_slice()));
+    assert_eq!(
+        (head.header_str("server"), head.header_str("age")),
+        (Some("x"), None)
+    );
+    assert!(head.headers().eq([("Server", b"x".as_slice())]));
     for line in ["HTTP/1.1 204", "HTTP/1.0 204 ", "HTTP/1.9 204 \u{e9}\t"] {
         let text = format!("{line}\r\n\r\n");
         assert_eq!(
