@@ -13,7 +13,7 @@ use std::time::Duration;
 use real::{CHILD, child, descriptors, loopback, resident};
 use wsloop::{
     ClientConnectInfo, Close, CloseCause, ConnectError, Context, ContextConfig, Cx, Established,
-    ListenConfig, Message, Protocol, ProtocolHandle, VhostConfig, VhostId, Wsi, WsiId,
+    ListenConfig, Message, Protocol, ProtocolHandle, Timeouts, VhostConfig, VhostId, Wsi, WsiId,
 };
 
 const NAME: &str = "ten_thousand_connections_come_are_served_and_leave_nothing_behind";
@@ -52,6 +52,15 @@ fn ten_thousand_connections_come_are_served_and_leave_nothing_behind() {
     );
 }
 
+/// Ten thousand of them on a busy machine take longer than any one connection should.
+fn patient() -> Timeouts {
+    let long = Duration::from_secs(600);
+    let mut timeouts = Timeouts::default();
+    (timeouts.tcp, timeouts.response, timeouts.connect) = (long, long, long);
+    (timeouts.head, timeouts.write, timeouts.close) = (long, long, long);
+    timeouts
+}
+
 /// What the connections held when all were open and idle.
 struct Held {
     accounted: usize,
@@ -69,7 +78,8 @@ impl Server {
     fn new() -> Self {
         let base = resident();
         let mut context = Context::new(ContextConfig::new()).unwrap();
-        let mut config = VhostConfig::new("localhost").listen(ListenConfig::new(loopback()));
+        let config = VhostConfig::new("localhost").timeouts(patient());
+        let mut config = config.listen(ListenConfig::new(loopback()));
         let crowd = config.add_protocol("crowd", Crowd::default());
         let vhost = context.create_vhost(config).unwrap();
         Self {
@@ -180,7 +190,7 @@ fn dial_them() {
     let addr: SocketAddr = std::env::var(ADDRESS).unwrap().parse().unwrap();
     let count: usize = std::env::var(COUNT).unwrap().parse().unwrap();
     let mut context = Context::new(ContextConfig::new()).unwrap();
-    let mut config = VhostConfig::new("client");
+    let mut config = VhostConfig::new("client").timeouts(patient());
     let dialler = config.add_protocol("crowd", Dialler::default());
     let vhost = context.create_vhost(config).unwrap();
     let info = ClientConnectInfo::from_url(&format!("ws://{addr}/")).unwrap();
