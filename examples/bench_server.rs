@@ -31,6 +31,8 @@ impl Protocol for Server {
         Ok(())
     }
 
+    // Short, so that the loop over the messages that have come can contain it.
+    #[inline]
     fn on_message(
         &mut self,
         wsi: &mut Wsi<'_>,
@@ -38,17 +40,12 @@ impl Protocol for Server {
         message: Message<'_>,
     ) -> Result<(), Close> {
         match self {
-            // A peer that sends but does not read is not read from either, until it has caught up.
             Self::Echo => {
                 if wsi.send(message)?.buffered > HIGH_WATER {
-                    wsi.pause_reading();
-                    wsi.request_writable();
+                    wait_for_reader(wsi);
                 }
             }
-            Self::Broadcast => drop(wsi.cx().broadcast(message, |_| true)),
-            Self::Each => wsi.cx().for_each_peer(|mut peer| {
-                let _ = peer.send(message);
-            }),
+            Self::Broadcast | Self::Each => self.send_to_all(wsi, message),
         }
         Ok(())
     }
@@ -57,6 +54,25 @@ impl Protocol for Server {
         wsi.resume_reading();
         Ok(())
     }
+}
+
+impl Server {
+    #[inline(never)]
+    fn send_to_all(&self, wsi: &mut Wsi<'_>, message: Message<'_>) {
+        match self {
+            Self::Each => wsi.cx().for_each_peer(|mut peer| {
+                let _ = peer.send(message);
+            }),
+            Self::Broadcast | Self::Echo => drop(wsi.cx().broadcast(message, |_| true)),
+        }
+    }
+}
+
+/// A peer that sends but does not read is not read from either, until it has caught up.
+#[cold]
+fn wait_for_reader(wsi: &mut Wsi<'_>) {
+    wsi.pause_reading();
+    wsi.request_writable();
 }
 
 const MESSAGE_MAX: usize = 128 * 1024 * 1024;

@@ -347,8 +347,8 @@ impl Context {
         };
         Ok(Self {
             inner,
+            turn: Turn::new(parts.poller.room(), config.max_connections_per_ip),
             parts,
-            turn: Turn::new(config.max_connections_per_ip),
             fallen: None,
             clock,
             cancel: CancelService::new(wake),

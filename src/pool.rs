@@ -134,6 +134,17 @@ impl BufferPool {
         }
     }
 
+    /// Gives an emptied queue back that came from [`BufferPool::take_queue`] and in which nothing
+    /// but its buffer was used.
+    #[inline(always)]
+    pub(crate) fn put_opened(&mut self, mut queue: Box<Held>) {
+        if self.queue.is_none() && queue.buffer().capacity() <= self.max_capacity {
+            self.queue = Some(queue);
+        } else {
+            self.put_away(queue);
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn put_away(&mut self, mut queue: Box<Held>) {

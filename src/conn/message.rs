@@ -8,7 +8,7 @@ use crate::ws::send::{Fin, LEND_FROM, opcode};
 use crate::ws::{Message, Side};
 
 impl SendHalf {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send_message(
         &mut self,
         out: &mut Out,
@@ -26,6 +26,7 @@ impl SendHalf {
 
     /// The first message of a visit that is not calm, a long one, one that may be compressed, or one
     /// that cannot be sent.
+    #[cold]
     #[inline(never)]
     fn send_any(&mut self, out: &mut Out, message: Message<'_>) -> Result<Queued, SendError> {
         #[cfg(feature = "deflate")]

@@ -262,6 +262,23 @@ impl Io {
         n
     }
 
+    /// Writes once what an open queue holds; gives that back if it was all. How many bytes went.
+    #[inline(always)]
+    pub(crate) fn flush_open(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> usize {
+        let bytes = tx.opened();
+        if bytes.is_empty() {
+            tx.close(pool);
+            return 0;
+        }
+        let n = self.write_calmly(bytes);
+        if n == bytes.len() {
+            tx.close(pool);
+        } else if n > 0 {
+            tx.advance(n, pool);
+        }
+        n
+    }
+
     /// Writes once, to a calm transport.
     #[inline(always)]
     pub(crate) fn write_calmly(&mut self, bytes: &[u8]) -> usize {

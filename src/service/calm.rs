@@ -15,8 +15,7 @@ impl Context {
         let Some(conn) = self.inner.conns.lift_any(index, fits) else {
             return;
         };
-        let mut spent = 0;
-        if let Some(conn) = self.visit_calmly(conn, flags, &mut spent) {
+        if let Some((conn, spent)) = self.visit_calmly(conn, index, flags) {
             self.visit(conn, |lift| {
                 // A calm visit that has read something has noted it.
                 if let (Some(io), 0) = (&mut lift.conn.io, spent) {
@@ -28,41 +27,41 @@ impl Context {
     }
 
     /// Visits a calm connection and puts it back, if nothing else is to be done; gives it back if
-    /// there is. Adds to `spent` what was read.
-    #[inline]
+    /// there is, with how many bytes were read.
+    #[inline(always)]
     fn visit_calmly(
         &mut self,
-        conn: Box<Conn>,
+        mut conn: Box<Conn>,
+        index: u32,
         flags: ReadyFlags,
-        spent: &mut usize,
-    ) -> Option<Box<Conn>> {
+    ) -> Option<(Box<Conn>, usize)> {
         let is_usual = flags - ReadyFlags::WRITABLE == ReadyFlags::READABLE;
         if !is_usual || conn.send.flags != Flags::CALM {
-            return Some(conn);
+            return Some((conn, 0));
         }
+        conn.send.flags = Flags::CALM_VISIT;
         let mut air = Air {
             conn: Some(conn),
             fallen: &mut self.fallen,
         };
         let conn = air.conn.as_deref_mut()?;
-        conn.send.flags = Flags::CALM | Flags::LIFTED;
         let mut lift = Lift {
             conn,
             inner: &mut self.inner,
             parts: &mut self.parts,
         };
         debug_assert!(lift.is_calm(), "something has happened to it");
-        let is_calm = lift.visit_calmly(flags, spent);
+        let spent = lift.visit_calmly(flags);
         let conn = air.conn.take();
         // Only a panic asks for what it would do.
         std::mem::forget(air);
         let mut conn = conn?;
-        if !is_calm {
-            return Some(conn);
+        if let Some(spent) = spent {
+            return Some((conn, spent));
         }
         conn.send.flags = Flags::CALM;
-        let id = conn.send.id;
-        self.inner.conns.restore(id.index, id.generation, conn);
+        // No callback can have removed it.
+        self.inner.conns.put_back(index, conn);
         None
     }
 

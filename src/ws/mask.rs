@@ -7,12 +7,18 @@
 #[inline(always)]
 pub fn apply(key: [u8; 4], offset: usize, data: &mut [u8]) {
     let key = half_at(key, offset);
-    match data.len() {
-        0..4 => apply_bytes(key, data),
-        4..8 => apply_halves(key, data),
-        8..16 => apply_halves_of_16(key, data),
-        16..=32 => apply_halves_of_32(key, data),
-        _ => apply_blocks(key, data),
+    // Asked in an order in which the usual sizes come first.
+    let len = data.len();
+    if len > 32 {
+        apply_blocks(key, data);
+    } else if len >= 16 {
+        apply_halves_of_32(key, data);
+    } else if len >= 8 {
+        apply_halves_of_16(key, data);
+    } else if len >= 4 {
+        apply_halves(key, data);
+    } else {
+        apply_bytes(key, data);
     }
 }
 

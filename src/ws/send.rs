@@ -136,9 +136,42 @@ impl TxQueue {
         held.rest.is_empty() && limit > 0
     }
 
+    /// The same for a queue that owns nothing yet.
+    #[inline(always)]
+    pub(crate) fn open_calmly(&mut self, pool: &mut BufferPool, limit: usize) {
+        debug_assert!(self.held.is_none(), "an empty queue owns nothing");
+        let mut held = pool.take_queue();
+        held.open_to = limit;
+        self.held = Some(held);
+    }
+
+    /// What lies in a queue that was opened calmly, and to which nothing was appended but by
+    /// [`TxQueue::append_open`].
+    #[inline(always)]
+    pub(crate) fn opened(&self) -> &[u8] {
+        match &self.held {
+            Some(held) => {
+                debug_assert!(held.written == 0 && held.rest_len == 0, "it is flat");
+                &held.flat
+            }
+            None => &[],
+        }
+    }
+
+    /// Gives it back when all that it held has been written, if there was anything. What was
+    /// counted in a queue before has left it before, so nothing need be counted here.
+    #[inline(always)]
+    pub(crate) fn close(&mut self, pool: &mut BufferPool) {
+        if let Some(mut held) = self.held.take() {
+            held.flat.clear();
+            held.open_to = 0;
+            pool.put_opened(held);
+        }
+    }
+
     /// Appends a whole frame without a mask to an open queue, if it is not long and there is room.
     /// Gives how much waits then.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn append_open(&mut self, opcode: Opcode, payload: &[u8]) -> Option<usize> {
         let held = self.held.as_mut()?;
         let flat = &mut held.flat;

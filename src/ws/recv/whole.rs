@@ -54,7 +54,7 @@ impl Feed<'_> {
 /// received, while nothing has begun of which the receiving half must know, in frames of at most
 /// `longest` bytes, until `give` says to stop. How many bytes they took; what follows them, be it
 /// a message, is as it came, for [`Feed::next`] to judge.
-#[inline]
+#[inline(always)]
 pub(crate) fn give_front(
     input: &mut [u8],
     longest: u16,
@@ -65,10 +65,14 @@ pub(crate) fn give_front(
         let Some((kind, start, len)) = masked_whole(rest, u64::from(longest)) else {
             break;
         };
-        let Some((header, payload)) = rest.split_at_mut_checked(start) else {
+        // The header is there, so one look says whether the rest is.
+        let Some(frame) = rest.get_mut(..start + len) else {
             break;
         };
-        let (Some(key), Some(payload)) = (header.last_chunk(), payload.get_mut(..len)) else {
+        let Some((header, payload)) = frame.split_at_mut_checked(start) else {
+            break;
+        };
+        let Some(key) = header.last_chunk() else {
             break;
         };
         mask::apply(*key, 0, payload);
@@ -92,7 +96,7 @@ pub(crate) fn give_front(
 
 /// The header of an unfragmented, masked data frame without extensions: its kind, its own length
 /// and that of the payload, if there is nothing about it that [`Feed::next`] has to look at.
-#[inline]
+#[inline(always)]
 fn masked_whole(rest: &[u8], limit: u64) -> Option<(MessageKind, usize, usize)> {
     let (&[first, second, high, low], _) = rest.split_first_chunk()?;
     let kind = match first {
