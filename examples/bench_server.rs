@@ -31,8 +31,8 @@ impl Protocol for Server {
         Ok(())
     }
 
-    // Short, so that the loop over the messages that have come can contain it.
-    #[inline]
+    // Short, so that the loop over the messages that have come may contain it.
+    #[inline(always)]
     fn on_message(
         &mut self,
         wsi: &mut Wsi<'_>,

@@ -273,6 +273,7 @@ impl Context {
     }
 
     /// Deals with what the poller found, where it lies. What a panic leaves is for the next turn.
+    #[inline(never)]
     fn on_events(&mut self) {
         let events = std::mem::replace(&mut self.turn.events, Found::nothing());
         let lent = LentEvents {
@@ -282,7 +283,7 @@ impl Context {
         lent.each();
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_event(&mut self, event: Ready) {
         match Token::unpack(event.token) {
             Token::Wsi { index, generation } => self.on_transport(index, generation, event.flags),
@@ -704,7 +705,7 @@ struct LentEvents<'a> {
 }
 
 impl LentEvents<'_> {
-    #[inline]
+    #[inline(always)]
     fn each(mut self) {
         let Self { context, events } = &mut self;
         events.each(context.turn.events_done, |event| {

@@ -194,7 +194,7 @@ impl Found {
     }
 
     /// Tells of each but the first `done`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn each(&self, done: usize, mut tell: impl FnMut(Ready)) {
         match self {
             Self::Os(events) => {

@@ -88,21 +88,33 @@ impl Stream {
     /// Reads what is there, up to the length of `buf`; 0 is the end of the stream.
     #[inline]
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        retry_interrupted(|| match self {
+        retry_interrupted(|| self.read_once(buf))
+    }
+
+    /// The same, or `Interrupted`.
+    #[inline(always)]
+    pub(crate) fn read_once(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
             Self::Tcp(stream) => receive(stream, buf),
             #[cfg(feature = "sim")]
             Self::Sim(stream) => stream.read(buf),
-        })
+        }
     }
 
     /// Writes as much of `buf` as there is room for. Never raises SIGPIPE.
     #[inline]
     pub(crate) fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        retry_interrupted(|| match self {
+        retry_interrupted(|| self.write_once(buf))
+    }
+
+    /// The same, or `Interrupted`.
+    #[inline(always)]
+    pub(crate) fn write_once(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
             Self::Tcp(stream) => send(stream, buf),
             #[cfg(feature = "sim")]
             Self::Sim(stream) => stream.write(&[IoSlice::new(buf)]),
-        })
+        }
     }
 
     /// Writes as much of the slices as there is room for, possibly ending inside any of them (see
@@ -180,7 +192,7 @@ fn is_under_way(error: &io::Error) -> bool {
 #[cfg(all(target_os = "linux", not(mio_unsupported_force_poll_poll)))]
 #[inline(always)]
 fn receive(stream: &mut mio::net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {
-    let (n, _) = rustix::net::recv(&*stream, buf, rustix::net::RecvFlags::empty())?;
+    let (_, n) = rustix::net::recv(&*stream, buf, rustix::net::RecvFlags::empty())?;
     Ok(n)
 }
 

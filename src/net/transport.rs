@@ -161,7 +161,7 @@ impl Io {
     #[inline(always)]
     pub(crate) fn read_calmly(&mut self, flags: ReadyFlags, buffer: &mut [u8]) -> usize {
         self.ready |= flags;
-        match self.stream.read(buffer) {
+        match self.stream.read_once(buffer) {
             Ok(n) if n > 0 => {
                 if n < buffer.len() && self.is_drained_when_short() {
                     self.ready -= ReadyFlags::READABLE;
@@ -183,6 +183,8 @@ impl Io {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.ready -= ReadyFlags::READABLE;
             }
+            // The other way of a visit reads again.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => self.end_reading(ReadEnd::Failed(error)),
         }
         0
@@ -285,7 +287,7 @@ impl Io {
         if !self.ready.contains(ReadyFlags::WRITABLE) {
             return 0;
         }
-        match self.stream.write(bytes) {
+        match self.stream.write_once(bytes) {
             Ok(n) => {
                 if n < bytes.len() && self.is_drained_when_short() {
                     self.ready -= ReadyFlags::WRITABLE;
@@ -303,7 +305,7 @@ impl Io {
     fn write_failed(&mut self, error: io::Error) {
         if error.kind() == io::ErrorKind::WouldBlock {
             self.ready -= ReadyFlags::WRITABLE;
-        } else {
+        } else if error.kind() != io::ErrorKind::Interrupted {
             // Whatever the peer said before is more interesting than our failure.
             self.ready |= ReadyFlags::READABLE | ReadyFlags::ERROR;
             self.ends().write = Some(error);

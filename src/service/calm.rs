@@ -8,7 +8,7 @@ use crate::lift::Lift;
 use crate::net::poller::ReadyFlags;
 
 impl Context {
-    #[inline]
+    #[inline(always)]
     pub(super) fn on_transport(&mut self, index: u32, generation: u64, flags: ReadyFlags) {
         // An event of a transport that ended earlier in this batch is about nobody.
         let fits = |known| same_generation(generation, known);
@@ -16,14 +16,21 @@ impl Context {
             return;
         };
         if let Some((conn, spent)) = self.visit_calmly(conn, index, flags) {
-            self.visit(conn, |lift| {
-                // A calm visit that has read something has noted it.
-                if let (Some(io), 0) = (&mut lift.conn.io, spent) {
-                    io.note(flags);
-                }
-                lift.pump_all(spent)
-            });
+            self.visit_fully(conn, flags, spent);
         }
+    }
+
+    /// What a calm visit, in which `spent` bytes were read, has not done.
+    #[cold]
+    #[inline(never)]
+    fn visit_fully(&mut self, conn: Box<Conn>, flags: ReadyFlags, spent: usize) {
+        self.visit(conn, |lift| {
+            // A calm visit that has read something has noted it.
+            if let (Some(io), 0) = (&mut lift.conn.io, spent) {
+                io.note(flags);
+            }
+            lift.pump_all(spent)
+        });
     }
 
     /// Visits a calm connection and puts it back, if nothing else is to be done; gives it back if

@@ -139,10 +139,9 @@ impl TxQueue {
     /// The same for a queue that owns nothing yet.
     #[inline(always)]
     pub(crate) fn open_calmly(&mut self, pool: &mut BufferPool, limit: usize) {
-        debug_assert!(self.held.is_none(), "an empty queue owns nothing");
-        let mut held = pool.take_queue();
+        let held = self.held.get_or_insert_with(|| pool.take_queue());
+        debug_assert!(held.len() == 0, "an empty queue owns nothing");
         held.open_to = limit;
-        self.held = Some(held);
     }
 
     /// What lies in a queue that was opened calmly, and to which nothing was appended but by

@@ -20,7 +20,8 @@ impl Feed<'_> {
         mut give: impl FnMut(Message<'_>) -> ControlFlow<()>,
     ) -> Result<(), ProtocolError> {
         let wanted = (self.side, self.delivery) == (Side::Server, Delivery::Messages);
-        if self.recv.phase != Phase::Idle || !wanted {
+        let takes_short = self.fast_len >= u64::from(MAX_SHORT);
+        if self.recv.phase != Phase::Idle || !wanted || !takes_short {
             return Ok(());
         }
         while let Some(rest) = self.input.get_mut(self.at..) {
@@ -60,6 +61,10 @@ pub(crate) fn give_front(
     longest: u16,
     mut give: impl FnMut(Message<'_>) -> ControlFlow<()>,
 ) -> usize {
+    // So that this need not be asked for each short frame.
+    if longest < u16::from(MAX_SHORT) {
+        return 0;
+    }
     let mut at = 0;
     while let Some(rest) = input.get_mut(at..) {
         let Some((kind, start, len)) = masked_whole(rest, u64::from(longest)) else {
@@ -95,13 +100,14 @@ pub(crate) fn give_front(
 }
 
 /// The header of an unfragmented, masked data frame without extensions: its kind, its own length
-/// and that of the payload, if there is nothing about it that [`Feed::next`] has to look at.
+/// and that of the payload, if there is nothing about it that [`Feed::next`] has to look at. The
+/// limit is at least that of a short frame.
 #[inline(always)]
 fn masked_whole(rest: &[u8], limit: u64) -> Option<(MessageKind, usize, usize)> {
     let (&[first, second, high, low], _) = rest.split_first_chunk()?;
-    let kind = match first {
-        0x81 => MessageKind::Text,
-        0x82 => MessageKind::Binary,
+    let kind = match first.wrapping_sub(0x81) {
+        0 => MessageKind::Text,
+        1 => MessageKind::Binary,
         _ => return None,
     };
     let short = second ^ 0x80;
@@ -110,12 +116,12 @@ fn masked_whole(rest: &[u8], limit: u64) -> Option<(MessageKind, usize, usize)> 
     } else {
         let len = u16::from_be_bytes([high, low]);
         // RFC 6455 section 5.2: "the minimal number of bytes MUST be used to encode the length".
-        if short != 126 || len <= u16::from(MAX_SHORT) {
+        if short != 126 || len <= u16::from(MAX_SHORT) || u64::from(len) > limit {
             return None;
         }
         (8, len)
     };
-    (u64::from(len) <= limit).then_some((kind, start, usize::from(len)))
+    Some((kind, start, usize::from(len)))
 }
 
 #[cfg(test)]
