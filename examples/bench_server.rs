@@ -16,15 +16,10 @@ use wsloop::{
     VhostConfig, Wsi,
 };
 
-/// Who gets a message.
-#[derive(Clone, Copy)]
-enum Server {
-    Echo,
-    Broadcast,
-    Each,
-}
+/// Messages go back to who sent them.
+struct Echo;
 
-impl Protocol for Server {
+impl Protocol for Echo {
     type Session = ();
 
     fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
@@ -39,13 +34,8 @@ impl Protocol for Server {
         _: &mut (),
         message: Message<'_>,
     ) -> Result<(), Close> {
-        match self {
-            Self::Echo => {
-                if wsi.send(message)?.buffered > HIGH_WATER {
-                    wait_for_reader(wsi);
-                }
-            }
-            Self::Broadcast | Self::Each => self.send_to_all(wsi, message),
+        if wsi.send(message)?.buffered > HIGH_WATER {
+            wait_for_reader(wsi);
         }
         Ok(())
     }
@@ -56,23 +46,41 @@ impl Protocol for Server {
     }
 }
 
-impl Server {
-    #[inline(never)]
-    fn send_to_all(&self, wsi: &mut Wsi<'_>, message: Message<'_>) {
-        match self {
-            Self::Each => wsi.cx().for_each_peer(|mut peer| {
-                let _ = peer.send(message);
-            }),
-            Self::Broadcast | Self::Echo => drop(wsi.cx().broadcast(message, |_| true)),
-        }
-    }
-}
-
 /// A peer that sends but does not read is not read from either, until it has caught up.
 #[cold]
 fn wait_for_reader(wsi: &mut Wsi<'_>) {
     wsi.pause_reading();
     wsi.request_writable();
+}
+
+/// Messages go to everybody.
+#[derive(Clone, Copy)]
+enum All {
+    Broadcast,
+    Each,
+}
+
+impl Protocol for All {
+    type Session = ();
+
+    fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
+        Ok(())
+    }
+
+    fn on_message(
+        &mut self,
+        wsi: &mut Wsi<'_>,
+        _: &mut (),
+        message: Message<'_>,
+    ) -> Result<(), Close> {
+        match self {
+            Self::Broadcast => drop(wsi.cx().broadcast(message, |_| true)),
+            Self::Each => wsi.cx().for_each_peer(|mut peer| {
+                let _ = peer.send(message);
+            }),
+        }
+        Ok(())
+    }
 }
 
 const MESSAGE_MAX: usize = 128 * 1024 * 1024;
@@ -94,7 +102,7 @@ fn serve() -> Result<(), Box<dyn Error>> {
         port,
         files,
         deflate,
-        server,
+        all,
     } = options(std::env::args().skip(1))?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     // The queue takes what one message more than the high water comes to.
@@ -102,9 +110,11 @@ fn serve() -> Result<(), Box<dyn Error>> {
         .with_message_bytes(MESSAGE_MAX)
         .with_output_bytes(2 * MESSAGE_MAX)
         .with_fragments(100_000);
-    let mut vhost = VhostConfig::new("localhost")
-        .limits(limits)
-        .protocol("echo", server);
+    let vhost = VhostConfig::new("localhost").limits(limits);
+    let mut vhost = match all {
+        Some(all) => vhost.protocol("echo", all),
+        None => vhost.protocol("echo", Echo),
+    };
     if deflate {
         vhost = compress(vhost)?;
     }
@@ -121,7 +131,7 @@ struct Options {
     port: u16,
     files: Option<(String, String)>,
     deflate: bool,
-    server: Server,
+    all: Option<All>,
 }
 
 fn options(mut words: impl Iterator<Item = String>) -> Result<Options, Box<dyn Error>> {
@@ -130,14 +140,14 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, Box<dyn E
         port: words.next().ok_or(USAGE)?.parse()?,
         files: None,
         deflate: false,
-        server: Server::Echo,
+        all: None,
     };
     while let Some(word) = words.next() {
         match word.as_str() {
             "--tls" => options.files = Some(words.next().zip(words.next()).ok_or(USAGE)?),
             "--deflate" => options.deflate = true,
-            "--broadcast" => options.server = Server::Broadcast,
-            "--each" => options.server = Server::Each,
+            "--broadcast" => options.all = Some(All::Broadcast),
+            "--each" => options.all = Some(All::Each),
             _ => return Err(USAGE.into()),
         }
     }

@@ -97,10 +97,19 @@ impl SendHalf {
         message: Message<'_>,
         options: SendOptions,
     ) -> Result<Queued, SendError> {
-        let payload = message.as_bytes();
+        self.send_payload_with(out, message.kind(), message.as_bytes(), options)
+    }
+
+    pub(crate) fn send_payload_with(
+        &mut self,
+        out: &mut Out,
+        kind: MessageKind,
+        payload: &[u8],
+        options: SendOptions,
+    ) -> Result<Queued, SendError> {
         self.admit(payload.len())?;
-        if !self.push_compressed(out, message.kind(), payload, options) {
-            let (opcode, coding) = (opcode(message.kind()), Coding::Plain);
+        if !self.push_compressed(out, kind, payload, options) {
+            let (opcode, coding) = (opcode(kind), Coding::Plain);
             self.push_frame(out, Fin::Last, opcode, coding, payload);
         }
         Ok(self.queued())

@@ -134,13 +134,22 @@ impl BufferPool {
         }
     }
 
-    /// Gives an emptied queue back that came from [`BufferPool::take_queue`] and in which nothing
-    /// but its buffer was used.
+    /// As [`BufferPool::take_queue`], to where there is none.
     #[inline(always)]
-    pub(crate) fn put_opened(&mut self, mut queue: Box<Held>) {
-        if self.queue.is_none() && queue.buffer().capacity() <= self.max_capacity {
-            self.queue = Some(queue);
-        } else {
+    pub(crate) fn lend_queue<'q>(&mut self, place: &'q mut Option<Box<Held>>) -> &'q mut Held {
+        debug_assert!(place.is_none(), "an empty queue owns nothing");
+        std::mem::swap(&mut self.queue, place);
+        place.get_or_insert_with(|| self.make_queue())
+    }
+
+    /// Takes back an emptied queue that was lent and in which nothing but its buffer was used.
+    #[inline(always)]
+    pub(crate) fn take_lent_queue(&mut self, place: &mut Option<Box<Held>>) {
+        let max = self.max_capacity;
+        let is_fit = |queue: &mut Box<Held>| queue.buffer().capacity() <= max;
+        if self.queue.is_none() && place.as_mut().is_some_and(is_fit) {
+            std::mem::swap(&mut self.queue, place);
+        } else if let Some(queue) = place.take() {
             self.put_away(queue);
         }
     }

@@ -17,7 +17,7 @@ use crate::id::{FetchId, Token, VhostId, WsiId, same_generation};
 use crate::inner::{Command, LiftMark, Owner, TimerKind, VhostState};
 use crate::lift::{Fate, Lift};
 use crate::net::listen::AcceptError;
-use crate::net::poller::{Found, Ready};
+use crate::net::poller::{Event, Found};
 use crate::net::resolve::Resolved;
 use crate::net::stream::Stream;
 use crate::net::transport::Io;
@@ -185,9 +185,9 @@ impl Context {
     pub(crate) fn read_clock(&mut self) {
         let out = &mut self.inner.out;
         out.now = self.clock.now();
-        if out.now.saturating_duration_since(out.dated) >= DATE_PRECISION {
+        if out.redate_at.is_none_or(|at| out.now >= at) {
             self.clock.http_date(&mut out.date);
-            out.dated = out.now;
+            out.redate_at = saturating_add(out.now, DATE_PRECISION);
         }
     }
 
@@ -202,7 +202,7 @@ impl Context {
             || !self.inner.commands.is_empty()
             || !self.inner.fetches.is_quiet()
             || self.inner.lifted.is_some()
-            || self.fallen.is_some()
+            || self.air.is_some()
             || self.cancel.is_called()
             || self.can_reopen()
     }
@@ -217,7 +217,8 @@ impl Context {
     /// Cleans up after a callback that panicked: its connection went with the unwinding, its slot
     /// and its session did not.
     fn recover(&mut self) {
-        let Some(mark) = self.inner.lifted.take().or_else(|| self.fallen.take()) else {
+        let fallen = self.air.take().map(|conn| LiftMark::of(&conn));
+        let Some(mark) = self.inner.lifted.take().or(fallen) else {
             return;
         };
         self.inner.out.lent.clear();
@@ -284,9 +285,9 @@ impl Context {
     }
 
     #[inline(always)]
-    fn on_event(&mut self, event: Ready) {
-        match Token::unpack(event.token) {
-            Token::Wsi { index, generation } => self.on_transport(index, generation, event.flags),
+    fn on_event(&mut self, event: Event<'_>) {
+        match Token::unpack(event.token()) {
+            Token::Wsi { index, generation } => self.on_transport(index, generation, event),
             Token::Listener { index, generation } => self.on_listener(index, generation),
             // What it woke us for is asked for in every turn.
             Token::Waker => {}

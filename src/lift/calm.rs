@@ -10,7 +10,6 @@ use super::Lift;
 use crate::conn::{Conn, Flags, Phase, Rare, Role, STASHED_HEADER, Stash};
 use crate::context::Keyed;
 use crate::inner::Inner;
-use crate::net::poller::ReadyFlags;
 use crate::protocol::Dispatch;
 use crate::timer::saturating_add;
 use crate::upgrade::NO_SESSION;
@@ -58,20 +57,20 @@ impl Lift<'_> {
     /// `None` if it is calm then. If not, [`Lift::pump_all`] has the rest to do, and gets how many
     /// bytes were read.
     #[inline(always)]
-    pub(crate) fn visit_calmly(&mut self, flags: ReadyFlags) -> Option<usize> {
+    pub(crate) fn visit_calmly(&mut self, is_writable: bool) -> Option<usize> {
         let Self { conn, inner, parts } = self;
         let Conn { io, role, send, .. } = &mut **conn;
         let (Some(io), Role::Ws(ws)) = (io, role) else {
             return Some(0);
         };
         if io.secure.is_some() {
-            return self.visit_records_calmly(flags);
+            return self.visit_records_calmly(is_writable);
         }
         // A buffer that a panic lost is made by the other path.
         let Some(room @ [_, ..]) = parts.buffer.get_mut(STASHED_HEADER..) else {
             return Some(0);
         };
-        let n = io.read_calmly(flags, room);
+        let n = io.read_calmly(is_writable, room);
         let Some(input @ [_, ..]) = room.get_mut(..n) else {
             return Some(0);
         };
@@ -101,8 +100,7 @@ impl Lift<'_> {
         if goes_on {
             return self.go_on_calmly(n, used);
         }
-        let taken = io.flush_open(&mut send.tx, &mut inner.out.pool);
-        if !send.tx.is_empty() {
+        if let Some(taken) = io.flush_open(&mut send.tx, &mut inner.out.pool) {
             send.note_output(inner.out.now, taken, io);
             return Some(n);
         }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitflags::bitflags;
-use mio::event::Event;
 use mio::{Events, Interest, Token};
 
 use super::listen::Listener;
@@ -195,7 +194,7 @@ impl Found {
 
     /// Tells of each but the first `done`.
     #[inline(always)]
-    pub(crate) fn each(&self, done: usize, mut tell: impl FnMut(Ready)) {
+    pub(crate) fn each(&self, done: usize, mut tell: impl FnMut(Event<'_>)) {
         match self {
             Self::Os(events) => {
                 let mut events = events.iter();
@@ -203,16 +202,85 @@ impl Found {
                     events.next();
                 }
                 for event in events {
-                    tell(Ready::from(event));
+                    tell(Event::Os(event));
                 }
             }
             #[cfg(feature = "sim")]
-            Self::Sim(found) => found.iter().skip(done).copied().for_each(tell),
+            Self::Sim(found) => found
+                .iter()
+                .skip(done)
+                .copied()
+                .map(Event::Sim)
+                .for_each(tell),
         }
     }
 }
 
+/// One thing that a poll has found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event<'a> {
+    /// The system's.
+    Os(&'a mio::event::Event),
+    /// A simulated network's.
+    #[cfg(feature = "sim")]
+    Sim(Ready),
+}
+
+impl Event<'_> {
+    /// The token given when it was registered.
+    #[inline(always)]
+    pub(crate) fn token(self) -> usize {
+        match self {
+            Self::Os(event) => event.token().0,
+            #[cfg(feature = "sim")]
+            Self::Sim(ready) => ready.token,
+        }
+    }
+
+    /// Whether it says nothing but that there is something to read, and perhaps room to write.
+    #[inline(always)]
+    pub(crate) fn is_plain(self) -> bool {
+        match self {
+            Self::Os(event) => {
+                event.is_readable()
+                    && !event.is_error()
+                    && !event.is_read_closed()
+                    && !event.is_write_closed()
+            }
+            #[cfg(feature = "sim")]
+            Self::Sim(ready) => ready.flags - ReadyFlags::WRITABLE == ReadyFlags::READABLE,
+        }
+    }
+
+    /// Whether there is room to write.
+    #[inline(always)]
+    pub(crate) fn is_writable(self) -> bool {
+        match self {
+            Self::Os(event) => event.is_writable(),
+            #[cfg(feature = "sim")]
+            Self::Sim(ready) => ready.flags.contains(ReadyFlags::WRITABLE),
+        }
+    }
+
+    /// All that may be tried now.
+    pub(crate) fn flags(self) -> ReadyFlags {
+        let event = match self {
+            Self::Os(event) => event,
+            #[cfg(feature = "sim")]
+            Self::Sim(ready) => return ready.flags,
+        };
+        let mut flags = ReadyFlags::empty();
+        flags.set(ReadyFlags::READABLE, event.is_readable());
+        flags.set(ReadyFlags::WRITABLE, event.is_writable());
+        flags.set(ReadyFlags::READ_CLOSED, event.is_read_closed());
+        flags.set(ReadyFlags::WRITE_CLOSED, event.is_write_closed());
+        flags.set(ReadyFlags::ERROR, event.is_error());
+        flags
+    }
+}
+
 /// What is ready, and under which token it was registered.
+#[cfg(any(test, feature = "sim"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ready {
     /// The token given when it was registered.
@@ -236,31 +304,6 @@ bitflags! {
         const WRITE_CLOSED = 1 << 3;
         /// An error waits on the socket.
         const ERROR = 1 << 4;
-    }
-}
-
-impl From<&Event> for Ready {
-    #[inline]
-    fn from(event: &Event) -> Self {
-        let is_usual = event.is_readable()
-            && !event.is_error()
-            && !event.is_read_closed()
-            && !event.is_write_closed();
-        // Spelled out: `set` branches for each of them.
-        let flag = |flag: ReadyFlags, is_set| flag.bits() * u8::from(is_set);
-        let bits = if is_usual {
-            ReadyFlags::READABLE.bits() | flag(ReadyFlags::WRITABLE, event.is_writable())
-        } else {
-            flag(ReadyFlags::READABLE, event.is_readable())
-                | flag(ReadyFlags::WRITABLE, event.is_writable())
-                | flag(ReadyFlags::READ_CLOSED, event.is_read_closed())
-                | flag(ReadyFlags::WRITE_CLOSED, event.is_write_closed())
-                | flag(ReadyFlags::ERROR, event.is_error())
-        };
-        Self {
-            token: event.token().0,
-            flags: ReadyFlags::from_bits_retain(bits),
-        }
     }
 }
 
@@ -335,7 +378,10 @@ impl Poller {
         let mut found = self.room();
         let is_full = self.wait(timeout, &mut found);
         out.clear();
-        found.each(0, |ready| out.push(ready));
+        found.each(0, |event| {
+            let (token, flags) = (event.token(), event.flags());
+            out.push(Ready { token, flags });
+        });
         assert_eq!(found.len(), out.len());
         is_full
     }

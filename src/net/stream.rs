@@ -205,7 +205,11 @@ fn receive(stream: &mut mio::net::TcpStream, buf: &mut [u8]) -> io::Result<usize
 #[cfg(all(target_os = "linux", not(mio_unsupported_force_poll_poll)))]
 #[inline(always)]
 fn send(stream: &mut mio::net::TcpStream, buf: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(&*stream, buf, rustix::net::SendFlags::NOSIGNAL)?)
+    Ok(rustix::net::send(
+        &*stream,
+        buf,
+        rustix::net::SendFlags::NOSIGNAL,
+    )?)
 }
 
 /// std sends with MSG_NOSIGNAL, or sets SO_NOSIGPIPE where there is no such flag.

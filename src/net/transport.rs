@@ -159,16 +159,22 @@ impl Io {
 
     /// As [`Io::read`] after an event of a calm transport: if something can be read.
     #[inline(always)]
-    pub(crate) fn read_calmly(&mut self, flags: ReadyFlags, buffer: &mut [u8]) -> usize {
-        self.ready |= flags;
+    pub(crate) fn read_calmly(&mut self, is_writable: bool, buffer: &mut [u8]) -> usize {
+        if is_writable {
+            self.ready |= ReadyFlags::WRITABLE;
+        }
         match self.stream.read_once(buffer) {
             Ok(n) if n > 0 => {
-                if n < buffer.len() && self.is_drained_when_short() {
-                    self.ready -= ReadyFlags::READABLE;
+                // A calm transport was not readable before the event.
+                if n >= buffer.len() || !self.is_drained_when_short() {
+                    self.ready |= ReadyFlags::READABLE;
                 }
                 n
             }
-            other => self.note_end(other),
+            other => {
+                self.ready |= ReadyFlags::READABLE;
+                self.note_end(other)
+            }
         }
     }
 
@@ -264,21 +270,20 @@ impl Io {
         n
     }
 
-    /// Writes once what an open queue holds; gives that back if it was all. How many bytes went.
+    /// Writes once what an open queue holds, and gives the queue back if that was all; if not, how
+    /// many bytes went.
     #[inline(always)]
-    pub(crate) fn flush_open(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> usize {
+    pub(crate) fn flush_open(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> Option<usize> {
         let bytes = tx.opened();
-        if bytes.is_empty() {
-            tx.close(pool);
-            return 0;
+        if !bytes.is_empty() {
+            let n = self.write_calmly(bytes);
+            if n != bytes.len() {
+                tx.advance(n, pool);
+                return Some(n);
+            }
         }
-        let n = self.write_calmly(bytes);
-        if n == bytes.len() {
-            tx.close(pool);
-        } else if n > 0 {
-            tx.advance(n, pool);
-        }
-        n
+        tx.close(pool);
+        None
     }
 
     /// Writes once, to a calm transport.

@@ -2,7 +2,6 @@
 
 use crate::conn::{Conn, Flags, Role, STASHED_HEADER};
 use crate::lift::Lift;
-use crate::net::poller::ReadyFlags;
 use crate::tls::session::Received;
 use crate::ws::Side;
 use crate::wsi::Wsi;
@@ -10,7 +9,7 @@ use crate::wsi::Wsi;
 impl Lift<'_> {
     /// [`Lift::visit_calmly`] for a connection over TLS.
     #[inline(never)]
-    pub(crate) fn visit_records_calmly(&mut self, flags: ReadyFlags) -> Option<usize> {
+    pub(crate) fn visit_records_calmly(&mut self, is_writable: bool) -> Option<usize> {
         let mut plain = self.parts.take_plain();
         let Self { conn, inner, parts } = self;
         let (Some(io), Some(room @ [_, ..])) =
@@ -19,7 +18,7 @@ impl Lift<'_> {
             parts.put_plain(plain);
             return Some(0);
         };
-        let n = io.read_calmly(flags, room);
+        let n = io.read_calmly(is_writable, room);
         let (Some(secure), Some(input @ [_, ..])) = (&mut io.secure, room.get_mut(..n)) else {
             parts.put_plain(plain);
             return Some(0);

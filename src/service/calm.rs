@@ -3,31 +3,30 @@
 use crate::conn::{Conn, Flags};
 use crate::context::Context;
 use crate::id::same_generation;
-use crate::inner::LiftMark;
 use crate::lift::Lift;
-use crate::net::poller::ReadyFlags;
+use crate::net::poller::Event;
 
 impl Context {
     #[inline(always)]
-    pub(super) fn on_transport(&mut self, index: u32, generation: u64, flags: ReadyFlags) {
+    pub(super) fn on_transport(&mut self, index: u32, generation: u64, event: Event<'_>) {
         // An event of a transport that ended earlier in this batch is about nobody.
         let fits = |known| same_generation(generation, known);
         let Some(conn) = self.inner.conns.lift_any(index, fits) else {
             return;
         };
-        if let Some((conn, spent)) = self.visit_calmly(conn, index, flags) {
-            self.visit_fully(conn, flags, spent);
+        if let Some((conn, spent)) = self.visit_calmly(conn, index, event) {
+            self.visit_fully(conn, event, spent);
         }
     }
 
     /// What a calm visit, in which `spent` bytes were read, has not done.
     #[cold]
     #[inline(never)]
-    fn visit_fully(&mut self, conn: Box<Conn>, flags: ReadyFlags, spent: usize) {
+    fn visit_fully(&mut self, conn: Box<Conn>, event: Event<'_>, spent: usize) {
         self.visit(conn, |lift| {
             // A calm visit that has read something has noted it.
             if let (Some(io), 0) = (&mut lift.conn.io, spent) {
-                io.note(flags);
+                io.note(event.flags());
             }
             lift.pump_all(spent)
         });
@@ -40,29 +39,22 @@ impl Context {
         &mut self,
         mut conn: Box<Conn>,
         index: u32,
-        flags: ReadyFlags,
+        event: Event<'_>,
     ) -> Option<(Box<Conn>, usize)> {
-        let is_usual = flags - ReadyFlags::WRITABLE == ReadyFlags::READABLE;
-        if !is_usual || conn.send.flags != Flags::CALM {
+        if conn.send.flags != Flags::CALM || !event.is_plain() {
             return Some((conn, 0));
         }
         conn.send.flags = Flags::CALM_VISIT;
-        let mut air = Air {
-            conn: Some(conn),
-            fallen: &mut self.fallen,
-        };
-        let conn = air.conn.as_deref_mut()?;
+        // Here a panic of its callback leaves it.
+        let conn = self.air.get_or_insert(conn);
         let mut lift = Lift {
             conn,
             inner: &mut self.inner,
             parts: &mut self.parts,
         };
         debug_assert!(lift.is_calm(), "something has happened to it");
-        let spent = lift.visit_calmly(flags);
-        let conn = air.conn.take();
-        // Only a panic asks for what it would do.
-        std::mem::forget(air);
-        let mut conn = conn?;
+        let spent = lift.visit_calmly(event.is_writable());
+        let mut conn = self.air.take()?;
         if let Some(spent) = spent {
             return Some((conn, spent));
         }
@@ -91,21 +83,5 @@ impl Context {
         let id = send.id;
         self.inner.conns.restore(id.index, id.generation, conn);
         None
-    }
-}
-
-/// A calm connection in the air. If its callback panics, it is noted whose slot, session and
-/// accounts are left; nothing has to be written down before.
-struct Air<'a> {
-    conn: Option<Box<Conn>>,
-    fallen: &'a mut Option<LiftMark>,
-}
-
-impl Drop for Air<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(conn) = self.conn.take() {
-            *self.fallen = Some(LiftMark::of(&conn));
-        }
     }
 }

@@ -99,23 +99,25 @@ fn apply_halves_of_16(key: u32, data: &mut [u8]) {
 /// 16 to 32 bytes: as `apply_halves`, with halves of 16 bytes.
 #[inline]
 fn apply_halves_of_32(key: u32, data: &mut [u8]) {
-    let head_key = twice(word_at(key, 0));
-    let tail_key = twice(word_at(key, data.len()));
-    let tail = data
-        .last_chunk()
-        .map(|tail| u128::from_le_bytes(*tail) ^ tail_key);
+    let tail_key = half_at(key.to_le_bytes(), data.len());
+    let tail = data.last_chunk().map(|tail| xor_16(tail_key, tail));
     if let Some(head) = data.first_chunk_mut() {
-        *head = (u128::from_le_bytes(*head) ^ head_key).to_le_bytes();
+        *head = xor_16(key, head);
     }
     if let (Some(place), Some(tail)) = (data.last_chunk_mut(), tail) {
-        *place = tail.to_le_bytes();
+        *place = tail;
     }
 }
 
-#[inline]
-fn twice(word: u64) -> u128 {
-    let word = u128::from(word);
-    word << 64 | word
+/// A vector of the compiler's.
+#[inline(always)]
+fn xor_16(key: u32, bytes: &[u8; 16]) -> [u8; 16] {
+    let keys = [key.to_le_bytes(); 4];
+    let mut result = *bytes;
+    for (byte, mask) in result.iter_mut().zip(keys.as_flattened()) {
+        *byte ^= mask;
+    }
+    result
 }
 
 /// 33 bytes or more: the compiler turns each block into a few vector instructions. Out of line,

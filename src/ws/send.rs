@@ -139,9 +139,7 @@ impl TxQueue {
     /// The same for a queue that owns nothing yet.
     #[inline(always)]
     pub(crate) fn open_calmly(&mut self, pool: &mut BufferPool, limit: usize) {
-        let held = self.held.get_or_insert_with(|| pool.take_queue());
-        debug_assert!(held.len() == 0, "an empty queue owns nothing");
-        held.open_to = limit;
+        pool.lend_queue(&mut self.held).open_to = limit;
     }
 
     /// What lies in a queue that was opened calmly, and to which nothing was appended but by
@@ -161,10 +159,10 @@ impl TxQueue {
     /// counted in a queue before has left it before, so nothing need be counted here.
     #[inline(always)]
     pub(crate) fn close(&mut self, pool: &mut BufferPool) {
-        if let Some(mut held) = self.held.take() {
+        if let Some(held) = &mut self.held {
             held.flat.clear();
             held.open_to = 0;
-            pool.put_opened(held);
+            pool.take_lent_queue(&mut self.held);
         }
     }
 
@@ -174,14 +172,13 @@ impl TxQueue {
     pub(crate) fn append_open(&mut self, opcode: Opcode, payload: &[u8]) -> Option<usize> {
         let held = self.held.as_mut()?;
         let flat = &mut held.flat;
-        let room = held.open_to.saturating_sub(flat.len());
         let first = FIN | opcode.bits();
         match payload.len() {
-            len @ 0..=MAX_SHORT if len + 2 <= room => {
+            len @ 0..=MAX_SHORT if flat.len() + (len + 2) <= held.open_to => {
                 let short = u8::try_from(len).unwrap_or_default();
                 flat.extend_from_slice(&[first, short]);
             }
-            len @ SHORTEST_MEDIUM..LEND_FROM if len + 4 <= room => {
+            len @ SHORTEST_MEDIUM..LEND_FROM if flat.len() + (len + 4) <= held.open_to => {
                 let [high, low] = u16::try_from(len).unwrap_or_default().to_be_bytes();
                 flat.extend_from_slice(&[first, 126, high, low]);
             }
