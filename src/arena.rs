@@ -156,6 +156,12 @@ impl<T> Arena<T> {
         })
     }
 
+    /// The same without their names.
+    #[inline]
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| slot.entry.as_mut())
+    }
+
     /// What contradicts itself here, when nothing is lifted; see `Context::check_invariants`.
     #[cfg(feature = "sim")]
     pub(crate) fn contradiction(&self) -> Option<String> {

@@ -22,6 +22,9 @@ pub struct BufferPool {
     records_room: usize,
     /// The queue that one connection after the other fills and empties, with its buffer.
     queue: Option<Box<Held>>,
+    /// More of them: what a message to many connections fills and empties.
+    #[expect(clippy::vec_box, reason = "they are lent as boxes")]
+    ready: Vec<Box<Held>>,
     /// Queues without buffers.
     #[expect(clippy::vec_box, reason = "they are lent as boxes")]
     queues: Vec<Box<Held>>,
@@ -41,6 +44,7 @@ impl BufferPool {
             records: Vec::new(),
             records_room: 0,
             queue: None,
+            ready: Vec::new(),
             queues: Vec::new(),
         }
     }
@@ -55,9 +59,31 @@ impl BufferPool {
     /// An empty buffer, with capacity if one was given back before.
     #[inline]
     pub(crate) fn take(&mut self) -> Vec<u8> {
-        let buffer = self.free.pop().unwrap_or_default();
-        self.held -= buffer.capacity();
+        match self.free.pop() {
+            Some(buffer) => {
+                self.held -= buffer.capacity();
+                buffer
+            }
+            None => self.take_from_queue(),
+        }
+    }
+
+    /// The buffer of a queue that waits, or a new one.
+    #[cold]
+    fn take_from_queue(&mut self) -> Vec<u8> {
+        let Some(mut queue) = self.take_ready() else {
+            return Vec::new();
+        };
+        let buffer = std::mem::take(queue.buffer());
+        self.put_bare(queue);
         buffer
+    }
+
+    #[inline]
+    fn take_ready(&mut self) -> Option<Box<Held>> {
+        let mut queue = self.ready.pop()?;
+        self.held -= queue.buffer().capacity();
+        Some(queue)
     }
 
     /// Gives a buffer back. Its contents are dropped.
@@ -106,6 +132,14 @@ impl BufferPool {
     pub(crate) fn take_queue(&mut self) -> Box<Held> {
         match self.queue.take() {
             Some(queue) => queue,
+            None => self.next_queue(),
+        }
+    }
+
+    #[inline]
+    fn next_queue(&mut self) -> Box<Held> {
+        match self.take_ready() {
+            Some(queue) => queue,
             None => self.make_queue(),
         }
     }
@@ -130,6 +164,19 @@ impl BufferPool {
         if self.queue.is_none() && is_fit && !queue.is_bulky() {
             self.queue = Some(queue);
         } else {
+            self.put_ready(queue, is_fit);
+        }
+    }
+
+    /// Keeps one more queue, with its buffer if that `is_fit`.
+    #[inline(never)]
+    fn put_ready(&mut self, mut queue: Box<Held>, is_fit: bool) {
+        let held = self.held.saturating_add(queue.buffer().capacity());
+        let has_room = self.ready.len() < self.max_buffers && held <= self.max_total;
+        if is_fit && has_room && !queue.is_bulky() {
+            self.held = held;
+            self.ready.push(queue);
+        } else {
             self.put_away(queue);
         }
     }
@@ -139,7 +186,7 @@ impl BufferPool {
     pub(crate) fn lend_queue<'q>(&mut self, place: &'q mut Option<Box<Held>>) -> &'q mut Held {
         debug_assert!(place.is_none(), "an empty queue owns nothing");
         std::mem::swap(&mut self.queue, place);
-        place.get_or_insert_with(|| self.make_queue())
+        place.get_or_insert_with(|| self.next_queue())
     }
 
     /// Takes back an emptied queue that was lent and in which nothing but its buffer was used.
@@ -149,8 +196,9 @@ impl BufferPool {
         let is_fit = |queue: &mut Box<Held>| queue.buffer().capacity() <= max;
         if self.queue.is_none() && place.as_mut().is_some_and(is_fit) {
             std::mem::swap(&mut self.queue, place);
-        } else if let Some(queue) = place.take() {
-            self.put_away(queue);
+        } else if let Some(mut queue) = place.take() {
+            let is_fit = is_fit(&mut queue);
+            self.put_ready(queue, is_fit);
         }
     }
 
@@ -158,6 +206,10 @@ impl BufferPool {
     #[inline(never)]
     fn put_away(&mut self, mut queue: Box<Held>) {
         self.put(std::mem::take(queue.buffer()));
+        self.put_bare(queue);
+    }
+
+    fn put_bare(&mut self, mut queue: Box<Held>) {
         if self.queues.len() < self.max_buffers {
             queue.slim();
             self.queues.push(queue);
@@ -167,9 +219,11 @@ impl BufferPool {
     /// Whether the account is right and within its bounds; see `Context::check_invariants`.
     #[cfg(feature = "sim")]
     pub(crate) fn is_sound(&self) -> bool {
-        let held: usize = self.free.iter().map(Vec::capacity).sum();
-        let buffers = self.free.len() <= self.max_buffers;
-        buffers && held == self.held && held <= self.max_total
+        let free: usize = self.free.iter().map(Vec::capacity).sum();
+        let ready: usize = self.ready.iter().map(|queue| queue.capacity()).sum();
+        let held = free + ready;
+        let most = self.free.len().max(self.ready.len());
+        most <= self.max_buffers && held == self.held && held <= self.max_total
     }
 
     /// Bytes of heap that the waiting buffers hold.

@@ -415,7 +415,7 @@ impl<'a> Cx<'a> {
                 });
             }
         }
-        for (_, _, conn) in conns.iter_mut() {
+        for conn in conns.values_mut() {
             if conn.send.protocol == *protocol && conn.is_established() {
                 f(Peer {
                     send: &mut conn.send,

@@ -25,6 +25,24 @@ impl SendHalf {
         self.send_any(out, kind, payload)
     }
 
+    /// Whether messages may be appended to the open queue of a server's connection that nobody
+    /// visits and to which nothing but that happens. It is to be written then.
+    #[inline]
+    pub(super) fn opens_calmly(&mut self, out: &mut Out, payload: usize) -> bool {
+        if self.flags != Flags::CALM {
+            return self.flags.is_calm_output();
+        }
+        let open_to = self.settings.open_to;
+        if payload >= LEND_FROM || open_to == 0 || self.side != Side::Server {
+            return false;
+        }
+        // Calm, it is open, and has nothing queued.
+        self.tx.open_calmly(&mut out.pool, open_to);
+        self.flags |= Flags::DIRTY;
+        out.dirty.push(self.id);
+        true
+    }
+
     /// The first message of a visit that is not calm, a long one, one that may be compressed, or one
     /// that cannot be sent.
     #[cold]
@@ -38,6 +56,11 @@ impl SendHalf {
         #[cfg(feature = "deflate")]
         if !self.sends_plain() {
             return self.send_payload_with(out, kind, payload, Default::default());
+        }
+        if self.opens_calmly(out, payload.len()) {
+            if let Some(buffered) = self.tx.append_open(opcode(kind), payload) {
+                return Ok(Queued { buffered });
+            }
         }
         self.admit(payload.len())?;
         if self.side == Side::Server && self.flags.contains(Flags::LIFTED) {

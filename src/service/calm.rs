@@ -74,14 +74,19 @@ impl Context {
         let Conn { io, send, .. } = &mut *conn;
         let Some(io) = io else { return Some(conn) };
         let out = &mut self.inner.out;
-        let taken = io.flush_calmly(&mut send.tx, &mut out.pool);
-        if !io.is_flushed(&send.tx) {
+        let waits = if io.secure.is_none() && send.tx.is_flat() {
+            io.flush_open(&mut send.tx, &mut out.pool)
+        } else {
+            let taken = io.flush_calmly(&mut send.tx, &mut out.pool);
+            (!io.is_flushed(&send.tx)).then_some(taken)
+        };
+        if let Some(taken) = waits {
             send.note_output(out.now, taken, io);
             return Some(conn);
         }
         send.flags = Flags::CALM;
-        let id = send.id;
-        self.inner.conns.restore(id.index, id.generation, conn);
+        let index = send.id.index;
+        self.inner.conns.put_back(index, conn);
         None
     }
 }

@@ -142,6 +142,13 @@ impl TxQueue {
         pool.lend_queue(&mut self.held).open_to = limit;
     }
 
+    /// Whether all that waits lies together, and nothing of it has been written.
+    #[inline]
+    pub(crate) fn is_flat(&self) -> bool {
+        let held = self.held.as_deref();
+        held.is_none_or(|held| held.rest_len == 0 && held.written == 0)
+    }
+
     /// What lies in a queue that was opened calmly, and to which nothing was appended but by
     /// [`TxQueue::append_open`].
     #[inline(always)]
@@ -188,6 +195,19 @@ impl TxQueue {
         Some(flat.len() - held.written + held.rest_len)
     }
 
+    /// Appends a whole frame of a server, encoded, to an open queue, if there is room. Gives how
+    /// much waits then.
+    #[inline]
+    pub(crate) fn append_encoded(&mut self, frame: &[u8]) -> Option<usize> {
+        let held = self.held.as_mut()?;
+        let flat = &mut held.flat;
+        if frame.len() >= SHARE_FROM || flat.len() + frame.len() > held.open_to {
+            return None;
+        }
+        flat.extend_from_slice(frame);
+        Some(flat.len() - held.written + held.rest_len)
+    }
+
     /// If what waits ends with a payload that was lent from `lender`, the only one, and there is
     /// room in front of it for its header and what else comes before it: puts that there and gives
     /// the place of it all.
@@ -225,6 +245,8 @@ impl TxQueue {
             return self.append(pool, |tail| tail.extend_from_slice(&bytes));
         }
         let held = self.hold(pool);
+        // What comes now belongs behind it.
+        held.open_to = 0;
         held.rest_len += bytes.len();
         held.rest.push_back(Segment::Shared(bytes));
     }
@@ -372,6 +394,12 @@ impl Held {
     /// The buffer, which the caller may exchange for another empty one.
     pub(crate) const fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.flat
+    }
+
+    /// The buffer's.
+    #[cfg(feature = "sim")]
+    pub(crate) const fn capacity(&self) -> usize {
+        self.flat.capacity()
     }
 
     /// Whether it owns more than the buffer.
