@@ -7,9 +7,10 @@
 use slab::Slab;
 
 use super::Lift;
-use crate::conn::{Conn, Flags, Phase, Rare, Role, STASHED_HEADER, Stash};
-use crate::context::Keyed;
-use crate::inner::Inner;
+use crate::conn::{Conn, Flags, Phase, Rare, Role, STASHED_HEADER, SendHalf, Stash};
+use crate::context::{Keyed, Parts};
+use crate::inner::{Inner, Out};
+use crate::net::transport::Io;
 use crate::protocol::Dispatch;
 use crate::timer::saturating_add;
 use crate::upgrade::NO_SESSION;
@@ -57,14 +58,19 @@ impl Lift<'_> {
     /// `None` if it is calm then. If not, [`Lift::pump_all`] has the rest to do, and gets how many
     /// bytes were read.
     #[inline(always)]
-    pub(crate) fn visit_calmly(&mut self, is_writable: bool) -> Option<usize> {
-        let Self { conn, inner, parts } = self;
-        let Conn { io, role, send, .. } = &mut **conn;
+    pub(crate) fn visit_calmly(
+        conn: &mut Conn,
+        inner: &mut Inner,
+        parts: &mut Parts,
+        is_writable: bool,
+    ) -> Option<usize> {
+        let Conn { io, role, send, .. } = &mut *conn;
         let (Some(io), Role::Ws(ws)) = (io, role) else {
             return Some(0);
         };
+        // Only what leads elsewhere needs a lift, which lies in memory.
         if io.secure.is_some() {
-            return self.visit_records_calmly(is_writable);
+            return Lift { conn, inner, parts }.visit_records_calmly(is_writable);
         }
         // A buffer that a panic lost is made by the other path.
         let Some(room @ [_, ..]) = parts.buffer.get_mut(STASHED_HEADER..) else {
@@ -77,7 +83,7 @@ impl Lift<'_> {
         send.last_received = inner.out.now;
         let bound = parts.protocols.get_mut(send.protocol as usize);
         let (Some(bound), Side::Server) = (bound, send.side) else {
-            return self.go_on_calmly(n, 0);
+            return Lift { conn, inner, parts }.go_on_calmly(n, 0);
         };
         let open_to = send.settings.open_to;
         send.tx.open_calmly(&mut inner.out.pool, open_to);
@@ -89,16 +95,9 @@ impl Lift<'_> {
         }
         let mut wsi = Wsi::new(inner, send, Some(io));
         let used = bound.dispatch.drive_calmly(input, &mut wsi, ws.session);
-        let mut goes_on = used < n || send.flags != Flags::CALM_VISIT;
-        if lends {
-            inner.out.lender = 0..0;
-            if !inner.out.lent.is_empty() {
-                send.flush_lent_calmly(&mut inner.out, io, input);
-                goes_on |= !send.tx.is_empty();
-            }
-        }
-        if goes_on {
-            return self.go_on_calmly(n, used);
+        let waits = lends && end_lending(&mut inner.out, send, io, input);
+        if used < n || waits || send.flags != Flags::CALM_VISIT {
+            return Lift { conn, inner, parts }.go_on_calmly(n, used);
         }
         if let Some(taken) = io.flush_open(&mut send.tx, &mut inner.out.pool) {
             send.note_output(inner.out.now, taken, io);
@@ -148,6 +147,17 @@ impl Lift<'_> {
             conn.stash = conn.put_aside(rest);
         }
     }
+}
+
+/// Sends what was lent of the received bytes. Whether something waits yet that was queued then.
+#[inline(never)]
+fn end_lending(out: &mut Out, send: &mut SendHalf, io: &mut Io, input: &mut [u8]) -> bool {
+    out.lender = 0..0;
+    if out.lent.is_empty() {
+        return false;
+    }
+    send.flush_lent_calmly(out, io, input);
+    !send.tx.is_empty()
 }
 
 /// Gives bytes to the protocol of a WebSocket connection; how many are done.

@@ -46,14 +46,14 @@ impl Context {
         }
         conn.send.flags = Flags::CALM_VISIT;
         // Here a panic of its callback leaves it.
-        let conn = self.air.get_or_insert(conn);
-        let mut lift = Lift {
-            conn,
-            inner: &mut self.inner,
-            parts: &mut self.parts,
-        };
-        debug_assert!(lift.is_calm(), "something has happened to it");
-        let spent = lift.visit_calmly(event.is_writable());
+        let conn = &mut **self.air.get_or_insert(conn);
+        let Self { inner, parts, .. } = self;
+        #[cfg(debug_assertions)]
+        assert!(
+            Lift { conn, inner, parts }.is_calm(),
+            "something has happened to it"
+        );
+        let spent = Lift::visit_calmly(conn, inner, parts, event.is_writable());
         let mut conn = self.air.take()?;
         if let Some(spent) = spent {
             return Some((conn, spent));
