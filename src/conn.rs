@@ -377,35 +377,6 @@ impl SendHalf {
         }
     }
 
-    /// Queues a frame that was encoded for many peers.
-    #[inline]
-    pub(crate) fn send_encoded(
-        &mut self,
-        out: &mut Out,
-        frame: &Bytes,
-        payload: usize,
-    ) -> Result<Queued, SendError> {
-        if self.opens_calmly(out, payload) {
-            if let Some(buffered) = self.tx.append_encoded(frame) {
-                return Ok(Queued { buffered });
-            }
-        }
-        self.send_any_encoded(out, frame, payload)
-    }
-
-    #[inline(never)]
-    fn send_any_encoded(
-        &mut self,
-        out: &mut Out,
-        frame: &Bytes,
-        payload: usize,
-    ) -> Result<Queued, SendError> {
-        self.admit(payload)?;
-        self.tx.append_shared(&mut out.pool, frame.clone());
-        self.mark_message(out);
-        Ok(self.queued())
-    }
-
     pub(crate) fn send_owned(
         &mut self,
         out: &mut Out,

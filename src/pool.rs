@@ -257,6 +257,38 @@ mod tests {
     }
 
     #[test]
+    fn queues_wait_with_their_buffers_within_the_limits() {
+        let mut pool = BufferPool::new(2, 1 << 20).with_max_total(2 * ROOM);
+        let mut places: [Option<Box<Held>>; 4] = Default::default();
+        for place in &mut places {
+            let queue = pool.lend_queue(place);
+            assert!(queue.buffer().capacity() >= ROOM);
+            assert!(queue.buffer().is_empty());
+        }
+        for place in &mut places {
+            pool.take_lent_queue(place);
+            assert!(place.is_none());
+        }
+        // One beside the account, two in it; of the last only the box is kept.
+        assert_eq!(pool.memory(), 2 * ROOM);
+        assert_eq!((pool.ready.len(), pool.queues.len()), (2, 1));
+        // Who needs a buffer and finds none gets that of a queue.
+        assert!(pool.take().capacity() >= ROOM);
+        assert_eq!(pool.memory(), ROOM);
+        for place in &mut places {
+            pool.lend_queue(place);
+        }
+        assert_eq!(pool.memory(), 0);
+        let mut large = places[0].take();
+        if let Some(queue) = &mut large {
+            queue.buffer().reserve_exact(2 << 20);
+        }
+        pool.take_lent_queue(&mut large);
+        assert_eq!(pool.memory(), 0);
+        assert!(pool.queue.is_none(), "it is too large to be kept");
+    }
+
+    #[test]
     fn the_pool_holds_no_more_than_its_limits() {
         let mut pool = BufferPool::new(2, 100);
         pool.put(Vec::with_capacity(101));

@@ -216,7 +216,15 @@ impl Context {
 
     /// Cleans up after a callback that panicked: its connection went with the unwinding, its slot
     /// and its session did not.
+    #[inline]
     fn recover(&mut self) {
+        if self.inner.lifted.is_some() || self.air.is_some() {
+            self.bury_fallen();
+        }
+    }
+
+    #[cold]
+    fn bury_fallen(&mut self) {
         let fallen = self.air.take().map(|conn| LiftMark::of(&conn));
         let Some(mark) = self.inner.lifted.take().or(fallen) else {
             return;

@@ -1,5 +1,7 @@
 //! How a whole message gets into the queue.
 
+use bytes::Bytes;
+
 use super::{Flags, Queued, SendHalf};
 use crate::error::SendError;
 use crate::inner::Out;
@@ -75,6 +77,35 @@ impl SendHalf {
             }
         }
         self.push_plain(out, Fin::Last, opcode(kind), payload);
+        Ok(self.queued())
+    }
+
+    /// Queues a frame that was encoded for many peers.
+    #[inline]
+    pub(crate) fn send_encoded(
+        &mut self,
+        out: &mut Out,
+        frame: &Bytes,
+        payload: usize,
+    ) -> Result<Queued, SendError> {
+        if self.flags.contains(Flags::SENDS) || self.opens_calmly(out, payload) {
+            if let Some(buffered) = self.tx.append_encoded(frame) {
+                return Ok(Queued { buffered });
+            }
+        }
+        self.send_any_encoded(out, frame, payload)
+    }
+
+    #[inline(never)]
+    fn send_any_encoded(
+        &mut self,
+        out: &mut Out,
+        frame: &Bytes,
+        payload: usize,
+    ) -> Result<Queued, SendError> {
+        self.admit(payload)?;
+        self.tx.append_shared(&mut out.pool, frame.clone());
+        self.mark_message(out);
         Ok(self.queued())
     }
 

@@ -116,7 +116,7 @@ impl Poller {
         }
     }
 
-    /// The handle that ends a [`poll`](Self::poll) from any thread; its events carry `token` and
+    /// The handle that ends a [`wait`](Self::wait) from any thread; its events carry `token` and
     /// are readable. To be made once for a poller, whose owner keeps a clone: a wake is lost with
     /// the last handle.
     pub(crate) fn waker(&self, token: usize) -> io::Result<WakeHandle> {
@@ -130,7 +130,7 @@ impl Poller {
         }
     }
 
-    /// The selector's own descriptor, readable when a [`poll`](Self::poll) would find something,
+    /// The selector's own descriptor, readable when a [`wait`](Self::wait) would find something,
     /// to be watched (level-triggered) by somebody else's loop. A simulated network has none, and
     /// neither has poll(2).
     #[cfg(unix)]

@@ -191,22 +191,22 @@ fn is_under_way(error: &io::Error) -> bool {
 /// again. Where mio emulates edges it has to see each call.
 #[cfg(all(target_os = "linux", not(mio_unsupported_force_poll_poll)))]
 #[inline(always)]
-fn receive(stream: &mut mio::net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {
-    let (_, n) = rustix::net::recv(&*stream, buf, rustix::net::RecvFlags::empty())?;
+fn receive(stream: &mio::net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    let (_, n) = rustix::net::recv(stream, buf, rustix::net::RecvFlags::empty())?;
     Ok(n)
 }
 
 #[cfg(not(all(target_os = "linux", not(mio_unsupported_force_poll_poll))))]
-fn receive(stream: &mut mio::net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {
-    io::Read::read(stream, buf)
+fn receive(mut stream: &mio::net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    io::Read::read(&mut stream, buf)
 }
 
 /// As [`receive`]. Never raises SIGPIPE.
 #[cfg(all(target_os = "linux", not(mio_unsupported_force_poll_poll)))]
 #[inline(always)]
-fn send(stream: &mut mio::net::TcpStream, buf: &[u8]) -> io::Result<usize> {
+fn send(stream: &mio::net::TcpStream, buf: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(
-        &*stream,
+        stream,
         buf,
         rustix::net::SendFlags::NOSIGNAL,
     )?)
@@ -214,7 +214,7 @@ fn send(stream: &mut mio::net::TcpStream, buf: &[u8]) -> io::Result<usize> {
 
 /// std sends with MSG_NOSIGNAL, or sets SO_NOSIGPIPE where there is no such flag.
 #[cfg(not(all(target_os = "linux", not(mio_unsupported_force_poll_poll))))]
-fn send(stream: &mut mio::net::TcpStream, buf: &[u8]) -> io::Result<usize> {
+fn send(mut stream: &mio::net::TcpStream, buf: &[u8]) -> io::Result<usize> {
     stream.write(buf)
 }
 

@@ -398,7 +398,7 @@ impl Held {
 
     /// The buffer's.
     #[cfg(feature = "sim")]
-    pub(crate) const fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.flat.capacity()
     }
 
@@ -735,6 +735,41 @@ mod tests {
         }
         got.extend(drain(&mut queue, &mut pool, usize::MAX));
         assert_eq!(got, want);
+    }
+
+    #[test]
+    fn nothing_is_appended_in_front_of_what_was_queued_by_reference() {
+        let mut pool = BufferPool::new(4, 1 << 16);
+        let mut queue = TxQueue::default();
+        queue.open_calmly(&mut pool, 20_000);
+        assert_eq!(queue.append_encoded(b"\x82\x01a"), Some(3));
+        assert_eq!(queue.append_open(Opcode::Binary, b"b"), Some(6));
+        assert!(queue.is_flat());
+        let shared = Bytes::from(vec![7; 5_000]);
+        queue.append_shared(&mut pool, shared.clone());
+        assert!(!queue.is_flat());
+        assert_eq!(queue.append_encoded(b"\x82\x01c"), None);
+        assert_eq!(queue.append_open(Opcode::Binary, b"c"), None);
+        queue.append(&mut pool, |tail| tail.extend_from_slice(b"\x82\x01c"));
+        let want = [b"\x82\x01a\x82\x01b", &shared[..], b"\x82\x01c"].concat();
+        assert_eq!(drain(&mut queue, &mut pool, 1_000), want);
+    }
+
+    #[test]
+    fn an_open_queue_takes_no_more_than_its_limit() {
+        let mut pool = BufferPool::new(4, 1 << 16);
+        let mut queue = TxQueue::default();
+        queue.open_calmly(&mut pool, 5_000);
+        assert_eq!(queue.append_open(Opcode::Text, &[b'x'; 2_000]), Some(2_004));
+        assert_eq!(queue.append_encoded(&[0x82; 2_996]), Some(5_000));
+        assert_eq!(queue.append_encoded(&[0x82; 1]), None);
+        assert_eq!(queue.append_open(Opcode::Text, b""), None);
+        assert_eq!(queue.opened().len(), 5_000);
+        queue.close(&mut pool);
+        assert_eq!(queue.append_encoded(b"1"), None, "it has no queue any more");
+        queue.open_calmly(&mut pool, 2);
+        assert_eq!(queue.opened(), b"");
+        assert_eq!(queue.append_open(Opcode::Text, b""), Some(2));
     }
 
     #[test]
