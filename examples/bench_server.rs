@@ -16,15 +16,51 @@ use wsloop::{
     VhostConfig, Wsi,
 };
 
-/// Who gets a message.
+/// Messages go back to who sent them.
+struct Echo;
+
+impl Protocol for Echo {
+    type Session = ();
+
+    fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
+        Ok(())
+    }
+
+    // Short, so that the loop over the messages that have come may contain it.
+    #[inline(always)]
+    fn on_message(
+        &mut self,
+        wsi: &mut Wsi<'_>,
+        _: &mut (),
+        message: Message<'_>,
+    ) -> Result<(), Close> {
+        if wsi.send(message)?.buffered > HIGH_WATER {
+            wait_for_reader(wsi);
+        }
+        Ok(())
+    }
+
+    fn on_writable(&mut self, wsi: &mut Wsi<'_>, _: &mut ()) -> Result<(), Close> {
+        wsi.resume_reading();
+        Ok(())
+    }
+}
+
+/// A peer that sends but does not read is not read from either, until it has caught up.
+#[cold]
+fn wait_for_reader(wsi: &mut Wsi<'_>) {
+    wsi.pause_reading();
+    wsi.request_writable();
+}
+
+/// Messages go to everybody.
 #[derive(Clone, Copy)]
-enum Server {
-    Echo,
+enum All {
     Broadcast,
     Each,
 }
 
-impl Protocol for Server {
+impl Protocol for All {
     type Session = ();
 
     fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
@@ -38,23 +74,11 @@ impl Protocol for Server {
         message: Message<'_>,
     ) -> Result<(), Close> {
         match self {
-            // A peer that sends but does not read is not read from either, until it has caught up.
-            Self::Echo => {
-                if wsi.send(message)?.buffered > HIGH_WATER {
-                    wsi.pause_reading();
-                    wsi.request_writable();
-                }
-            }
             Self::Broadcast => drop(wsi.cx().broadcast(message, |_| true)),
             Self::Each => wsi.cx().for_each_peer(|mut peer| {
                 let _ = peer.send(message);
             }),
         }
-        Ok(())
-    }
-
-    fn on_writable(&mut self, wsi: &mut Wsi<'_>, _: &mut ()) -> Result<(), Close> {
-        wsi.resume_reading();
         Ok(())
     }
 }
@@ -78,7 +102,7 @@ fn serve() -> Result<(), Box<dyn Error>> {
         port,
         files,
         deflate,
-        server,
+        all,
     } = options(std::env::args().skip(1))?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     // The queue takes what one message more than the high water comes to.
@@ -86,9 +110,11 @@ fn serve() -> Result<(), Box<dyn Error>> {
         .with_message_bytes(MESSAGE_MAX)
         .with_output_bytes(2 * MESSAGE_MAX)
         .with_fragments(100_000);
-    let mut vhost = VhostConfig::new("localhost")
-        .limits(limits)
-        .protocol("echo", server);
+    let vhost = VhostConfig::new("localhost").limits(limits);
+    let mut vhost = match all {
+        Some(all) => vhost.protocol("echo", all),
+        None => vhost.protocol("echo", Echo),
+    };
     if deflate {
         vhost = compress(vhost)?;
     }
@@ -105,7 +131,7 @@ struct Options {
     port: u16,
     files: Option<(String, String)>,
     deflate: bool,
-    server: Server,
+    all: Option<All>,
 }
 
 fn options(mut words: impl Iterator<Item = String>) -> Result<Options, Box<dyn Error>> {
@@ -114,14 +140,14 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, Box<dyn E
         port: words.next().ok_or(USAGE)?.parse()?,
         files: None,
         deflate: false,
-        server: Server::Echo,
+        all: None,
     };
     while let Some(word) = words.next() {
         match word.as_str() {
             "--tls" => options.files = Some(words.next().zip(words.next()).ok_or(USAGE)?),
             "--deflate" => options.deflate = true,
-            "--broadcast" => options.server = Server::Broadcast,
-            "--each" => options.server = Server::Each,
+            "--broadcast" => options.all = Some(All::Broadcast),
+            "--each" => options.all = Some(All::Each),
             _ => return Err(USAGE.into()),
         }
     }

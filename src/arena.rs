@@ -117,6 +117,15 @@ impl<T> Arena<T> {
         }
     }
 
+    /// The same for who has lifted it just now and knows that nobody can have removed it.
+    #[inline]
+    pub(crate) fn put_back(&mut self, index: u32, value: T) {
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            debug_assert!(slot.is_live() && slot.entry.is_none(), "it was lifted");
+            slot.entry = Some(value);
+        }
+    }
+
     /// Ends the entry: from now on its name is stale. Gives the value unless it is lifted.
     pub(crate) fn remove(&mut self, index: u32, generation: u64) -> Option<T> {
         let slot = self.slot_mut(index, generation)?;
@@ -145,6 +154,12 @@ impl<T> Arena<T> {
             let generation = slot.generation();
             Some((index, generation, slot.entry.as_mut()?))
         })
+    }
+
+    /// The same without their names.
+    #[inline]
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| slot.entry.as_mut())
     }
 
     /// What contradicts itself here, when nothing is lifted; see `Context::check_invariants`.

@@ -97,10 +97,19 @@ impl SendHalf {
         message: Message<'_>,
         options: SendOptions,
     ) -> Result<Queued, SendError> {
-        let payload = message.as_bytes();
+        self.send_payload_with(out, message.kind(), message.as_bytes(), options)
+    }
+
+    pub(crate) fn send_payload_with(
+        &mut self,
+        out: &mut Out,
+        kind: MessageKind,
+        payload: &[u8],
+        options: SendOptions,
+    ) -> Result<Queued, SendError> {
         self.admit(payload.len())?;
-        if !self.push_compressed(out, message.kind(), payload, options) {
-            let (opcode, coding) = (opcode(message.kind()), Coding::Plain);
+        if !self.push_compressed(out, kind, payload, options) {
+            let (opcode, coding) = (opcode(kind), Coding::Plain);
             self.push_frame(out, Fin::Last, opcode, coding, payload);
         }
         Ok(self.queued())
@@ -172,7 +181,17 @@ impl<'m> Encoded<'m> {
     }
 
     /// The frame for that peer, a server's connection.
+    #[inline]
     pub(crate) fn for_peer(&mut self, peer: &SendHalf, out: &mut Out) -> &Bytes {
+        if peer.sends_plain() {
+            return plain(self.message, &mut self.plain);
+        }
+        self.for_agreed(peer, out)
+    }
+
+    /// The same for one that may get it compressed.
+    #[inline(never)]
+    fn for_agreed(&mut self, peer: &SendHalf, out: &mut Out) -> &Bytes {
         let agreed = peer.compression.as_ref();
         let make = agreed.and_then(|agreed| agreed.common_make(self.message.len()));
         let message = self.message;
@@ -186,9 +205,13 @@ impl<'m> Encoded<'m> {
                 return frame;
             }
         }
-        self.plain
-            .get_or_insert_with(|| frame(message.kind(), Coding::Plain, message.as_bytes()))
+        plain(message, &mut self.plain)
     }
+}
+
+#[inline]
+fn plain<'f>(message: Message<'_>, known: &'f mut Option<Bytes>) -> &'f Bytes {
+    known.get_or_insert_with(|| frame(message.kind(), Coding::Plain, message.as_bytes()))
 }
 
 fn encode(message: Message<'_>, make: Make, out: &mut Out) -> Option<Bytes> {

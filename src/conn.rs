@@ -377,19 +377,6 @@ impl SendHalf {
         }
     }
 
-    /// Queues a frame that was encoded for many peers.
-    pub(crate) fn send_encoded(
-        &mut self,
-        out: &mut Out,
-        frame: &Bytes,
-        payload: usize,
-    ) -> Result<Queued, SendError> {
-        self.admit(payload)?;
-        self.tx.append_shared(&mut out.pool, frame.clone());
-        self.mark_message(out);
-        Ok(self.queued())
-    }
-
     pub(crate) fn send_owned(
         &mut self,
         out: &mut Out,

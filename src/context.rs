@@ -11,7 +11,7 @@ use slab::Slab;
 use crate::arena::Arena;
 use crate::client::ClientConnectInfo;
 use crate::config::{ContextConfig, ListenConfig, NamePolicy, PlaintextPolicy, VhostConfig};
-use crate::conn::STASHED_HEADER;
+use crate::conn::{Conn, STASHED_HEADER};
 use crate::error::{ConnectError, ContextError, Gone, VhostError};
 use crate::fetch::{
     BoundClient, FetchDispatch, FetchError, FetchInfo, Fetches, HttpClientHandle, HttpClientHandler,
@@ -22,7 +22,7 @@ use crate::http::client::PoolMetrics;
 use crate::id::{
     FetchId, HandlerHandle, HookHandle, ProtocolHandle, TimerId, TimerTag, Token, VhostId, WsiId,
 };
-use crate::inner::{Command, Inner, LiftMark, Out, Owner, TimerKind, Vhost};
+use crate::inner::{Command, Inner, Out, Owner, TimerKind, Vhost};
 use crate::net::System;
 use crate::net::clock::Clock;
 use crate::net::listen::{ListenOptions, Listener, SpareDescriptor};
@@ -85,8 +85,9 @@ pub struct Context {
     pub(crate) inner: Inner,
     pub(crate) parts: Parts,
     pub(crate) turn: Turn,
-    /// The connection whose callback has panicked in a calm visit.
-    pub(crate) fallen: Option<LiftMark>,
+    /// The connection of a calm visit. When a turn begins it is still there only if its callback
+    /// has panicked.
+    pub(crate) air: Option<Box<Conn>>,
     pub(crate) clock: Clock,
     pub(crate) cancel: CancelService,
 }
@@ -301,7 +302,7 @@ impl Context {
                 dirty: Vec::new(),
                 now: clock.now(),
                 date,
-                dated: clock.now(),
+                redate_at: None,
                 pool: spare_buffers(),
                 #[cfg(feature = "deflate")]
                 compressors: Default::default(),
@@ -347,9 +348,9 @@ impl Context {
         };
         Ok(Self {
             inner,
+            turn: Turn::new(parts.poller.room(), config.max_connections_per_ip),
             parts,
-            turn: Turn::new(config.max_connections_per_ip),
-            fallen: None,
+            air: None,
             clock,
             cancel: CancelService::new(wake),
         })

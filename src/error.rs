@@ -65,6 +65,7 @@ pub enum SendError {
 impl From<SendError> for Close {
     /// Lets a callback use `?` on a send: the connection then closes with 1011, or with 1013 when
     /// the peer reads too slowly.
+    #[cold]
     fn from(error: SendError) -> Self {
         match error {
             SendError::Full { .. } => Self::new(CloseCode::TRY_AGAIN_LATER, "reading too slowly"),

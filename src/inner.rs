@@ -104,7 +104,8 @@ pub(crate) struct Out {
     pub(crate) now: Instant,
     /// The date for responses, right to the second at the begin of a turn.
     pub(crate) date: String,
-    pub(crate) dated: Instant,
+    /// When it is not right any more.
+    pub(crate) redate_at: Option<Instant>,
     pub(crate) pool: BufferPool,
     #[cfg(feature = "deflate")]
     pub(crate) compressors: crate::ws::deflate::compress::CompressorPool,

@@ -22,6 +22,9 @@ pub struct BufferPool {
     records_room: usize,
     /// The queue that one connection after the other fills and empties, with its buffer.
     queue: Option<Box<Held>>,
+    /// More of them: what a message to many connections fills and empties.
+    #[expect(clippy::vec_box, reason = "they are lent as boxes")]
+    ready: Vec<Box<Held>>,
     /// Queues without buffers.
     #[expect(clippy::vec_box, reason = "they are lent as boxes")]
     queues: Vec<Box<Held>>,
@@ -41,6 +44,7 @@ impl BufferPool {
             records: Vec::new(),
             records_room: 0,
             queue: None,
+            ready: Vec::new(),
             queues: Vec::new(),
         }
     }
@@ -55,9 +59,31 @@ impl BufferPool {
     /// An empty buffer, with capacity if one was given back before.
     #[inline]
     pub(crate) fn take(&mut self) -> Vec<u8> {
-        let buffer = self.free.pop().unwrap_or_default();
-        self.held -= buffer.capacity();
+        match self.free.pop() {
+            Some(buffer) => {
+                self.held -= buffer.capacity();
+                buffer
+            }
+            None => self.take_from_queue(),
+        }
+    }
+
+    /// The buffer of a queue that waits, or a new one.
+    #[cold]
+    fn take_from_queue(&mut self) -> Vec<u8> {
+        let Some(mut queue) = self.take_ready() else {
+            return Vec::new();
+        };
+        let buffer = std::mem::take(queue.buffer());
+        self.put_bare(queue);
         buffer
+    }
+
+    #[inline]
+    fn take_ready(&mut self) -> Option<Box<Held>> {
+        let mut queue = self.ready.pop()?;
+        self.held -= queue.buffer().capacity();
+        Some(queue)
     }
 
     /// Gives a buffer back. Its contents are dropped.
@@ -106,6 +132,14 @@ impl BufferPool {
     pub(crate) fn take_queue(&mut self) -> Box<Held> {
         match self.queue.take() {
             Some(queue) => queue,
+            None => self.next_queue(),
+        }
+    }
+
+    #[inline]
+    fn next_queue(&mut self) -> Box<Held> {
+        match self.take_ready() {
+            Some(queue) => queue,
             None => self.make_queue(),
         }
     }
@@ -130,7 +164,41 @@ impl BufferPool {
         if self.queue.is_none() && is_fit && !queue.is_bulky() {
             self.queue = Some(queue);
         } else {
+            self.put_ready(queue, is_fit);
+        }
+    }
+
+    /// Keeps one more queue, with its buffer if that `is_fit`.
+    #[inline(never)]
+    fn put_ready(&mut self, mut queue: Box<Held>, is_fit: bool) {
+        let held = self.held.saturating_add(queue.buffer().capacity());
+        let has_room = self.ready.len() < self.max_buffers && held <= self.max_total;
+        if is_fit && has_room && !queue.is_bulky() {
+            self.held = held;
+            self.ready.push(queue);
+        } else {
             self.put_away(queue);
+        }
+    }
+
+    /// As [`BufferPool::take_queue`], to where there is none.
+    #[inline(always)]
+    pub(crate) fn lend_queue<'q>(&mut self, place: &'q mut Option<Box<Held>>) -> &'q mut Held {
+        debug_assert!(place.is_none(), "an empty queue owns nothing");
+        std::mem::swap(&mut self.queue, place);
+        place.get_or_insert_with(|| self.next_queue())
+    }
+
+    /// Takes back an emptied queue that was lent and in which nothing but its buffer was used.
+    #[inline(always)]
+    pub(crate) fn take_lent_queue(&mut self, place: &mut Option<Box<Held>>) {
+        let max = self.max_capacity;
+        let is_fit = |queue: &mut Box<Held>| queue.buffer().capacity() <= max;
+        if self.queue.is_none() && place.as_mut().is_some_and(is_fit) {
+            std::mem::swap(&mut self.queue, place);
+        } else if let Some(mut queue) = place.take() {
+            let is_fit = is_fit(&mut queue);
+            self.put_ready(queue, is_fit);
         }
     }
 
@@ -138,6 +206,10 @@ impl BufferPool {
     #[inline(never)]
     fn put_away(&mut self, mut queue: Box<Held>) {
         self.put(std::mem::take(queue.buffer()));
+        self.put_bare(queue);
+    }
+
+    fn put_bare(&mut self, mut queue: Box<Held>) {
         if self.queues.len() < self.max_buffers {
             queue.slim();
             self.queues.push(queue);
@@ -147,9 +219,11 @@ impl BufferPool {
     /// Whether the account is right and within its bounds; see `Context::check_invariants`.
     #[cfg(feature = "sim")]
     pub(crate) fn is_sound(&self) -> bool {
-        let held: usize = self.free.iter().map(Vec::capacity).sum();
-        let buffers = self.free.len() <= self.max_buffers;
-        buffers && held == self.held && held <= self.max_total
+        let free: usize = self.free.iter().map(Vec::capacity).sum();
+        let ready: usize = self.ready.iter().map(|queue| queue.capacity()).sum();
+        let held = free + ready;
+        let most = self.free.len().max(self.ready.len());
+        most <= self.max_buffers && held == self.held && held <= self.max_total
     }
 
     /// Bytes of heap that the waiting buffers hold.
@@ -180,6 +254,38 @@ mod tests {
         let again = pool.take();
         assert!(again.is_empty());
         assert_eq!(again.capacity(), 64);
+    }
+
+    #[test]
+    fn queues_wait_with_their_buffers_within_the_limits() {
+        let mut pool = BufferPool::new(2, 1 << 20).with_max_total(2 * ROOM);
+        let mut places: [Option<Box<Held>>; 4] = Default::default();
+        for place in &mut places {
+            let queue = pool.lend_queue(place);
+            assert!(queue.buffer().capacity() >= ROOM);
+            assert!(queue.buffer().is_empty());
+        }
+        for place in &mut places {
+            pool.take_lent_queue(place);
+            assert!(place.is_none());
+        }
+        // One beside the account, two in it; of the last only the box is kept.
+        assert_eq!(pool.memory(), 2 * ROOM);
+        assert_eq!((pool.ready.len(), pool.queues.len()), (2, 1));
+        // Who needs a buffer and finds none gets that of a queue.
+        assert!(pool.take().capacity() >= ROOM);
+        assert_eq!(pool.memory(), ROOM);
+        for place in &mut places {
+            pool.lend_queue(place);
+        }
+        assert_eq!(pool.memory(), 0);
+        let mut large = places[0].take();
+        if let Some(queue) = &mut large {
+            queue.buffer().reserve_exact(2 << 20);
+        }
+        pool.take_lent_queue(&mut large);
+        assert_eq!(pool.memory(), 0);
+        assert!(pool.queue.is_none(), "it is too large to be kept");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use self::give::{give_next, give_whole};
 use self::sessions::Sessions;
-use crate::conn::Phase;
+use crate::conn::{Flags, Phase};
 use crate::error::{CloseCause, ConnectError, ServerRefusal, VhostError};
 use crate::hook::{Attributes, HookError};
 use crate::http::HeaderList;
@@ -709,7 +709,7 @@ impl<P: Protocol> Dispatch for Bound<P> {
             if let Err(close) = protocol.on_message(wsi, session, message) {
                 wsi.close(close);
             }
-            if wsi.send_half().flags.is_calm_visit() {
+            if wsi.send_half().flags == Flags::CALM_VISIT {
                 ControlFlow::Continue(())
             } else {
                 ControlFlow::Break(())

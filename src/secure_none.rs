@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use crate::error::Deadline;
 use crate::lift::Lift;
-use crate::net::poller::ReadyFlags;
 use crate::net::transport::Flushed;
 use crate::pool::BufferPool;
 use crate::ws::send::TxQueue;
@@ -68,8 +67,8 @@ impl Lift<'_> {
 
     pub(crate) fn received_records(&mut self, _: &mut [u8], _: usize) {}
 
-    pub(crate) fn visit_records_calmly(&mut self, _: ReadyFlags, _: &mut usize) -> bool {
-        false
+    pub(crate) fn visit_records_calmly(&mut self, _: bool) -> Option<usize> {
+        Some(0)
     }
 
     pub(crate) fn announce_end(&mut self) {}

@@ -17,7 +17,7 @@ use crate::id::{FetchId, Token, VhostId, WsiId, same_generation};
 use crate::inner::{Command, LiftMark, Owner, TimerKind, VhostState};
 use crate::lift::{Fate, Lift};
 use crate::net::listen::AcceptError;
-use crate::net::poller::Ready;
+use crate::net::poller::{Event, Found};
 use crate::net::resolve::Resolved;
 use crate::net::stream::Stream;
 use crate::net::transport::Io;
@@ -32,8 +32,9 @@ use told::Told;
 /// goes on with the next one.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    events: Vec<Ready>,
-    next_event: usize,
+    events: Found,
+    /// How many of them have had their turn.
+    events_done: usize,
     /// The poller had more events than fitted.
     more_events: bool,
     /// Connections whose budget was spent: others come first, so they wait for the next turn.
@@ -57,10 +58,10 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    pub(crate) const fn new(max_per_ip: Option<u32>) -> Self {
+    pub(crate) const fn new(events: Found, max_per_ip: Option<u32>) -> Self {
         Self {
-            events: Vec::new(),
-            next_event: 0,
+            events,
+            events_done: 0,
             more_events: false,
             ready: Vec::new(),
             going_on: Vec::new(),
@@ -86,7 +87,7 @@ impl Turn {
     }
 
     fn is_interrupted(&self) -> bool {
-        self.next_event < self.events.len()
+        self.events_done < self.events.len()
             || !self.going_on.is_empty()
             || !self.settling.is_empty()
             || !self.answers.is_empty()
@@ -184,9 +185,9 @@ impl Context {
     pub(crate) fn read_clock(&mut self) {
         let out = &mut self.inner.out;
         out.now = self.clock.now();
-        if out.now.saturating_duration_since(out.dated) >= DATE_PRECISION {
+        if out.redate_at.is_none_or(|at| out.now >= at) {
             self.clock.http_date(&mut out.date);
-            out.dated = out.now;
+            out.redate_at = saturating_add(out.now, DATE_PRECISION);
         }
     }
 
@@ -201,7 +202,7 @@ impl Context {
             || !self.inner.commands.is_empty()
             || !self.inner.fetches.is_quiet()
             || self.inner.lifted.is_some()
-            || self.fallen.is_some()
+            || self.air.is_some()
             || self.cancel.is_called()
             || self.can_reopen()
     }
@@ -215,8 +216,17 @@ impl Context {
 
     /// Cleans up after a callback that panicked: its connection went with the unwinding, its slot
     /// and its session did not.
+    #[inline]
     fn recover(&mut self) {
-        let Some(mark) = self.inner.lifted.take().or_else(|| self.fallen.take()) else {
+        if self.inner.lifted.is_some() || self.air.is_some() {
+            self.bury_fallen();
+        }
+    }
+
+    #[cold]
+    fn bury_fallen(&mut self) {
+        let fallen = self.air.take().map(|conn| LiftMark::of(&conn));
+        let Some(mark) = self.inner.lifted.take().or(fallen) else {
             return;
         };
         self.inner.out.lent.clear();
@@ -253,8 +263,8 @@ impl Context {
         } else {
             self.until_deadline(timeout)
         };
-        self.turn.next_event = 0;
-        self.turn.more_events = self.parts.poller.poll(timeout, &mut self.turn.events)?;
+        self.turn.events_done = 0;
+        self.turn.more_events = self.parts.poller.wait(timeout, &mut self.turn.events)?;
         self.read_clock();
         Ok(())
     }
@@ -271,23 +281,33 @@ impl Context {
         Some(timeout.map_or(left, |timeout| timeout.min(left)))
     }
 
+    /// Deals with what the poller found, where it lies. What a panic leaves is for the next turn.
+    #[inline(never)]
     fn on_events(&mut self) {
-        while let Some(event) = self.turn.events.get(self.turn.next_event).copied() {
-            self.turn.next_event += 1;
-            match Token::unpack(event.token) {
-                Token::Wsi { index, generation } => {
-                    self.on_transport(index, generation, event.flags)
-                }
-                Token::Listener { index, generation } => {
-                    let known = self.parts.listeners.generation(index);
-                    if let Some(known) = known.filter(|known| same_generation(generation, *known)) {
-                        if !self.turn.is_accepting(index, known) {
-                            self.accept(index, known);
-                        }
-                    }
-                }
-                // What it woke us for is asked for in every turn.
-                Token::Waker => {}
+        let events = std::mem::replace(&mut self.turn.events, Found::nothing());
+        let lent = LentEvents {
+            context: self,
+            events,
+        };
+        lent.each();
+    }
+
+    #[inline(always)]
+    fn on_event(&mut self, event: Event<'_>) {
+        match Token::unpack(event.token()) {
+            Token::Wsi { index, generation } => self.on_transport(index, generation, event),
+            Token::Listener { index, generation } => self.on_listener(index, generation),
+            // What it woke us for is asked for in every turn.
+            Token::Waker => {}
+        }
+    }
+
+    #[cold]
+    fn on_listener(&mut self, index: u32, generation: u64) {
+        let known = self.parts.listeners.generation(index);
+        if let Some(known) = known.filter(|known| same_generation(generation, *known)) {
+            if !self.turn.is_accepting(index, known) {
+                self.accept(index, known);
             }
         }
     }
@@ -683,6 +703,30 @@ impl Context {
         let all = self.inner.conns.iter().filter(|(_, _, conn)| wanted(conn));
         all.map(|(index, generation, _)| WsiId { index, generation })
             .collect()
+    }
+}
+
+/// The events of a turn while they are dealt with. They go back where they came from, whatever
+/// happens.
+struct LentEvents<'a> {
+    context: &'a mut Context,
+    events: Found,
+}
+
+impl LentEvents<'_> {
+    #[inline(always)]
+    fn each(mut self) {
+        let Self { context, events } = &mut self;
+        events.each(context.turn.events_done, |event| {
+            context.turn.events_done += 1;
+            context.on_event(event);
+        });
+    }
+}
+
+impl Drop for LentEvents<'_> {
+    fn drop(&mut self) {
+        self.context.turn.events = std::mem::replace(&mut self.events, Found::nothing());
     }
 }
 

@@ -35,7 +35,6 @@ use crate::ws::{Close, Message, MessageKind, Side};
 #[derive(Debug)]
 pub struct Wsi<'a> {
     cx: Cx<'a>,
-    id: WsiId,
 }
 
 /// The connection that a callback is about, lent to it.
@@ -54,7 +53,7 @@ impl<'a> Wsi<'a> {
         send: &'a mut SendHalf,
         io: Option<&'a mut Io>,
     ) -> Self {
-        let (id, protocol) = (send.id, send.protocol);
+        let protocol = send.protocol;
         Self {
             cx: Cx {
                 current: Some(Current {
@@ -63,15 +62,15 @@ impl<'a> Wsi<'a> {
                     response: None,
                 }),
                 inner,
-                owner: Owner::protocol(protocol),
+                // It is a protocol's callback that it is lent to.
+                owner: Owner::Protocol(protocol),
             },
-            id,
         }
     }
 
     /// The connection's id, to keep.
     pub const fn id(&self) -> WsiId {
-        self.id
+        self.current().send.id
     }
 
     /// The loop: other connections, timers, client connections, vhosts.
@@ -172,7 +171,7 @@ impl<'a> Wsi<'a> {
     /// # Errors
     ///
     /// See [`SendError`]; nothing of a refused message is sent.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, message: Message<'_>) -> Result<Queued, SendError> {
         let (send, out) = self.parts();
         send.send_message(out, message)
@@ -299,8 +298,8 @@ impl<'a> Wsi<'a> {
     /// is cancelled when the connection ends. `None` for a time that never comes
     /// (`Duration::MAX`).
     pub fn set_timer(&mut self, after: Duration, tag: TimerTag) -> Option<TimerId> {
-        let id = self.id;
         let (send, out) = self.parts();
+        let id = send.id;
         let at = saturating_add(out.now, after)?;
         let key = out.timers.arm(at, TimerKind::Wsi(id, tag));
         send.keep_timer(&out.timers, key);
@@ -328,11 +327,11 @@ impl<'a> Wsi<'a> {
     }
 
     #[inline]
-    fn current(&self) -> &Current<'a> {
+    const fn current(&self) -> &Current<'a> {
         self.cx.current.as_ref().expect(HAS_CURRENT)
     }
 
-    #[inline]
+    #[inline(always)]
     fn parts(&mut self) -> (&mut SendHalf, &mut Out) {
         let Cx { current, inner, .. } = &mut self.cx;
         let current = current.as_mut().expect(HAS_CURRENT);
@@ -416,7 +415,7 @@ impl<'a> Cx<'a> {
                 });
             }
         }
-        for (_, _, conn) in conns.iter_mut() {
+        for conn in conns.values_mut() {
             if conn.send.protocol == *protocol && conn.is_established() {
                 f(Peer {
                     send: &mut conn.send,

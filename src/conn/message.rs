@@ -1,68 +1,125 @@
 //! How a whole message gets into the queue.
 
+use bytes::Bytes;
+
 use super::{Flags, Queued, SendHalf};
 use crate::error::SendError;
 use crate::inner::Out;
 use crate::net::transport::Io;
 use crate::ws::send::{Fin, LEND_FROM, opcode};
-use crate::ws::{Message, Side};
+use crate::ws::{Message, MessageKind, Side};
 
 impl SendHalf {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send_message(
         &mut self,
         out: &mut Out,
         message: Message<'_>,
     ) -> Result<Queued, SendError> {
+        // In parts, which need no place in memory.
+        let (kind, payload) = (message.kind(), message.as_bytes());
         // Where compression was agreed on that is never so.
         if self.flags.contains(Flags::SENDS) {
-            let payload = message.as_bytes();
-            if let Some(buffered) = self.tx.append_open(opcode(message.kind()), payload) {
+            if let Some(buffered) = self.tx.append_open(opcode(kind), payload) {
                 return Ok(Queued { buffered });
             }
         }
-        self.send_any(out, message)
+        self.send_any(out, kind, payload)
+    }
+
+    /// Whether messages may be appended to the open queue of a server's connection that nobody
+    /// visits and to which nothing but that happens. It is to be written then.
+    #[inline]
+    pub(super) fn opens_calmly(&mut self, out: &mut Out, payload: usize) -> bool {
+        if self.flags != Flags::CALM {
+            return self.flags.is_calm_output();
+        }
+        let open_to = self.settings.open_to;
+        if payload >= LEND_FROM || open_to == 0 || self.side != Side::Server {
+            return false;
+        }
+        // Calm, it is open, and has nothing queued.
+        self.tx.open_calmly(&mut out.pool, open_to);
+        self.flags |= Flags::DIRTY;
+        out.dirty.push(self.id);
+        true
     }
 
     /// The first message of a visit that is not calm, a long one, one that may be compressed, or one
     /// that cannot be sent.
+    #[cold]
     #[inline(never)]
-    fn send_any(&mut self, out: &mut Out, message: Message<'_>) -> Result<Queued, SendError> {
+    fn send_any(
+        &mut self,
+        out: &mut Out,
+        kind: MessageKind,
+        payload: &[u8],
+    ) -> Result<Queued, SendError> {
         #[cfg(feature = "deflate")]
         if !self.sends_plain() {
-            return self.send_message_with(out, message, Default::default());
+            return self.send_payload_with(out, kind, payload, Default::default());
         }
-        let payload = message.as_bytes();
+        if self.opens_calmly(out, payload.len()) {
+            if let Some(buffered) = self.tx.append_open(opcode(kind), payload) {
+                return Ok(Queued { buffered });
+            }
+        }
         self.admit(payload.len())?;
         if self.side == Side::Server && self.flags.contains(Flags::LIFTED) {
-            if payload.len() >= LEND_FROM && self.lend(out, message) {
+            if payload.len() >= LEND_FROM && self.lend(out, kind, payload) {
                 return Ok(self.queued());
             }
             if self.tx.open(&mut out.pool, self.settings.open_to) {
                 self.flags |= Flags::SENDS;
-                let code = opcode(message.kind());
-                if let Some(buffered) = self.tx.append_open(code, payload) {
+                if let Some(buffered) = self.tx.append_open(opcode(kind), payload) {
                     return Ok(Queued { buffered });
                 }
             }
         }
-        self.push_plain(out, Fin::Last, opcode(message.kind()), payload);
+        self.push_plain(out, Fin::Last, opcode(kind), payload);
+        Ok(self.queued())
+    }
+
+    /// Queues a frame that was encoded for many peers.
+    #[inline]
+    pub(crate) fn send_encoded(
+        &mut self,
+        out: &mut Out,
+        frame: &Bytes,
+        payload: usize,
+    ) -> Result<Queued, SendError> {
+        if self.flags.contains(Flags::SENDS) || self.opens_calmly(out, payload) {
+            if let Some(buffered) = self.tx.append_encoded(frame) {
+                return Ok(Queued { buffered });
+            }
+        }
+        self.send_any_encoded(out, frame, payload)
+    }
+
+    #[inline(never)]
+    fn send_any_encoded(
+        &mut self,
+        out: &mut Out,
+        frame: &Bytes,
+        payload: usize,
+    ) -> Result<Queued, SendError> {
+        self.admit(payload)?;
+        self.tx.append_shared(&mut out.pool, frame.clone());
+        self.mark_message(out);
         Ok(self.queued())
     }
 
     /// Queues a message that lies among the received bytes of this visit without copying it.
     /// Whether it does. Addresses say where it lies; that they are those of the received bytes
     /// cannot be a coincidence, since both are borrowed now.
-    fn lend(&mut self, out: &mut Out, message: Message<'_>) -> bool {
-        let payload = message.as_bytes();
+    fn lend(&mut self, out: &mut Out, kind: MessageKind, payload: &[u8]) -> bool {
         let begin = payload.as_ptr().addr();
         let lies_there = out.lender.start <= begin && begin + payload.len() <= out.lender.end;
         let start = begin.wrapping_sub(out.lender.start);
         let place = start..start.wrapping_add(payload.len());
         lies_there && {
-            let code = opcode(message.kind());
             self.tx
-                .append_lent(&mut out.pool, &mut out.lent, code, place)
+                .append_lent(&mut out.pool, &mut out.lent, opcode(kind), place)
         }
     }
 

@@ -7,15 +7,16 @@
 use slab::Slab;
 
 use super::Lift;
-use crate::conn::{Conn, Flags, Phase, Rare, Role, STASHED_HEADER, Stash};
-use crate::context::Keyed;
+use crate::conn::{Conn, Flags, Phase, Rare, Role, STASHED_HEADER, SendHalf, Stash};
+use crate::context::{Keyed, Parts};
 use crate::inner::{Inner, Out};
-use crate::net::poller::ReadyFlags;
+use crate::net::transport::Io;
 use crate::protocol::Dispatch;
 use crate::timer::saturating_add;
 use crate::upgrade::NO_SESSION;
 use crate::ws::Side;
 use crate::ws::recv::RecvPool;
+use crate::ws::send::LEND_FROM;
 use crate::wsi::Wsi;
 
 impl Lift<'_> {
@@ -54,66 +55,62 @@ impl Lift<'_> {
 
     /// The visit of a calm connection for which the poller has told nothing but that it is
     /// readable (or writable, as it was): reads once, gives what came, and sends what that led to.
-    /// Whether it is calm then. If not, [`Lift::pump_all`] has the rest to do. Adds to `spent`
-    /// what was read.
-    #[inline]
-    pub(crate) fn visit_calmly(&mut self, flags: ReadyFlags, spent: &mut usize) -> bool {
-        let Self { conn, inner, parts } = self;
-        let Conn { io, role, send, .. } = &mut **conn;
+    /// `None` if it is calm then. If not, [`Lift::pump_all`] has the rest to do, and gets how many
+    /// bytes were read.
+    #[inline(always)]
+    pub(crate) fn visit_calmly(
+        conn: &mut Conn,
+        inner: &mut Inner,
+        parts: &mut Parts,
+        is_writable: bool,
+    ) -> Option<usize> {
+        let Conn { io, role, send, .. } = &mut *conn;
         let (Some(io), Role::Ws(ws)) = (io, role) else {
-            return false;
+            return Some(0);
         };
+        // Only what leads elsewhere needs a lift, which lies in memory.
         if io.secure.is_some() {
-            return self.visit_records_calmly(flags, spent);
+            return Lift { conn, inner, parts }.visit_records_calmly(is_writable);
         }
         // A buffer that a panic lost is made by the other path.
         let Some(room @ [_, ..]) = parts.buffer.get_mut(STASHED_HEADER..) else {
-            return false;
+            return Some(0);
         };
-        let n = io.read_calmly(flags, room);
+        let n = io.read_calmly(is_writable, room);
         let Some(input @ [_, ..]) = room.get_mut(..n) else {
-            return false;
+            return Some(0);
         };
-        *spent += n;
         send.last_received = inner.out.now;
         let bound = parts.protocols.get_mut(send.protocol as usize);
         let (Some(bound), Side::Server) = (bound, send.side) else {
-            return self.go_on_calmly(n, 0);
+            return Lift { conn, inner, parts }.go_on_calmly(n, 0);
         };
-        let Out { pool, lender, .. } = &mut inner.out;
-        if send.tx.open(pool, send.settings.open_to) {
-            send.flags |= Flags::SENDS;
+        let open_to = send.settings.open_to;
+        send.tx.open_calmly(&mut inner.out.pool, open_to);
+        // No shorter message is lent.
+        let lends = n >= LEND_FROM;
+        if lends {
+            let addresses = input.as_ptr_range();
+            inner.out.lender = addresses.start.addr()..addresses.end.addr();
         }
-        let addresses = input.as_ptr_range();
-        *lender = addresses.start.addr()..addresses.end.addr();
         let mut wsi = Wsi::new(inner, send, Some(io));
         let used = bound.dispatch.drive_calmly(input, &mut wsi, ws.session);
-        inner.out.lender = 0..0;
-        let mut goes_on = used < n || !send.flags.is_calm_visit();
-        if !inner.out.lent.is_empty() {
-            send.flush_lent_calmly(&mut inner.out, io, input);
-            goes_on |= !send.tx.is_empty();
+        let waits = lends && end_lending(&mut inner.out, send, io, input);
+        if used < n || waits || send.flags != Flags::CALM_VISIT {
+            return Lift { conn, inner, parts }.go_on_calmly(n, used);
         }
-        if goes_on {
-            return self.go_on_calmly(n, used);
+        if let Some(taken) = io.flush_open(&mut send.tx, &mut inner.out.pool) {
+            send.note_output(inner.out.now, taken, io);
+            return Some(n);
         }
-        let pool = &mut inner.out.pool;
-        if send.tx.is_empty() {
-            send.tx.give_back(pool);
-        } else {
-            let taken = io.flush_at_once(&mut send.tx, pool);
-            if !send.tx.is_empty() {
-                send.note_output(inner.out.now, taken, io);
-                return false;
-            }
-        }
-        !io.is_readable()
+        io.is_readable().then_some(n)
     }
 
     /// The same for what is no whole message, and after anything out of the ordinary. `n` bytes
     /// were read, of which `used` are done.
+    #[cold]
     #[inline(never)]
-    fn go_on_calmly(&mut self, n: usize, used: usize) -> bool {
+    fn go_on_calmly(&mut self, n: usize, used: usize) -> Option<usize> {
         let Self { conn, inner, parts } = self;
         conn.send.flags -= Flags::CALM | Flags::SENDS;
         let input = parts
@@ -137,7 +134,7 @@ impl Lift<'_> {
                 }
             }
         }
-        self.is_calm()
+        (!self.is_calm()).then_some(n)
     }
 
     /// Gives received bytes to the protocol and puts aside what is left.
@@ -150,6 +147,17 @@ impl Lift<'_> {
             conn.stash = conn.put_aside(rest);
         }
     }
+}
+
+/// Sends what was lent of the received bytes. Whether something waits yet that was queued then.
+#[inline(never)]
+fn end_lending(out: &mut Out, send: &mut SendHalf, io: &mut Io, input: &mut [u8]) -> bool {
+    out.lender = 0..0;
+    if out.lent.is_empty() {
+        return false;
+    }
+    send.flush_lent_calmly(out, io, input);
+    !send.tx.is_empty()
 }
 
 /// Gives bytes to the protocol of a WebSocket connection; how many are done.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitflags::bitflags;
-use mio::event::Event;
 use mio::{Events, Interest, Token};
 
 use super::listen::Listener;
@@ -26,8 +25,8 @@ pub(crate) enum Poller {
     Os {
         /// The selector.
         poll: mio::Poll,
-        /// Where the selector writes; its capacity bounds the events of one turn.
-        events: Events,
+        /// The most events of one turn.
+        capacity: usize,
     },
     /// A simulated network.
     #[cfg(feature = "sim")]
@@ -37,10 +36,9 @@ pub(crate) enum Poller {
 impl Poller {
     /// A selector that gives at most `capacity` events at a time.
     pub(crate) fn new(capacity: usize) -> io::Result<Self> {
-        let events = Events::with_capacity(capacity.max(1));
         Ok(Self::Os {
             poll: mio::Poll::new()?,
-            events,
+            capacity: capacity.max(1),
         })
     }
 
@@ -50,32 +48,38 @@ impl Poller {
         Self::Sim(SimPoller::new(net, capacity.max(1)))
     }
 
+    /// Room for what a poll finds.
+    pub(crate) fn room(&self) -> Found {
+        match self {
+            Self::Os { capacity, .. } => Found::Os(Events::with_capacity(*capacity)),
+            #[cfg(feature = "sim")]
+            Self::Sim(_) => Found::Sim(Vec::new()),
+        }
+    }
+
     /// Waits until something is ready or `timeout` is over (`None` waits for ever) and puts what
-    /// is ready into `out`, in place of its contents. May return early with nothing: after a
-    /// signal, and once a day.
+    /// is ready into `out`, which came from [`room`](Self::room), in place of its contents. May
+    /// return early with nothing: after a signal, and once a day.
     ///
     /// True says that as many events came as fit, so that there may be more: do not sleep next.
-    pub(crate) fn poll(
-        &mut self,
-        timeout: Option<Duration>,
-        out: &mut Vec<Ready>,
-    ) -> io::Result<bool> {
-        out.clear();
-        match self {
-            Self::Os { poll, events } => {
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>, out: &mut Found) -> io::Result<bool> {
+        match (self, out) {
+            (Self::Os { poll, .. }, Found::Os(events)) => {
+                events.clear();
                 match poll.poll(events, timeout.map(|t| t.min(LONGEST_SLEEP))) {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
                     Err(error) => return Err(error),
                 }
-                // `extend` would ask the iterator how many are left for each of them.
-                for event in events.iter() {
-                    out.push(Ready::from(event));
-                }
-                Ok(out.len() >= events.capacity())
+                Ok(events.iter().count() >= events.capacity())
             }
             #[cfg(feature = "sim")]
-            Self::Sim(sim) => sim.poll(timeout, out),
+            (Self::Sim(sim), Found::Sim(found)) => {
+                found.clear();
+                sim.poll(timeout, found)
+            }
+            #[cfg(feature = "sim")]
+            _ => Err(other_network()),
         }
     }
 
@@ -111,7 +115,7 @@ impl Poller {
         }
     }
 
-    /// The handle that ends a [`poll`](Self::poll) from any thread; its events carry `token` and
+    /// The handle that ends a [`wait`](Self::wait) from any thread; its events carry `token` and
     /// are readable. To be made once for a poller, whose owner keeps a clone: a wake is lost with
     /// the last handle.
     pub(crate) fn waker(&self, token: usize) -> io::Result<WakeHandle> {
@@ -125,7 +129,7 @@ impl Poller {
         }
     }
 
-    /// The selector's own descriptor, readable when a [`poll`](Self::poll) would find something,
+    /// The selector's own descriptor, readable when a [`wait`](Self::wait) would find something,
     /// to be watched (level-triggered) by somebody else's loop. A simulated network has none, and
     /// neither has poll(2).
     #[cfg(unix)]
@@ -162,7 +166,122 @@ impl WakeHandle {
     }
 }
 
+/// What a poll has found, where the selector has written it.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// The system's.
+    Os(Events),
+    /// A simulated network's.
+    #[cfg(feature = "sim")]
+    Sim(Vec<Ready>),
+}
+
+impl Found {
+    /// No events, and no room for any.
+    pub(crate) fn nothing() -> Self {
+        Self::Os(Events::with_capacity(0))
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Os(events) => events.iter().count(),
+            #[cfg(feature = "sim")]
+            Self::Sim(found) => found.len(),
+        }
+    }
+
+    /// Tells of each but the first `done`.
+    #[inline(always)]
+    pub(crate) fn each(&self, done: usize, mut tell: impl FnMut(Event<'_>)) {
+        match self {
+            Self::Os(events) => {
+                let mut events = events.iter();
+                for _ in 0..done {
+                    events.next();
+                }
+                for event in events {
+                    tell(Event::Os(event));
+                }
+            }
+            #[cfg(feature = "sim")]
+            Self::Sim(found) => found
+                .iter()
+                .skip(done)
+                .copied()
+                .map(Event::Sim)
+                .for_each(tell),
+        }
+    }
+}
+
+/// One thing that a poll has found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event<'a> {
+    /// The system's.
+    Os(&'a mio::event::Event),
+    /// A simulated network's.
+    #[cfg(feature = "sim")]
+    Sim(Ready),
+}
+
+impl Event<'_> {
+    /// The token given when it was registered.
+    #[inline(always)]
+    pub(crate) fn token(self) -> usize {
+        match self {
+            Self::Os(event) => event.token().0,
+            #[cfg(feature = "sim")]
+            Self::Sim(ready) => ready.token,
+        }
+    }
+
+    /// Whether it says nothing but that there is something to read, and perhaps room to write.
+    #[inline(always)]
+    pub(crate) fn is_plain(self) -> bool {
+        match self {
+            Self::Os(event) => {
+                event.is_readable()
+                    && !event.is_error()
+                    && !event.is_read_closed()
+                    && !event.is_write_closed()
+                    && !event.is_priority()
+            }
+            #[cfg(feature = "sim")]
+            Self::Sim(ready) => ready.flags - ReadyFlags::WRITABLE == ReadyFlags::READABLE,
+        }
+    }
+
+    /// Whether there is room to write.
+    #[inline(always)]
+    pub(crate) fn is_writable(self) -> bool {
+        match self {
+            Self::Os(event) => event.is_writable(),
+            #[cfg(feature = "sim")]
+            Self::Sim(ready) => ready.flags.contains(ReadyFlags::WRITABLE),
+        }
+    }
+
+    /// All that may be tried now.
+    pub(crate) fn flags(self) -> ReadyFlags {
+        let event = match self {
+            Self::Os(event) => event,
+            #[cfg(feature = "sim")]
+            Self::Sim(ready) => return ready.flags,
+        };
+        let mut flags = ReadyFlags::empty();
+        flags.set(ReadyFlags::READABLE, event.is_readable());
+        flags.set(ReadyFlags::WRITABLE, event.is_writable());
+        flags.set(ReadyFlags::READ_CLOSED, event.is_read_closed());
+        flags.set(ReadyFlags::WRITE_CLOSED, event.is_write_closed());
+        flags.set(ReadyFlags::ERROR, event.is_error());
+        flags.set(ReadyFlags::URGENT, event.is_priority());
+        flags
+    }
+}
+
 /// What is ready, and under which token it was registered.
+#[cfg(any(test, feature = "sim"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ready {
     /// The token given when it was registered.
@@ -188,24 +307,6 @@ bitflags! {
         const ERROR = 1 << 4;
         /// There is urgent data, at which reads end, however much follows it.
         const URGENT = 1 << 5;
-    }
-}
-
-impl From<&Event> for Ready {
-    #[inline]
-    fn from(event: &Event) -> Self {
-        // Spelled out: `set` branches for each of them.
-        let flag = |flag: ReadyFlags, is_set| flag.bits() * u8::from(is_set);
-        let bits = flag(ReadyFlags::READABLE, event.is_readable())
-            | flag(ReadyFlags::WRITABLE, event.is_writable())
-            | flag(ReadyFlags::READ_CLOSED, event.is_read_closed())
-            | flag(ReadyFlags::WRITE_CLOSED, event.is_write_closed())
-            | flag(ReadyFlags::ERROR, event.is_error())
-            | flag(ReadyFlags::URGENT, event.is_priority());
-        Self {
-            token: event.token().0,
-            flags: ReadyFlags::from_bits_retain(bits),
-        }
     }
 }
 
@@ -276,6 +377,26 @@ const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 /// Some selectors count milliseconds in 32 bits; a loop that wakes once a day is asleep all the
 /// same.
 const LONGEST_SLEEP: Duration = Duration::from_secs(86_400);
+
+#[cfg(test)]
+impl Poller {
+    /// [`Poller::wait`], with what it found by itself.
+    pub(crate) fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+        out: &mut Vec<Ready>,
+    ) -> io::Result<bool> {
+        let mut found = self.room();
+        let is_full = self.wait(timeout, &mut found);
+        out.clear();
+        found.each(0, |event| {
+            let (token, flags) = (event.token(), event.flags());
+            out.push(Ready { token, flags });
+        });
+        assert_eq!(found.len(), out.len());
+        is_full
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! Connected TCP streams.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
 use std::net::{Shutdown, SocketAddr};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -90,22 +90,33 @@ impl Stream {
     /// Reads what is there, up to the length of `buf`; 0 is the end of the stream.
     #[inline]
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        retry_interrupted(|| match self {
-            Self::Tcp(stream) => stream.read(buf),
+        retry_interrupted(|| self.read_once(buf))
+    }
+
+    /// The same, or `Interrupted`.
+    #[inline(always)]
+    pub(crate) fn read_once(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => receive(stream, buf),
             #[cfg(feature = "sim")]
             Self::Sim(stream) => stream.read(buf),
-        })
+        }
     }
 
     /// Writes as much of `buf` as there is room for. Never raises SIGPIPE.
     #[inline]
     pub(crate) fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        retry_interrupted(|| match self {
-            // std sends with MSG_NOSIGNAL, or sets SO_NOSIGPIPE where there is no such flag.
-            Self::Tcp(stream) => stream.write(buf),
+        retry_interrupted(|| self.write_once(buf))
+    }
+
+    /// The same, or `Interrupted`.
+    #[inline(always)]
+    pub(crate) fn write_once(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => send(stream, buf),
             #[cfg(feature = "sim")]
             Self::Sim(stream) => stream.write(&[IoSlice::new(buf)]),
-        })
+        }
     }
 
     /// Writes as much of the slices as there is room for, possibly ending inside any of them (see
@@ -178,7 +189,38 @@ fn is_under_way(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(errno::EINPROGRESS)
 }
 
-#[inline]
+/// The system call alone: std and mio add nothing to it here, and would take as many instructions
+/// again. Where mio emulates edges it has to see each call.
+#[cfg(all(target_os = "linux", not(mio_unsupported_force_poll_poll)))]
+#[inline(always)]
+fn receive(stream: &mio::net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    let (_, n) = rustix::net::recv(stream, buf, rustix::net::RecvFlags::empty())?;
+    Ok(n)
+}
+
+#[cfg(not(all(target_os = "linux", not(mio_unsupported_force_poll_poll))))]
+fn receive(mut stream: &mio::net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    io::Read::read(&mut stream, buf)
+}
+
+/// As [`receive`]. Never raises SIGPIPE.
+#[cfg(all(target_os = "linux", not(mio_unsupported_force_poll_poll)))]
+#[inline(always)]
+fn send(stream: &mio::net::TcpStream, buf: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(
+        stream,
+        buf,
+        rustix::net::SendFlags::NOSIGNAL,
+    )?)
+}
+
+/// std sends with MSG_NOSIGNAL, or sets SO_NOSIGPIPE where there is no such flag.
+#[cfg(not(all(target_os = "linux", not(mio_unsupported_force_poll_poll))))]
+fn send(mut stream: &mio::net::TcpStream, buf: &[u8]) -> io::Result<usize> {
+    stream.write(buf)
+}
+
+#[inline(always)]
 fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match call() {

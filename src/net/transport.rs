@@ -159,16 +159,22 @@ impl Io {
 
     /// As [`Io::read`] after an event of a calm transport: if something can be read.
     #[inline(always)]
-    pub(crate) fn read_calmly(&mut self, flags: ReadyFlags, buffer: &mut [u8]) -> usize {
-        self.ready |= flags;
-        match self.stream.read(buffer) {
+    pub(crate) fn read_calmly(&mut self, is_writable: bool, buffer: &mut [u8]) -> usize {
+        if is_writable {
+            self.ready |= ReadyFlags::WRITABLE;
+        }
+        match self.stream.read_once(buffer) {
             Ok(n) if n > 0 => {
-                if n < buffer.len() && self.is_drained_when_short() {
-                    self.ready -= ReadyFlags::READABLE;
+                // A calm transport was not readable before the event.
+                if n >= buffer.len() || !self.is_drained_when_short() {
+                    self.ready |= ReadyFlags::READABLE;
                 }
                 n
             }
-            other => self.note_end(other),
+            other => {
+                self.ready |= ReadyFlags::READABLE;
+                self.note_end(other)
+            }
         }
     }
 
@@ -183,6 +189,8 @@ impl Io {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.ready -= ReadyFlags::READABLE;
             }
+            // The other way of a visit reads again.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => self.end_reading(ReadEnd::Failed(error)),
         }
         0
@@ -264,13 +272,29 @@ impl Io {
         n
     }
 
+    /// Writes once what an open queue holds, and gives the queue back if that was all; if not, how
+    /// many bytes went.
+    #[inline(always)]
+    pub(crate) fn flush_open(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> Option<usize> {
+        let bytes = tx.opened();
+        if !bytes.is_empty() {
+            let n = self.write_calmly(bytes);
+            if n != bytes.len() {
+                tx.advance(n, pool);
+                return Some(n);
+            }
+        }
+        tx.close(pool);
+        None
+    }
+
     /// Writes once, to a calm transport.
     #[inline(always)]
     pub(crate) fn write_calmly(&mut self, bytes: &[u8]) -> usize {
         if !self.ready.contains(ReadyFlags::WRITABLE) {
             return 0;
         }
-        match self.stream.write(bytes) {
+        match self.stream.write_once(bytes) {
             Ok(n) => {
                 if n < bytes.len() && self.is_drained_when_short() {
                     self.ready -= ReadyFlags::WRITABLE;
@@ -288,7 +312,7 @@ impl Io {
     fn write_failed(&mut self, error: io::Error) {
         if error.kind() == io::ErrorKind::WouldBlock {
             self.ready -= ReadyFlags::WRITABLE;
-        } else {
+        } else if error.kind() != io::ErrorKind::Interrupted {
             // Whatever the peer said before is more interesting than our failure.
             self.ready |= ReadyFlags::READABLE | ReadyFlags::ERROR;
             self.ends().write = Some(error);

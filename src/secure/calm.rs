@@ -2,7 +2,6 @@
 
 use crate::conn::{Conn, Flags, Role, STASHED_HEADER};
 use crate::lift::Lift;
-use crate::net::poller::ReadyFlags;
 use crate::tls::session::Received;
 use crate::ws::Side;
 use crate::wsi::Wsi;
@@ -10,30 +9,30 @@ use crate::wsi::Wsi;
 impl Lift<'_> {
     /// [`Lift::visit_calmly`] for a connection over TLS.
     #[inline(never)]
-    pub(crate) fn visit_records_calmly(&mut self, flags: ReadyFlags, spent: &mut usize) -> bool {
+    pub(crate) fn visit_records_calmly(&mut self, is_writable: bool) -> Option<usize> {
         let mut plain = self.parts.take_plain();
         let Self { conn, inner, parts } = self;
         let (Some(io), Some(room @ [_, ..])) =
             (&mut conn.io, parts.buffer.get_mut(STASHED_HEADER..))
         else {
-            return false;
+            parts.put_plain(plain);
+            return Some(0);
         };
-        let n = io.read_calmly(flags, room);
+        let n = io.read_calmly(is_writable, room);
         let (Some(secure), Some(input @ [_, ..])) = (&mut io.secure, room.get_mut(..n)) else {
             parts.put_plain(plain);
-            return false;
+            return Some(0);
         };
-        *spent += n;
         conn.send.last_received = inner.out.now;
         let outcome = secure.receive_calmly(input, &mut plain);
         if !matches!(&outcome, Ok(received) if *received == Received::default()) {
             conn.send.flags -= Flags::CALM | Flags::SENDS;
             self.records_opened(plain, outcome);
-            return false;
+            return Some(n);
         }
         let is_calm = self.give_calmly(plain.get_mut(STASHED_HEADER..).unwrap_or_default());
         self.parts.put_plain(plain);
-        is_calm
+        (!is_calm).then_some(n)
     }
 
     /// Gives opened data to the protocol and sends what that led to. Whether it is calm then.
@@ -48,13 +47,12 @@ impl Lift<'_> {
         let (Some(bound), Side::Server) = (bound, send.side) else {
             return self.give_rest(input);
         };
-        if send.tx.open(&mut inner.out.pool, send.settings.open_to) {
-            send.flags |= Flags::SENDS;
-        }
+        send.tx
+            .open_calmly(&mut inner.out.pool, send.settings.open_to);
         let mut wsi = Wsi::new(inner, send, Some(io));
         let used = bound.dispatch.drive_calmly(input, &mut wsi, ws.session);
         let rest = input.get_mut(used..).unwrap_or_default();
-        if !rest.is_empty() || !send.flags.is_calm_visit() {
+        if !rest.is_empty() || send.flags != Flags::CALM_VISIT {
             return self.give_rest(rest);
         }
         let pool = &mut inner.out.pool;

@@ -3,66 +3,64 @@
 use crate::conn::{Conn, Flags};
 use crate::context::Context;
 use crate::id::same_generation;
-use crate::inner::LiftMark;
 use crate::lift::Lift;
-use crate::net::poller::ReadyFlags;
+use crate::net::poller::Event;
 
 impl Context {
-    #[inline]
-    pub(super) fn on_transport(&mut self, index: u32, generation: u64, flags: ReadyFlags) {
+    #[inline(always)]
+    pub(super) fn on_transport(&mut self, index: u32, generation: u64, event: Event<'_>) {
         // An event of a transport that ended earlier in this batch is about nobody.
         let fits = |known| same_generation(generation, known);
         let Some(conn) = self.inner.conns.lift_any(index, fits) else {
             return;
         };
-        let mut spent = 0;
-        if let Some(conn) = self.visit_calmly(conn, flags, &mut spent) {
-            self.visit(conn, |lift| {
-                // A calm visit that has read something has noted it.
-                if let (Some(io), 0) = (&mut lift.conn.io, spent) {
-                    io.note(flags);
-                }
-                lift.pump_all(spent)
-            });
+        if let Some((conn, spent)) = self.visit_calmly(conn, index, event) {
+            self.visit_fully(conn, event, spent);
         }
     }
 
+    /// What a calm visit, in which `spent` bytes were read, has not done.
+    #[cold]
+    #[inline(never)]
+    fn visit_fully(&mut self, conn: Box<Conn>, event: Event<'_>, spent: usize) {
+        self.visit(conn, |lift| {
+            // A calm visit that has read something has noted it.
+            if let (Some(io), 0) = (&mut lift.conn.io, spent) {
+                io.note(event.flags());
+            }
+            lift.pump_all(spent)
+        });
+    }
+
     /// Visits a calm connection and puts it back, if nothing else is to be done; gives it back if
-    /// there is. Adds to `spent` what was read.
-    #[inline]
+    /// there is, with how many bytes were read.
+    #[inline(always)]
     fn visit_calmly(
         &mut self,
-        conn: Box<Conn>,
-        flags: ReadyFlags,
-        spent: &mut usize,
-    ) -> Option<Box<Conn>> {
-        let is_usual = flags - ReadyFlags::WRITABLE == ReadyFlags::READABLE;
-        if !is_usual || conn.send.flags != Flags::CALM {
-            return Some(conn);
+        mut conn: Box<Conn>,
+        index: u32,
+        event: Event<'_>,
+    ) -> Option<(Box<Conn>, usize)> {
+        if conn.send.flags != Flags::CALM || !event.is_plain() {
+            return Some((conn, 0));
         }
-        let mut air = Air {
-            conn: Some(conn),
-            fallen: &mut self.fallen,
-        };
-        let conn = air.conn.as_deref_mut()?;
-        conn.send.flags = Flags::CALM | Flags::LIFTED;
-        let mut lift = Lift {
-            conn,
-            inner: &mut self.inner,
-            parts: &mut self.parts,
-        };
-        debug_assert!(lift.is_calm(), "something has happened to it");
-        let is_calm = lift.visit_calmly(flags, spent);
-        let conn = air.conn.take();
-        // Only a panic asks for what it would do.
-        std::mem::forget(air);
-        let mut conn = conn?;
-        if !is_calm {
-            return Some(conn);
+        conn.send.flags = Flags::CALM_VISIT;
+        // Here a panic of its callback leaves it.
+        let conn = &mut **self.air.get_or_insert(conn);
+        let Self { inner, parts, .. } = self;
+        #[cfg(debug_assertions)]
+        assert!(
+            Lift { conn, inner, parts }.is_calm(),
+            "something has happened to it"
+        );
+        let spent = Lift::visit_calmly(conn, inner, parts, event.is_writable());
+        let mut conn = self.air.take()?;
+        if let Some(spent) = spent {
+            return Some((conn, spent));
         }
         conn.send.flags = Flags::CALM;
-        let id = conn.send.id;
-        self.inner.conns.restore(id.index, id.generation, conn);
+        // No callback can have removed it.
+        self.inner.conns.put_back(index, conn);
         None
     }
 
@@ -76,30 +74,19 @@ impl Context {
         let Conn { io, send, .. } = &mut *conn;
         let Some(io) = io else { return Some(conn) };
         let out = &mut self.inner.out;
-        let taken = io.flush_calmly(&mut send.tx, &mut out.pool);
-        if !io.is_flushed(&send.tx) {
+        let waits = if io.secure.is_none() && send.tx.is_flat() {
+            io.flush_open(&mut send.tx, &mut out.pool)
+        } else {
+            let taken = io.flush_calmly(&mut send.tx, &mut out.pool);
+            (!io.is_flushed(&send.tx)).then_some(taken)
+        };
+        if let Some(taken) = waits {
             send.note_output(out.now, taken, io);
             return Some(conn);
         }
         send.flags = Flags::CALM;
-        let id = send.id;
-        self.inner.conns.restore(id.index, id.generation, conn);
+        let index = send.id.index;
+        self.inner.conns.put_back(index, conn);
         None
-    }
-}
-
-/// A calm connection in the air. If its callback panics, it is noted whose slot, session and
-/// accounts are left; nothing has to be written down before.
-struct Air<'a> {
-    conn: Option<Box<Conn>>,
-    fallen: &'a mut Option<LiftMark>,
-}
-
-impl Drop for Air<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(conn) = self.conn.take() {
-            *self.fallen = Some(LiftMark::of(&conn));
-        }
     }
 }

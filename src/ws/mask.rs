@@ -7,24 +7,30 @@
 #[inline(always)]
 pub fn apply(key: [u8; 4], offset: usize, data: &mut [u8]) {
     let key = half_at(key, offset);
-    match data.len() {
-        0..4 => apply_bytes(key, data),
-        4..8 => apply_halves(key, data),
-        8..16 => apply_halves_of_16(key, data),
-        16..=32 => apply_halves_of_32(key, data),
-        _ => apply_blocks(key, data),
+    // Asked in an order in which the usual sizes come first.
+    let len = data.len();
+    if len > 32 {
+        apply_blocks(key, data);
+    } else if len >= 16 {
+        apply_halves_of_32(key, data);
+    } else if len >= 8 {
+        apply_halves_of_16(key, data);
+    } else if len >= 4 {
+        apply_halves(key, data);
+    } else {
+        apply_bytes(key, data);
     }
 }
 
 /// Appends `src`, masked, to `dst`: how a client copies a payload into its output.
 pub fn copy(key: [u8; 4], src: &[u8], dst: &mut Vec<u8>) {
-    // A block is masked while it is still in the first-level cache. Blocks are a multiple of the
+    // A chunk is masked while it is still in the first-level cache. Chunks are a multiple of the
     // key's length, so that each begins with the key unrotated.
-    const BLOCK: usize = 4096;
+    const CHUNK: usize = 4096;
     dst.reserve(src.len());
-    for block in src.chunks(BLOCK) {
+    for chunk in src.chunks(CHUNK) {
         let start = dst.len();
-        dst.extend_from_slice(block);
+        dst.extend_from_slice(chunk);
         if let Some(copied) = dst.get_mut(start..) {
             apply(key, 0, copied);
         }
@@ -118,17 +124,17 @@ fn twice(word: u64) -> u128 {
 fn apply_blocks(key: u32, data: &mut [u8]) {
     let keys = [key.to_le_bytes(); PART / 4];
     let mask = keys.as_flattened().try_into().unwrap_or([0; PART]);
-    let mut blocks = data.chunks_exact_mut(4 * PART);
+    let mut blocks = data.chunks_exact_mut(2 * BLOCK);
     for block in &mut blocks {
-        // Spelled out: the compiler does not always unroll a loop here.
-        let (first, second) = block.split_at_mut(2 * PART);
-        let ((a, b), (c, d)) = (first.split_at_mut(PART), second.split_at_mut(PART));
-        apply_part(&mask, a);
-        apply_part(&mask, b);
-        apply_part(&mask, c);
-        apply_part(&mask, d);
+        let (first, second) = block.split_at_mut(BLOCK);
+        apply_block(&mask, first);
+        apply_block(&mask, second);
     }
-    let mut parts = blocks.into_remainder().chunks_exact_mut(PART);
+    let mut last = blocks.into_remainder().chunks_exact_mut(BLOCK);
+    for block in &mut last {
+        apply_block(&mask, block);
+    }
+    let mut parts = last.into_remainder().chunks_exact_mut(PART);
     for part in &mut parts {
         apply_part(&mask, part);
     }
@@ -139,6 +145,17 @@ fn apply_blocks(key: u32, data: &mut [u8]) {
         8..16 => apply_halves_of_16(key, rest),
         _ => apply_halves_of_32(key, rest),
     }
+}
+
+/// Four parts, spelled out: the compiler does not always unroll a loop here.
+#[inline(always)]
+fn apply_block(mask: &[u8; PART], block: &mut [u8]) {
+    let (first, second) = block.split_at_mut(2 * PART);
+    let ((a, b), (c, d)) = (first.split_at_mut(PART), second.split_at_mut(PART));
+    apply_part(mask, a);
+    apply_part(mask, b);
+    apply_part(mask, c);
+    apply_part(mask, d);
 }
 
 #[inline(always)]
@@ -152,6 +169,7 @@ fn apply_part(mask: &[u8; PART], part: &mut [u8]) {
 
 /// What the widest vectors that are usual hold.
 const PART: usize = 32;
+const BLOCK: usize = 4 * PART;
 
 #[cfg(test)]
 mod tests {

@@ -136,26 +136,75 @@ impl TxQueue {
         held.rest.is_empty() && limit > 0
     }
 
+    /// The same for a queue that owns nothing yet.
+    #[inline(always)]
+    pub(crate) fn open_calmly(&mut self, pool: &mut BufferPool, limit: usize) {
+        pool.lend_queue(&mut self.held).open_to = limit;
+    }
+
+    /// Whether all that waits lies together, and nothing of it has been written.
+    #[inline]
+    pub(crate) fn is_flat(&self) -> bool {
+        let held = self.held.as_deref();
+        held.is_none_or(|held| held.rest_len == 0 && held.written == 0)
+    }
+
+    /// What lies in a queue that was opened calmly, and to which nothing was appended but by
+    /// [`TxQueue::append_open`].
+    #[inline(always)]
+    pub(crate) fn opened(&self) -> &[u8] {
+        match &self.held {
+            Some(held) => {
+                debug_assert!(held.written == 0 && held.rest_len == 0, "it is flat");
+                &held.flat
+            }
+            None => &[],
+        }
+    }
+
+    /// Gives it back when all that it held has been written, if there was anything. What was
+    /// counted in a queue before has left it before, so nothing need be counted here.
+    #[inline(always)]
+    pub(crate) fn close(&mut self, pool: &mut BufferPool) {
+        if let Some(held) = &mut self.held {
+            held.flat.clear();
+            held.open_to = 0;
+            pool.take_lent_queue(&mut self.held);
+        }
+    }
+
     /// Appends a whole frame without a mask to an open queue, if it is not long and there is room.
     /// Gives how much waits then.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn append_open(&mut self, opcode: Opcode, payload: &[u8]) -> Option<usize> {
         let held = self.held.as_mut()?;
         let flat = &mut held.flat;
-        let room = held.open_to.saturating_sub(flat.len());
         let first = FIN | opcode.bits();
         match payload.len() {
-            len @ 0..=MAX_SHORT if len + 2 <= room => {
+            len @ 0..=MAX_SHORT if flat.len() + (len + 2) <= held.open_to => {
                 let short = u8::try_from(len).unwrap_or_default();
                 flat.extend_from_slice(&[first, short]);
             }
-            len @ SHORTEST_MEDIUM..LEND_FROM if len + 4 <= room => {
+            len @ SHORTEST_MEDIUM..LEND_FROM if flat.len() + (len + 4) <= held.open_to => {
                 let [high, low] = u16::try_from(len).unwrap_or_default().to_be_bytes();
                 flat.extend_from_slice(&[first, 126, high, low]);
             }
             _ => return None,
         }
         flat.extend_from_slice(payload);
+        Some(flat.len() - held.written + held.rest_len)
+    }
+
+    /// Appends a whole frame of a server, encoded, to an open queue, if there is room. Gives how
+    /// much waits then.
+    #[inline]
+    pub(crate) fn append_encoded(&mut self, frame: &[u8]) -> Option<usize> {
+        let held = self.held.as_mut()?;
+        let flat = &mut held.flat;
+        if frame.len() >= SHARE_FROM || flat.len() + frame.len() > held.open_to {
+            return None;
+        }
+        flat.extend_from_slice(frame);
         Some(flat.len() - held.written + held.rest_len)
     }
 
@@ -196,6 +245,8 @@ impl TxQueue {
             return self.append(pool, |tail| tail.extend_from_slice(&bytes));
         }
         let held = self.hold(pool);
+        // What comes now belongs behind it.
+        held.open_to = 0;
         held.rest_len += bytes.len();
         held.rest.push_back(Segment::Shared(bytes));
     }
@@ -343,6 +394,12 @@ impl Held {
     /// The buffer, which the caller may exchange for another empty one.
     pub(crate) const fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.flat
+    }
+
+    /// The buffer's.
+    #[cfg(feature = "sim")]
+    pub(crate) fn capacity(&self) -> usize {
+        self.flat.capacity()
     }
 
     /// Whether it owns more than the buffer.
@@ -678,6 +735,41 @@ mod tests {
         }
         got.extend(drain(&mut queue, &mut pool, usize::MAX));
         assert_eq!(got, want);
+    }
+
+    #[test]
+    fn nothing_is_appended_in_front_of_what_was_queued_by_reference() {
+        let mut pool = BufferPool::new(4, 1 << 16);
+        let mut queue = TxQueue::default();
+        queue.open_calmly(&mut pool, 20_000);
+        assert_eq!(queue.append_encoded(b"\x82\x01a"), Some(3));
+        assert_eq!(queue.append_open(Opcode::Binary, b"b"), Some(6));
+        assert!(queue.is_flat());
+        let shared = Bytes::from(vec![7; 5_000]);
+        queue.append_shared(&mut pool, shared.clone());
+        assert!(!queue.is_flat());
+        assert_eq!(queue.append_encoded(b"\x82\x01c"), None);
+        assert_eq!(queue.append_open(Opcode::Binary, b"c"), None);
+        queue.append(&mut pool, |tail| tail.extend_from_slice(b"\x82\x01c"));
+        let want = [b"\x82\x01a\x82\x01b", &shared[..], b"\x82\x01c"].concat();
+        assert_eq!(drain(&mut queue, &mut pool, 1_000), want);
+    }
+
+    #[test]
+    fn an_open_queue_takes_no_more_than_its_limit() {
+        let mut pool = BufferPool::new(4, 1 << 16);
+        let mut queue = TxQueue::default();
+        queue.open_calmly(&mut pool, 5_000);
+        assert_eq!(queue.append_open(Opcode::Text, &[b'x'; 2_000]), Some(2_004));
+        assert_eq!(queue.append_encoded(&[0x82; 2_996]), Some(5_000));
+        assert_eq!(queue.append_encoded(&[0x82; 1]), None);
+        assert_eq!(queue.append_open(Opcode::Text, b""), None);
+        assert_eq!(queue.opened().len(), 5_000);
+        queue.close(&mut pool);
+        assert_eq!(queue.append_encoded(b"1"), None, "it has no queue any more");
+        queue.open_calmly(&mut pool, 2);
+        assert_eq!(queue.opened(), b"");
+        assert_eq!(queue.append_open(Opcode::Text, b""), Some(2));
     }
 
     #[test]

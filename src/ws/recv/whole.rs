@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::{Delivery, Feed, MAX_SHORT, Phase};
 use crate::ws::error::ProtocolError;
-use crate::ws::{Message, MessageKind, Side, mask, utf8};
+use crate::ws::{Message, Side, mask, utf8};
 
 impl Feed<'_> {
     /// The fast path of a server that wants whole messages: gives those that lie here whole, in
@@ -20,11 +20,12 @@ impl Feed<'_> {
         mut give: impl FnMut(Message<'_>) -> ControlFlow<()>,
     ) -> Result<(), ProtocolError> {
         let wanted = (self.side, self.delivery) == (Side::Server, Delivery::Messages);
-        if self.recv.phase != Phase::Idle || !wanted {
+        let takes_short = self.fast_len >= u64::from(MAX_SHORT);
+        if self.recv.phase != Phase::Idle || !wanted || !takes_short {
             return Ok(());
         }
         while let Some(rest) = self.input.get_mut(self.at..) {
-            let Some((kind, start, len)) = masked_whole(rest, self.fast_len) else {
+            let Some((first, start, len)) = masked_whole(rest, self.fast_len) else {
                 break;
             };
             let Some((header, payload)) = rest.split_at_mut_checked(start) else {
@@ -35,12 +36,12 @@ impl Feed<'_> {
             };
             self.at += start + len;
             mask::apply(*key, 0, payload);
-            let message = match kind {
-                MessageKind::Binary => Message::Binary(payload),
-                MessageKind::Text => match utf8::validate(payload) {
+            let message = match first {
+                WHOLE_TEXT => match utf8::validate(payload) {
                     Ok(text) => Message::Text(text),
                     Err(error) => return Err(self.recv.fail(error)),
                 },
+                _ => Message::Binary(payload),
             };
             if give(message).is_break() {
                 break;
@@ -54,33 +55,41 @@ impl Feed<'_> {
 /// received, while nothing has begun of which the receiving half must know, in frames of at most
 /// `longest` bytes, until `give` says to stop. How many bytes they took; what follows them, be it
 /// a message, is as it came, for [`Feed::next`] to judge.
-#[inline]
+#[inline(always)]
 pub(crate) fn give_front(
     input: &mut [u8],
     longest: u16,
     mut give: impl FnMut(Message<'_>) -> ControlFlow<()>,
 ) -> usize {
+    // So that this need not be asked for each short frame.
+    if longest < u16::from(MAX_SHORT) {
+        return 0;
+    }
     let mut at = 0;
     while let Some(rest) = input.get_mut(at..) {
-        let Some((kind, start, len)) = masked_whole(rest, u64::from(longest)) else {
+        let Some((first, start, len)) = masked_whole(rest, u64::from(longest)) else {
             break;
         };
-        let Some((header, payload)) = rest.split_at_mut_checked(start) else {
+        // The header is there, so one look says whether the rest is.
+        let Some(frame) = rest.get_mut(..start + len) else {
             break;
         };
-        let (Some(key), Some(payload)) = (header.last_chunk(), payload.get_mut(..len)) else {
+        let Some((header, payload)) = frame.split_at_mut_checked(start) else {
+            break;
+        };
+        let Some(key) = header.last_chunk() else {
             break;
         };
         mask::apply(*key, 0, payload);
-        let message = match kind {
-            MessageKind::Binary => Message::Binary(payload),
-            MessageKind::Text => match utf8::validate(payload) {
+        let message = match first {
+            WHOLE_TEXT => match utf8::validate(payload) {
                 Ok(text) => Message::Text(text),
                 Err(_) => {
                     mask::apply(*key, 0, payload);
                     break;
                 }
             },
+            _ => Message::Binary(payload),
         };
         at += start + len;
         if give(message).is_break() {
@@ -90,29 +99,32 @@ pub(crate) fn give_front(
     at
 }
 
-/// The header of an unfragmented, masked data frame without extensions: its kind, its own length
-/// and that of the payload, if there is nothing about it that [`Feed::next`] has to look at.
-#[inline]
-fn masked_whole(rest: &[u8], limit: u64) -> Option<(MessageKind, usize, usize)> {
+/// The header of an unfragmented, masked data frame without extensions: its first byte, its own length
+/// and that of the payload, if there is nothing about it that [`Feed::next`] has to look at. The
+/// limit is at least that of a short frame.
+#[inline(always)]
+fn masked_whole(rest: &[u8], limit: u64) -> Option<(u8, usize, usize)> {
     let (&[first, second, high, low], _) = rest.split_first_chunk()?;
-    let kind = match first {
-        0x81 => MessageKind::Text,
-        0x82 => MessageKind::Binary,
-        _ => return None,
-    };
+    if !matches!(first, WHOLE_TEXT | WHOLE_BINARY) {
+        return None;
+    }
     let short = second ^ 0x80;
     let (start, len) = if short <= MAX_SHORT {
         (6, u16::from(short))
     } else {
         let len = u16::from_be_bytes([high, low]);
         // RFC 6455 section 5.2: "the minimal number of bytes MUST be used to encode the length".
-        if short != 126 || len <= u16::from(MAX_SHORT) {
+        if short != 126 || len <= u16::from(MAX_SHORT) || u64::from(len) > limit {
             return None;
         }
         (8, len)
     };
-    (u64::from(len) <= limit).then_some((kind, start, usize::from(len)))
+    Some((first, start, usize::from(len)))
 }
+
+/// The first byte of a message in one frame.
+const WHOLE_TEXT: u8 = 0x81;
+const WHOLE_BINARY: u8 = 0x82;
 
 #[cfg(test)]
 mod tests {
@@ -181,8 +193,8 @@ mod tests {
     #[test]
     fn who_says_stop_gets_no_more() {
         let mut input = [frame(0x82, b"one"), frame(0x82, b"two")].concat();
-        let used = give_front(&mut input, 100, |_| ControlFlow::Break(()));
+        let used = give_front(&mut input, 1000, |_| ControlFlow::Break(()));
         assert_eq!(used, 9);
-        assert_eq!(given(&mut input[used..], 100).0, [b"two"]);
+        assert_eq!(given(&mut input[used..], 1000).0, [b"two"]);
     }
 }
