@@ -14,10 +14,11 @@ use crate::fetch::{BoundClient, FetchDispatch, HttpClientHandle, HttpClientHandl
 use crate::hook::HookChain;
 use crate::http::client::PoolConfig;
 use crate::http::head::HeadLimits;
-use crate::id::ProtocolHandle;
+use crate::id::{ProtocolHandle, VhostId};
 use crate::mount::Mount;
 use crate::protocol::{Bound, ContextObserver, Dispatch, Protocol};
 use crate::retry::RetryPolicy;
+use crate::timer::Epoch;
 #[cfg(feature = "deflate")]
 use crate::ws::deflate::DeflateConfig;
 use crate::ws::recv::{Delivery, RecvLimits};
@@ -691,6 +692,7 @@ pub(crate) struct Page {
 /// What a connection needs of its vhost, shared by all of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    pub(crate) home: Home,
     pub(crate) limits: Limits,
     pub(crate) recv: RecvLimits,
     /// The longest message that the short way of a visit takes from a peer.
@@ -704,8 +706,16 @@ pub(crate) struct Settings {
     pub(crate) deflate: Option<DeflateConfig>,
 }
 
+/// What the connections of a vhost have in common for ever.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Home {
+    pub(crate) vhost: VhostId,
+    /// What their moments are counted from.
+    pub(crate) epoch: Epoch,
+}
+
 impl Settings {
-    pub(crate) fn new(limits: Limits, timeouts: Timeouts, retry: RetryPolicy) -> Self {
+    pub(crate) fn new(home: Home, limits: Limits, timeouts: Timeouts, retry: RetryPolicy) -> Self {
         let recv = RecvLimits::default()
             .with_frame_bytes(limits.frame_bytes.min(limits.message_bytes as u64))
             .with_message_bytes(limits.message_bytes)
@@ -714,6 +724,7 @@ impl Settings {
         let takes_all = limits.message_bytes >= LEND_FROM;
         let open_to = if takes_all { limits.output_bytes } else { 0 };
         Self {
+            home,
             limits,
             recv,
             short_way: u16::try_from(longest).unwrap_or(u16::MAX),

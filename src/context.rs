@@ -31,7 +31,7 @@ use crate::net::resolve::Resolver;
 use crate::pool::BufferPool;
 use crate::protocol::{Bound, ContextObserver, Dispatch, Protocol};
 use crate::service::Turn;
-use crate::timer::Timers;
+use crate::timer::{Alarms, Epoch, Timers};
 use crate::vhost;
 use crate::waker::CancelService;
 use crate::ws::RecvPool;
@@ -293,20 +293,25 @@ impl Context {
         let random = system.random()?;
         let mut date = String::new();
         clock.http_date(&mut date);
+        let now = clock.now();
+        let epoch = Epoch::new(now);
         let inner = Inner {
             conns: Arena::new(),
             vhosts: Arena::new(),
             fetches: Fetches::new(),
             out: Out {
                 dirty: Vec::new(),
-                now: clock.now(),
+                now,
+                moment: epoch.moment(now),
                 date,
-                dated: clock.now(),
+                dated: now,
                 pool: spare_buffers(),
                 #[cfg(feature = "deflate")]
                 compressors: Default::default(),
                 random,
-                timers: Timers::new(clock.now()),
+                timers: Timers::new(now),
+                alarms: Alarms::default(),
+                epoch,
                 lender: 0..0,
                 lent: Vec::new(),
             },
@@ -361,12 +366,10 @@ impl Context {
     ///
     /// [`VhostError`] says what is wrong; nothing was made then.
     pub fn create_vhost(&mut self, config: VhostConfig) -> Result<VhostId, VhostError> {
-        let made = self.inner.vhosts.insert(|_, _| Vhost::announced());
-        let (index, generation) = made.ok_or(VhostError::TooMany)?;
-        let id = VhostId { index, generation };
+        let id = self.inner.announce_vhost().ok_or(VhostError::TooMany)?;
         let outcome = vhost::create(&mut self.inner, &mut self.parts, id, config);
         if outcome.is_err() {
-            self.inner.vhosts.remove(index, generation);
+            self.inner.vhosts.remove(id.index, id.generation);
         }
         outcome.map(|()| id)
     }
@@ -541,7 +544,7 @@ impl Context {
         if self.has_work() {
             return Some(self.inner.out.now);
         }
-        self.inner.out.timers.next_deadline()
+        self.inner.out.next_deadline()
     }
 
     /// Connections of the context, in whatever state: accepted, dialling, established, closing.

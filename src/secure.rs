@@ -172,7 +172,7 @@ impl Lift<'_> {
         let Inner { vhosts, out, .. } = &mut *self.inner;
         let mut chosen = None;
         let mut select = |hello: &ClientHello| {
-            let (id, cell) = choose_by_name(hello, listener, send.vhost, vhosts)?;
+            let (id, cell) = choose_by_name(hello, listener, send.vhost(), vhosts)?;
             let configs = cell.configs();
             chosen = Some((id, cell.generation(), configs.verifies()));
             Ok(Chosen {
@@ -217,7 +217,10 @@ impl Lift<'_> {
 
     fn judge_established(&mut self) -> Result<(), TlsFailure> {
         let is_server = self.conn.send.side == Side::Server;
-        let vhost = self.inner.vhost(self.conn.send.vhost).filter(|_| is_server);
+        let vhost = self
+            .inner
+            .vhost(self.conn.send.vhost())
+            .filter(|_| is_server);
         let cell = vhost.and_then(|vhost| vhost.server_tls.as_ref());
         let configs = cell
             .map(|cell| &**cell.configs())
@@ -318,7 +321,7 @@ impl Lift<'_> {
     /// nothing else is one that has not begun.
     pub(crate) fn time_out_handshake(&mut self, deadline: Deadline) -> bool {
         let now = self.inner.out.now;
-        let came = self.conn.send.last_received;
+        let came = self.conn.send.last_received();
         let Some(io) = &mut self.conn.io else {
             return false;
         };
@@ -344,10 +347,10 @@ impl Lift<'_> {
         let Role::Client(client) = &mut self.conn.role else {
             return;
         };
-        let vhost = self
-            .inner
-            .vhosts
-            .get(self.conn.send.vhost.index, self.conn.send.vhost.generation);
+        let vhost = self.inner.vhosts.get(
+            self.conn.send.vhost().index,
+            self.conn.send.vhost().generation,
+        );
         let Some(cell) = vhost.and_then(|vhost| vhost.client_tls.as_ref()) else {
             return client.fail(ConnectFailure::NoClientTls);
         };
@@ -397,7 +400,7 @@ impl Lift<'_> {
 
     /// Tells the observer about a handshake, if the vhost wants that.
     fn report_handshake(&mut self, failure: Option<&TlsFailure>) {
-        let id = self.conn.send.vhost;
+        let id = self.conn.send.vhost();
         if !self.inner.vhost(id).is_some_and(|vhost| vhost.traces_tls) {
             return;
         }

@@ -360,7 +360,7 @@ impl Lift<'_> {
             self.refuse(&Refuse::from(*response));
             return;
         }
-        let vhost = self.inner.vhost(self.conn.send.vhost);
+        let vhost = self.inner.vhost(self.conn.send.vhost());
         match vhost.and_then(|vhost| vhost.hooks) {
             Some(chain) => self.ask_hooks(chain, bytes, limits, &head, HookPurpose::Upgrade),
             None => self.ask_protocol(bytes, limits, &upgrade, choice),
@@ -422,7 +422,7 @@ impl Lift<'_> {
         let named = host.and_then(|host| slot.best_vhost(&self.inner.vhosts, host));
         let named = named.map(|(vhost, _)| vhost);
         if self.conn.io.as_ref().is_some_and(|io| io.secure.is_some()) {
-            return named.is_none_or(|named| named == self.conn.send.vhost);
+            return named.is_none_or(|named| named == self.conn.send.vhost());
         }
         // Also when a request before this one has been for another one.
         self.move_to_vhost(named.unwrap_or(slot.default));
@@ -432,16 +432,15 @@ impl Lift<'_> {
     /// Makes it a connection of another vhost, with that one's limits.
     pub(crate) fn move_to_vhost(&mut self, chosen: VhostId) {
         let send = &mut self.conn.send;
-        if chosen == send.vhost {
+        if chosen == send.vhost() {
             return;
         }
-        if let Some(old) = self.inner.vhost_mut(send.vhost) {
+        if let Some(old) = self.inner.vhost_mut(send.vhost()) {
             old.live -= 1;
         }
         if let Some(new) = self.inner.vhost_mut(chosen) {
             new.live += 1;
             send.settings = std::sync::Arc::clone(&new.settings);
-            send.vhost = chosen;
         }
         self.mark_lifted();
     }
@@ -473,7 +472,7 @@ impl Lift<'_> {
     }
 
     fn is_full(&self) -> bool {
-        let Some(vhost) = self.inner.vhost(self.conn.send.vhost) else {
+        let Some(vhost) = self.inner.vhost(self.conn.send.vhost()) else {
             return true;
         };
         vhost.state != VhostState::Active
@@ -490,7 +489,7 @@ impl Lift<'_> {
         path: &str,
         chosen: Option<&str>,
     ) -> Option<Choice> {
-        let vhost = self.inner.vhost(self.conn.send.vhost)?;
+        let vhost = self.inner.vhost(self.conn.send.vhost())?;
         let offers = |name: &str| match chosen {
             Some(chosen) => chosen == name,
             None => upgrade.offered().any(|offer| offer == name),
@@ -524,7 +523,7 @@ impl Lift<'_> {
 
     /// Whether the mount of the protocol, if it has one, lets the request in.
     fn admit(&self, head: &RequestHead<'_>) -> Result<(), Box<Response>> {
-        match self.inner.vhost(self.conn.send.vhost) {
+        match self.inner.vhost(self.conn.send.vhost()) {
             Some(vhost) if vhost.has_protocol_routes() => {
                 let found = route(&vhost.routes, head.path());
                 found.map_or(Ok(()), |(route, _)| {
@@ -536,7 +535,7 @@ impl Lift<'_> {
     }
 
     fn has_routes(&self) -> bool {
-        let vhost = self.inner.vhost(self.conn.send.vhost);
+        let vhost = self.inner.vhost(self.conn.send.vhost());
         vhost.is_some_and(|vhost| !vhost.routes.is_empty())
     }
 
@@ -556,7 +555,7 @@ impl Lift<'_> {
             id: RequestId {
                 wsi: self.conn.send.id,
             },
-            vhost: self.conn.send.vhost,
+            vhost: self.conn.send.vhost(),
             peer: io.peer(),
             head,
             upgrade,
@@ -662,7 +661,7 @@ impl Lift<'_> {
         send.phase = Phase::Open;
         send.deadlines.stage = None;
         // While a verdict was awaited nothing was read: the silence was ours.
-        send.last_received = self.inner.out.now;
+        send.last_received = self.inner.out.moment;
         if let Some(name) = subprotocol {
             send.rare().subprotocol = Some(name.into());
         }

@@ -75,7 +75,7 @@ impl Lift<'_> {
             return false;
         };
         *spent += n;
-        send.last_received = inner.out.now;
+        send.last_received = inner.out.moment;
         let bound = parts.protocols.get_mut(send.protocol as usize);
         let (Some(bound), Side::Server) = (bound, send.side) else {
             return self.go_on_calmly(n, 0);
