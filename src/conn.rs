@@ -200,6 +200,8 @@ bitflags! {
         /// Messages may be appended to the queue without asking whether they may, as far as
         /// [`TxQueue::open`] has said. Whatever changes that goes by [`SendHalf::mark`].
         const SENDS = 1 << 9;
+        /// The peer has sent more behind its Close frame.
+        const TALKS_ON = 1 << 10;
     }
 }
 

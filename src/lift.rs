@@ -513,11 +513,24 @@ impl Lift<'_> {
                 ended
             }
             (Phase::CloseDone | Phase::Failed, _) if sent => {
+                let nothing_follows = self.has_peer_done();
                 self.close_ws();
-                self.linger()
+                nothing_follows || self.linger()
             }
             _ => false,
         }
+    }
+
+    /// Whether the peer's Close frame was the last that came, and all that came was read: then the
+    /// transport can be closed, as RFC 6455 section 5.5.1 has nothing follow that frame. What
+    /// follows all the same, later, is answered with a reset, which may cost such a peer our Close
+    /// frame. Over TLS a `close_notify` follows.
+    fn has_peer_done(&self) -> bool {
+        let Conn { io, send, .. } = &*self.conn;
+        let is_drained = |io: &Io| io.secure.is_none() && !io.is_readable();
+        send.phase == Phase::CloseDone
+            && !send.flags.contains(Flags::TALKS_ON)
+            && io.as_ref().is_some_and(is_drained)
     }
 
     /// Whether the last byte has left, over TLS with the word that it is the last.

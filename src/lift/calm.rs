@@ -164,6 +164,7 @@ pub(super) fn on_frames(
     let Conn { io, role, send, .. } = conn;
     let Role::Ws(ws) = role else { return 0 };
     if matches!(send.phase, Phase::CloseDone | Phase::Failed) || ws.session == NO_SESSION {
+        send.flags |= Flags::TALKS_ON;
         return input.len();
     }
     let Some(bound) = protocols.get_mut(send.protocol as usize) else {

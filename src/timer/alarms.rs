@@ -94,7 +94,12 @@ impl Alarms {
 
     /// Takes all stale ones out.
     pub(crate) fn sweep(&mut self, is_set: impl Fn(Alarm) -> bool) {
-        self.heap.retain(|alarm| is_set(alarm.0));
+        let mut all = std::mem::take(&mut self.heap).into_vec();
+        all.retain(|alarm| is_set(alarm.0));
+        // One that is the same as a stale one before it.
+        all.sort_unstable();
+        all.dedup();
+        self.heap = all.into();
         self.stale = 0;
     }
 
