@@ -66,7 +66,7 @@ impl Lift<'_> {
         if self.conclude() {
             return Fate::Drop;
         }
-        self.refile();
+        self.conn.refile(&mut self.inner.out);
         if self.wants_stash() || self.wants_reading() {
             Fate::KeepReady
         } else {
@@ -699,25 +699,6 @@ impl Lift<'_> {
         }
     }
 
-    /// Makes sure that the connection's one alarm is not later than its next deadline. One that
-    /// is too early costs a visit; moving it for every message would cost more.
-    fn refile(&mut self) {
-        let Some(at) = self.conn.next_deadline() else {
-            return;
-        };
-        let Out { alarms, epoch, .. } = &mut self.inner.out;
-        let at = epoch.moment(at);
-        let send = &mut self.conn.send;
-        if let Some(armed) = send.armed {
-            if armed <= at {
-                return;
-            }
-            alarms.forget();
-        }
-        alarms.set(Alarm::new(at, send.id.index));
-        send.armed = Some(at);
-    }
-
     pub(crate) fn cancel_timers(&mut self) {
         let timers = &mut self.inner.out.timers;
         if let Some(rare) = &mut self.conn.send.rare {
@@ -729,6 +710,24 @@ impl Lift<'_> {
 }
 
 impl Conn {
+    /// Makes sure that its one alarm is not later than its next deadline. One that is too early
+    /// costs a visit; moving it for every message would cost more.
+    pub(crate) fn refile(&mut self, out: &mut Out) {
+        let Some(at) = self.next_deadline() else {
+            return;
+        };
+        let at = out.epoch.moment(at);
+        let send = &mut self.send;
+        if let Some(armed) = send.armed {
+            if armed <= at {
+                return;
+            }
+            out.alarms.forget();
+        }
+        out.alarms.set(Alarm::new(at, send.id.index));
+        send.armed = Some(at);
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let send = &self.send;
         let deadlines = &send.deadlines;

@@ -111,8 +111,9 @@ impl Lift<'_> {
         };
         if is_tls {
             io.secure = Some(Box::new(Secure::server(now)));
-            let timeouts = &self.conn.send.settings.timeouts;
-            self.conn.send.deadlines.stage = http.stage_ends(now, timeouts.tls, timeouts);
+            let settings = &self.conn.send.settings;
+            let ends = http.stage_ends(now, settings.timeouts.tls, settings);
+            self.conn.send.deadlines.stage = ends;
             return true;
         }
         match policy {
@@ -194,11 +195,12 @@ impl Lift<'_> {
     fn secure_established(&mut self) {
         self.leave_handshake();
         let now = self.inner.out.now;
-        let timeouts = &self.conn.send.settings.timeouts;
+        let settings = &self.conn.send.settings;
         match &self.conn.role {
             Role::Client(_) => self.send_request(),
             Role::Http(http) => {
-                self.conn.send.deadlines.stage = http.stage_ends(now, timeouts.head, timeouts);
+                let ends = http.stage_ends(now, settings.timeouts.head, settings);
+                self.conn.send.deadlines.stage = ends;
             }
             Role::HttpClient(_) | Role::Linger | Role::Ws(_) => {}
         }

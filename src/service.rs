@@ -544,7 +544,7 @@ impl Context {
             match slot.listener.accept() {
                 Ok((stream, peer)) => {
                     let (vhost, tls) = (slot.default, slot.tls);
-                    let role = HttpRole::new((index, generation), tls, self.inner.out.now);
+                    let role = HttpRole::new((index, generation), tls, self.inner.out.moment);
                     self.adopt(role, vhost, stream, peer);
                 }
                 Err(AcceptError::WouldBlock) => return,
@@ -604,7 +604,8 @@ impl Context {
                 lift.pump()
             });
         } else if let Some(conn) = self.inner.conns.get_mut(index, generation) {
-            conn.send.mark(&mut self.inner.out);
+            // Nothing else is to be done before an event comes.
+            conn.refile(&mut self.inner.out);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::PlaintextPolicy;
 #[cfg(feature = "tls")]
-use crate::config::Timeouts;
+use crate::config::Settings;
 use crate::conn::{Flags, NO_PROTOCOL, Phase, Role, SendHalf, WsRole};
 use crate::error::{NotPending, RefusalReason};
 use crate::exchange::Exchange;
@@ -20,7 +20,7 @@ use crate::inner::{Owner, VhostProtocol, VhostState};
 use crate::lift::Lift;
 use crate::mount::{RouteTarget, route};
 use crate::protocol::{Accept, Established, Handshake, Refuse, Request, Subprotocol};
-use crate::timer::saturating_add;
+use crate::timer::{Moment, saturating_add};
 use crate::ws::Close;
 use crate::ws::handshake::{UpgradeError, UpgradeRequest, check_request, write_accept_with};
 use crate::ws::recv::Recv;
@@ -32,7 +32,7 @@ pub(crate) struct HttpRole {
     /// The listener it came through, whose vhosts it may reach.
     pub(crate) listener: (u32, u64),
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS listeners only"))]
-    accepted: Instant,
+    accepted: Moment,
     scanner: HeadScanner,
     state: State,
     /// The first byte has not come, which says what a connection to a TLS listener is.
@@ -92,7 +92,7 @@ impl HttpRole {
     pub(crate) fn new(
         listener: (u32, u64),
         sniffs: Option<PlaintextPolicy>,
-        accepted: Instant,
+        accepted: Moment,
     ) -> Self {
         Self {
             listener,
@@ -221,10 +221,12 @@ impl HttpRole {
         &self,
         now: Instant,
         limit: Duration,
-        timeouts: &Timeouts,
+        settings: &Settings,
     ) -> Option<Instant> {
+        let Settings { home, timeouts, .. } = settings;
         let whole = timeouts.head.saturating_add(timeouts.tls);
-        let whole = saturating_add(self.accepted, whole);
+        let accepted = home.epoch.instant(self.accepted);
+        let whole = accepted.and_then(|accepted| saturating_add(accepted, whole));
         let stage = saturating_add(now, limit);
         [whole, stage].into_iter().flatten().min()
     }
@@ -281,7 +283,7 @@ impl Lift<'_> {
         let Role::Http(http) = &mut self.conn.role else {
             return 0;
         };
-        match http.scanner.scan(input, &limits) {
+        match http.scanner.scan_to_parse(input, &limits) {
             Ok(None) => 0,
             Ok(Some(len)) => {
                 self.on_request(input.get(..len).unwrap_or_default());
