@@ -14,11 +14,11 @@ use crate::fetch::{BoundClient, FetchDispatch, HttpClientHandle, HttpClientHandl
 use crate::hook::HookChain;
 use crate::http::client::PoolConfig;
 use crate::http::head::HeadLimits;
-use crate::id::{ProtocolHandle, VhostId};
+use crate::id::ProtocolHandle;
+use crate::inner::Home;
 use crate::mount::Mount;
 use crate::protocol::{Bound, ContextObserver, Dispatch, Protocol};
 use crate::retry::RetryPolicy;
-use crate::timer::Epoch;
 #[cfg(feature = "deflate")]
 use crate::ws::deflate::DeflateConfig;
 use crate::ws::recv::{Delivery, RecvLimits};
@@ -704,14 +704,6 @@ pub(crate) struct Settings {
     pub(crate) retry: RetryPolicy,
     #[cfg(feature = "deflate")]
     pub(crate) deflate: Option<DeflateConfig>,
-}
-
-/// What the connections of a vhost have in common for ever.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Home {
-    pub(crate) vhost: VhostId,
-    /// What their moments are counted from.
-    pub(crate) epoch: Epoch,
 }
 
 impl Settings {

@@ -794,3 +794,19 @@ impl SendHalf {
 
 /// RFC 6455 section 5.5: the payload of a control frame.
 const MAX_CONTROL: usize = 125;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There are many of them.
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn what_every_connection_has_stays_small() {
+        assert!(size_of::<SendHalf>() <= 88, "{}", size_of::<SendHalf>());
+        assert!(size_of::<Stash>() <= 16, "{}", size_of::<Stash>());
+        // A stream of mio's or of the simulation may be larger than a descriptor.
+        let io = size_of::<Option<Io>>() - size_of::<crate::net::stream::Stream>();
+        assert!(io <= 32, "{io}");
+    }
+}

@@ -31,7 +31,6 @@ use crate::net::resolve::Resolver;
 use crate::pool::BufferPool;
 use crate::protocol::{Bound, ContextObserver, Dispatch, Protocol};
 use crate::service::Turn;
-use crate::timer::{Alarms, Epoch, Timers};
 use crate::vhost;
 use crate::waker::CancelService;
 use crate::ws::RecvPool;
@@ -293,28 +292,11 @@ impl Context {
         let random = system.random()?;
         let mut date = String::new();
         clock.http_date(&mut date);
-        let now = clock.now();
-        let epoch = Epoch::new(now);
         let inner = Inner {
             conns: Arena::new(),
             vhosts: Arena::new(),
             fetches: Fetches::new(),
-            out: Out {
-                dirty: Vec::new(),
-                now,
-                moment: epoch.moment(now),
-                date,
-                dated: now,
-                pool: spare_buffers(),
-                #[cfg(feature = "deflate")]
-                compressors: Default::default(),
-                random,
-                timers: Timers::new(now),
-                alarms: Alarms::default(),
-                epoch,
-                lender: 0..0,
-                lent: Vec::new(),
-            },
+            out: Out::new(clock.now(), date, spare_buffers(), random),
             commands: Default::default(),
             per_ip: BTreeMap::new(),
             max_connections: config.max_connections,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::arena::Arena;
 use crate::client::ClientConnectInfo;
-use crate::config::{Home, NamePattern, Settings, VhostConfig};
+use crate::config::{NamePattern, Settings, VhostConfig};
 use crate::conn::{Conn, Flags, NO_PROTOCOL, Role};
 use crate::dial::{self, Bound as BoundTo};
 use crate::error::{ConnectError, ConnectFailure, ConnectStage};
@@ -122,6 +122,26 @@ pub(crate) struct Out {
 }
 
 impl Out {
+    pub(crate) fn new(now: Instant, date: String, pool: BufferPool, random: Random) -> Self {
+        let epoch = Epoch::new(now);
+        Self {
+            dirty: Vec::new(),
+            now,
+            date,
+            dated: now,
+            pool,
+            #[cfg(feature = "deflate")]
+            compressors: Default::default(),
+            random,
+            timers: Timers::new(now),
+            alarms: Alarms::default(),
+            epoch,
+            moment: epoch.moment(now),
+            lender: 0..0,
+            lent: Vec::new(),
+        }
+    }
+
     /// When a timer or an alarm is due next.
     #[inline]
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
@@ -238,6 +258,14 @@ pub(crate) struct Vhost {
     pub(crate) client_upkeep: crate::rotation::Upkeep,
     #[cfg(feature = "tls")]
     pub(crate) upkeep_timer: Option<TimerKey>,
+}
+
+/// What the connections of a vhost have in common for ever.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Home {
+    pub(crate) vhost: VhostId,
+    /// What their moments are counted from.
+    pub(crate) epoch: Epoch,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
