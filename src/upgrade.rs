@@ -3,7 +3,9 @@
 
 mod answers;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+#[cfg(feature = "tls")]
+use std::time::Instant;
 
 use crate::config::PlaintextPolicy;
 #[cfg(feature = "tls")]

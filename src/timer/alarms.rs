@@ -114,6 +114,10 @@ impl Alarms {
 const MANY: usize = 64;
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "times have to be counted from somewhere"
+)]
 mod tests {
     use std::collections::BTreeMap;
     use std::time::{Duration, Instant};
