@@ -81,6 +81,11 @@ impl<T> Arena<T> {
             .filter(|_| slot.state == name(generation))
     }
 
+    /// Who is at `index` now, unless lifted.
+    pub(crate) fn at(&self, index: u32) -> Option<&T> {
+        self.slots.get(index as usize)?.entry.as_ref()
+    }
+
     pub(crate) fn get_mut(&mut self, index: u32, generation: u64) -> Option<&mut T> {
         self.slot_mut(index, generation)?.entry.as_mut()
     }

@@ -315,7 +315,7 @@ impl Context {
                 if ws.recv.is_waiting() {
                     ws.recv.grant(inflaters.lend());
                     // The silence was ours.
-                    conn.send.last_received = self.inner.out.now;
+                    conn.send.last_received = self.inner.out.moment;
                     conn.send.mark(&mut self.inner.out);
                 }
             }

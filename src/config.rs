@@ -15,6 +15,7 @@ use crate::hook::HookChain;
 use crate::http::client::PoolConfig;
 use crate::http::head::HeadLimits;
 use crate::id::ProtocolHandle;
+use crate::inner::Home;
 use crate::mount::Mount;
 use crate::protocol::{Bound, ContextObserver, Dispatch, Protocol};
 use crate::retry::RetryPolicy;
@@ -691,6 +692,7 @@ pub(crate) struct Page {
 /// What a connection needs of its vhost, shared by all of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    pub(crate) home: Home,
     pub(crate) limits: Limits,
     pub(crate) recv: RecvLimits,
     /// The longest message that the short way of a visit takes from a peer.
@@ -705,7 +707,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn new(limits: Limits, timeouts: Timeouts, retry: RetryPolicy) -> Self {
+    pub(crate) fn new(home: Home, limits: Limits, timeouts: Timeouts, retry: RetryPolicy) -> Self {
         let recv = RecvLimits::default()
             .with_frame_bytes(limits.frame_bytes.min(limits.message_bytes as u64))
             .with_message_bytes(limits.message_bytes)
@@ -714,6 +716,7 @@ impl Settings {
         let takes_all = limits.message_bytes >= LEND_FROM;
         let open_to = if takes_all { limits.output_bytes } else { 0 };
         Self {
+            home,
             limits,
             recv,
             short_way: u16::try_from(longest).unwrap_or(u16::MAX),

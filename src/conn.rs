@@ -20,7 +20,7 @@ use crate::hook::{Attributes, NO_ATTRIBUTES};
 use crate::id::{VhostId, WsiId};
 use crate::inner::{Out, TimerKind};
 use crate::net::transport::Io;
-use crate::timer::{TimerKey, Timers, saturating_add};
+use crate::timer::{Moment, TimerKey, Timers, saturating_add};
 use crate::upgrade::{HttpRole, NO_SESSION};
 use crate::ws::close::write_close_payload;
 use crate::ws::frame::Opcode;
@@ -200,6 +200,8 @@ bitflags! {
         /// Messages may be appended to the queue without asking whether they may, as far as
         /// [`TxQueue::open`] has said. Whatever changes that goes by [`SendHalf::mark`].
         const SENDS = 1 << 9;
+        /// The peer has sent more behind its Close frame.
+        const TALKS_ON = 1 << 10;
     }
 }
 
@@ -225,7 +227,6 @@ impl Flags {
 #[derive(Debug)]
 pub(crate) struct SendHalf {
     pub(crate) id: WsiId,
-    pub(crate) vhost: VhostId,
     /// Index of the protocol; [`NO_PROTOCOL`] while none owns the connection.
     pub(crate) protocol: u32,
     pub(crate) side: Side,
@@ -233,14 +234,14 @@ pub(crate) struct SendHalf {
     pub(crate) flags: Flags,
     /// The fragmented message that is open.
     pub(crate) fragment: Option<MessageKind>,
+    /// Those of its vhost, which they name.
     pub(crate) settings: Arc<Settings>,
     pub(crate) tx: TxQueue,
-    /// Set once, by whatever ends the connection first.
-    pub(crate) cause: Option<Box<CloseCause>>,
-    pub(crate) last_received: Instant,
+    pub(crate) last_received: Moment,
     pub(crate) deadlines: Deadlines,
-    /// The one timer that serves them all and the validity; it may be early, then it moves on.
-    pub(crate) armed: Option<TimerKey>,
+    /// When the one alarm is set for that serves them all and the validity; it may be early, then
+    /// it moves on.
+    pub(crate) armed: Option<Moment>,
     /// Whether it has been calm as what it is now.
     pub(crate) settled: bool,
     pub(crate) rare: Option<Box<Rare>>,
@@ -280,16 +281,9 @@ pub struct Queued {
 }
 
 impl SendHalf {
-    pub(crate) fn new(
-        id: WsiId,
-        vhost: VhostId,
-        side: Side,
-        settings: Arc<Settings>,
-        now: Instant,
-    ) -> Self {
+    pub(crate) fn new(id: WsiId, side: Side, settings: Arc<Settings>, now: Moment) -> Self {
         Self {
             id,
-            vhost,
             protocol: NO_PROTOCOL,
             side,
             phase: Phase::Opening,
@@ -297,7 +291,6 @@ impl SendHalf {
             fragment: None,
             settings,
             tx: TxQueue::default(),
-            cause: None,
             last_received: now,
             deadlines: Deadlines::default(),
             armed: None,
@@ -305,6 +298,18 @@ impl SendHalf {
             rare: None,
             compression: Agreed::default(),
         }
+    }
+
+    #[inline]
+    pub(crate) fn vhost(&self) -> VhostId {
+        self.settings.home.vhost
+    }
+
+    /// When the last byte came, or what counts as one.
+    pub(crate) fn last_received(&self) -> Instant {
+        let epoch = self.settings.home.epoch;
+        let last = epoch.instant(self.last_received);
+        last.expect("it was made of an instant")
     }
 
     pub(crate) fn rare(&mut self) -> &mut Rare {
@@ -463,6 +468,7 @@ impl SendHalf {
     pub(crate) fn ping_left(&mut self, now: Instant) {
         let before = self.settings.retry.ping_after().unwrap_or_default();
         let since = now.checked_sub(before).unwrap_or(now);
+        let since = self.settings.home.epoch.moment(since);
         self.last_received = self.last_received.max(since);
     }
 
@@ -534,7 +540,7 @@ impl SendHalf {
             Phase::Opening => self.abort(out, kind),
             Phase::CloseSent | Phase::CloseDone | Phase::Failed | Phase::Ended => {
                 // What this side began for another reason, to dial again, is now the end.
-                let cause = self.cause.as_ref();
+                let cause = self.deadlines.cause.as_ref();
                 let is_drain =
                     |cause: &CloseCause| matches!(cause.kind, CloseKind::IdentityReplaced);
                 if cause.is_some_and(|cause| is_drain(cause)) {
@@ -620,14 +626,14 @@ impl SendHalf {
 
     /// Keeps the first cause: what comes later is its consequence.
     pub(crate) fn set_cause(&mut self, cause: CloseCause) {
-        if self.cause.is_none() {
-            self.cause = Some(Box::new(cause));
+        if self.deadlines.cause.is_none() {
+            self.deadlines.cause = Some(Box::new(cause));
         }
     }
 
     /// The final cause, with what was left in the queue and in records.
     pub(crate) fn take_cause(&mut self, sealed: usize) -> CloseCause {
-        let cause = self.cause.take().map(|cause| *cause);
+        let cause = self.deadlines.cause.take().map(|cause| *cause);
         let mut cause =
             cause.unwrap_or_else(|| CloseCause::abnormal(CloseSide::Peer, CloseKind::EndOfStream));
         cause.undelivered = (self.tx.len() + sealed) as u64;
@@ -674,8 +680,8 @@ impl SendHalf {
 
     /// A deadline passed: the cause says so unless the connection was closing cleanly.
     pub(crate) fn time_out(&mut self, deadline: Deadline) {
-        if self.cause.is_none() || self.phase == Phase::CloseSent {
-            self.cause = Some(Box::new(CloseCause::abnormal(
+        if self.deadlines.cause.is_none() || self.phase == Phase::CloseSent {
+            self.deadlines.cause = Some(Box::new(CloseCause::abnormal(
                 CloseSide::Local,
                 CloseKind::Timeout(deadline),
             )));
@@ -775,3 +781,19 @@ impl SendHalf {
 
 /// RFC 6455 section 5.5: the payload of a control frame.
 const MAX_CONTROL: usize = 125;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There are many of them.
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn what_every_connection_has_stays_small() {
+        assert!(size_of::<SendHalf>() <= 88, "{}", size_of::<SendHalf>());
+        assert!(size_of::<Stash>() <= 16, "{}", size_of::<Stash>());
+        // A stream of mio's or of the simulation may be larger than a descriptor.
+        let io = size_of::<Option<Io>>() - size_of::<crate::net::stream::Stream>();
+        assert!(io <= 32, "{io}");
+    }
+}

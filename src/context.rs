@@ -31,7 +31,6 @@ use crate::net::resolve::Resolver;
 use crate::pool::BufferPool;
 use crate::protocol::{Bound, ContextObserver, Dispatch, Protocol};
 use crate::service::Turn;
-use crate::timer::Timers;
 use crate::vhost;
 use crate::waker::CancelService;
 use crate::ws::RecvPool;
@@ -298,19 +297,7 @@ impl Context {
             conns: Arena::new(),
             vhosts: Arena::new(),
             fetches: Fetches::new(),
-            out: Out {
-                dirty: Vec::new(),
-                now: clock.now(),
-                date,
-                redate_at: None,
-                pool: spare_buffers(),
-                #[cfg(feature = "deflate")]
-                compressors: Default::default(),
-                random,
-                timers: Timers::new(clock.now()),
-                lender: 0..0,
-                lent: Vec::new(),
-            },
+            out: Out::new(clock.now(), date, spare_buffers(), random),
             commands: Default::default(),
             per_ip: BTreeMap::new(),
             max_connections: config.max_connections,
@@ -362,12 +349,10 @@ impl Context {
     ///
     /// [`VhostError`] says what is wrong; nothing was made then.
     pub fn create_vhost(&mut self, config: VhostConfig) -> Result<VhostId, VhostError> {
-        let made = self.inner.vhosts.insert(|_, _| Vhost::announced());
-        let (index, generation) = made.ok_or(VhostError::TooMany)?;
-        let id = VhostId { index, generation };
+        let id = self.inner.announce_vhost().ok_or(VhostError::TooMany)?;
         let outcome = vhost::create(&mut self.inner, &mut self.parts, id, config);
         if outcome.is_err() {
-            self.inner.vhosts.remove(index, generation);
+            self.inner.vhosts.remove(id.index, id.generation);
         }
         outcome.map(|()| id)
     }
@@ -542,7 +527,7 @@ impl Context {
         if self.has_work() {
             return Some(self.inner.out.now);
         }
-        self.inner.out.timers.next_deadline()
+        self.inner.out.next_deadline()
     }
 
     /// Connections of the context, in whatever state: accepted, dialling, established, closing.

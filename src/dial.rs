@@ -15,7 +15,7 @@ use crate::error::{
 };
 use crate::fetch::FetchStage;
 use crate::http::head::ResponseHead;
-use crate::id::{FetchId, Token, VhostId, WsiId};
+use crate::id::{FetchId, Token, WsiId};
 use crate::inner::{Inner, Owner, VhostState};
 use crate::lift::Lift;
 use crate::net::connect::Race;
@@ -32,7 +32,6 @@ use crate::wsi::Current;
 /// Where a client belongs: decided by the call, fixed for the connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Bound {
-    pub(crate) vhost: VhostId,
     pub(crate) protocol: u32,
     pub(crate) settings: Arc<Settings>,
 }
@@ -143,15 +142,12 @@ fn insert(
     let now = inner.out.now;
     let timeouts = timeouts(&bound.settings, &info);
     let total = saturating_add(now, timeouts.connect);
-    let Bound {
-        vhost,
-        protocol,
-        settings,
-    } = bound;
+    let Bound { protocol, settings } = bound;
     let settings = judged_by(settings, info.retry_policy());
+    let (vhost, moment) = (settings.home.vhost, inner.out.moment);
     let (index, generation) = inner.conns.insert(|index, generation| {
         let id = WsiId { index, generation };
-        let mut send = SendHalf::new(id, vhost, Side::Client, settings, now);
+        let mut send = SendHalf::new(id, Side::Client, settings, moment);
         send.protocol = protocol;
         Box::new(Conn {
             io: None,
@@ -643,13 +639,19 @@ impl Lift<'_> {
         if !self.conn.send.flags.contains(Flags::ABORT) {
             return;
         }
-        let kind = self.conn.send.cause.as_ref().map(|cause| &cause.kind);
+        let kind = self
+            .conn
+            .send
+            .deadlines
+            .cause
+            .as_ref()
+            .map(|cause| &cause.kind);
         let failure = match kind {
             // The deadline of output. The next attempt, if there is one, begins without it.
             Some(CloseKind::Timeout(deadline)) => {
                 let failure = ConnectFailure::Timeout(*deadline);
                 self.conn.send.flags -= Flags::ABORT;
-                self.conn.send.cause = None;
+                self.conn.send.deadlines.cause = None;
                 return self.stop_dialling(failure);
             }
             Some(CloseKind::Shutdown) => ConnectFailure::Shutdown,
@@ -732,7 +734,7 @@ impl Lift<'_> {
     /// and nobody on this side wanted the end.
     pub(crate) fn redial(&mut self) -> Option<WsiId> {
         let redial = self.conn.send.rare.as_mut()?.redial.take()?;
-        let vhost = self.inner.vhost(self.conn.send.vhost);
+        let vhost = self.inner.vhost(self.conn.send.vhost());
         let stays = vhost.is_some_and(|vhost| vhost.state == VhostState::Active);
         if !stays || self.inner.shutting_down {
             return None;
@@ -748,7 +750,6 @@ impl Lift<'_> {
         let delay = retry.next_delay(&policy, self.inner.out.random.u64())?;
         let send = &self.conn.send;
         let bound = Bound {
-            vhost: send.vhost,
             protocol: send.protocol,
             settings: Arc::clone(&send.settings),
         };

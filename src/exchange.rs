@@ -129,7 +129,7 @@ impl Lift<'_> {
             return self.refused(RefusalReason::TooManyConnections);
         }
         let found = self.find_route(head);
-        let vhost = self.inner.vhost(self.conn.send.vhost);
+        let vhost = self.inner.vhost(self.conn.send.vhost());
         let hooks = vhost.and_then(|vhost| vhost.hooks);
         match hooks.filter(|_| found.hooked) {
             Some(chain) => self.ask_hooks(chain, bytes, limits, head, HookPurpose::Http),
@@ -193,7 +193,7 @@ impl Lift<'_> {
 
     /// Whether the vhost takes another connection that is not a WebSocket's.
     fn is_serving(&self) -> bool {
-        let vhost = self.inner.vhost(self.conn.send.vhost);
+        let vhost = self.inner.vhost(self.conn.send.vhost());
         vhost.is_some_and(|vhost| {
             vhost.state == VhostState::Active && vhost.live <= vhost.settings.limits.connections
         })
@@ -213,7 +213,7 @@ impl Lift<'_> {
             let text = "the only expectation is 100-continue\n";
             return Found::refusal(Response::text(417, text));
         }
-        let vhost = self.inner.vhost(self.conn.send.vhost);
+        let vhost = self.inner.vhost(self.conn.send.vhost());
         let routes: &[Route] = vhost.map_or(&[], |vhost| &vhost.routes);
         let Some((route, prefix)) = route(routes, head.path()) else {
             return Found::refusal(Response::text(404, "not found\n"));
@@ -310,7 +310,7 @@ impl Lift<'_> {
         };
         let request = HttpRequest {
             id: exchange.id,
-            vhost: send.vhost,
+            vhost: send.vhost(),
             head,
             framing,
             prefix,
@@ -670,7 +670,13 @@ impl Lift<'_> {
 
     /// The connection is over: so is its exchange.
     pub(crate) fn abandon_exchange(&mut self) {
-        let cause = self.conn.send.cause.as_ref().map(|cause| &cause.kind);
+        let cause = self
+            .conn
+            .send
+            .deadlines
+            .cause
+            .as_ref()
+            .map(|cause| &cause.kind);
         let outcome = match cause {
             Some(CloseKind::Aborted | CloseKind::Application) => ExchangeOutcome::Aborted,
             Some(CloseKind::Timeout(deadline)) => ExchangeOutcome::Timeout(*deadline),

@@ -20,7 +20,7 @@ use crate::id::{FetchId, TimerTag, VhostId, WsiId};
 use crate::mount::{Route, RouteTarget};
 use crate::net::random::Random;
 use crate::pool::BufferPool;
-use crate::timer::{TimerKey, Timers, saturating_add};
+use crate::timer::{Alarms, Epoch, Moment, TimerKey, Timers, saturating_add};
 use crate::ws::Side;
 use crate::ws::send::Lent;
 
@@ -79,7 +79,7 @@ impl LiftMark {
         };
         Self {
             id: conn.send.id,
-            vhost: conn.send.vhost,
+            vhost: conn.send.vhost(),
             protocol: conn.send.protocol,
             session,
             side: conn.send.side,
@@ -111,10 +111,46 @@ pub(crate) struct Out {
     pub(crate) compressors: crate::ws::deflate::compress::CompressorPool,
     pub(crate) random: Random,
     pub(crate) timers: Timers<TimerKind>,
+    /// When somebody must look at a connection again.
+    pub(crate) alarms: Alarms,
+    pub(crate) epoch: Epoch,
+    /// `now`, as connections note it.
+    pub(crate) moment: Moment,
     /// Where received bytes lie that the connection being visited may send from there: addresses.
     pub(crate) lender: Range<usize>,
     /// What it has queued of them.
     pub(crate) lent: Vec<Lent>,
+}
+
+impl Out {
+    pub(crate) fn new(now: Instant, date: String, pool: BufferPool, random: Random) -> Self {
+        let epoch = Epoch::new(now);
+        Self {
+            dirty: Vec::new(),
+            now,
+            date,
+            redate_at: None,
+            pool,
+            #[cfg(feature = "deflate")]
+            compressors: Default::default(),
+            random,
+            timers: Timers::new(now),
+            alarms: Alarms::default(),
+            epoch,
+            moment: epoch.moment(now),
+            lender: 0..0,
+            lent: Vec::new(),
+        }
+    }
+
+    /// When a timer or an alarm is due next.
+    #[inline]
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let timer = self.timers.next_deadline();
+        let alarm = self.alarms.first();
+        let alarm = alarm.and_then(|alarm| self.epoch.instant(alarm.at()));
+        [timer, alarm].into_iter().flatten().min()
+    }
 }
 
 /// What a callback asked for and the loop does when no callback runs.
@@ -169,8 +205,6 @@ impl Owner {
 /// Whose timer it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TimerKind {
-    /// A connection's deadlines and validity.
-    Deadline(WsiId),
     /// The deadlines of a request.
     Fetch(FetchId),
     /// A free-standing one.
@@ -227,6 +261,14 @@ pub(crate) struct Vhost {
     pub(crate) upkeep_timer: Option<TimerKey>,
 }
 
+/// What the connections of a vhost have in common for ever.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Home {
+    pub(crate) vhost: VhostId,
+    /// What their moments are counted from.
+    pub(crate) epoch: Epoch,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VhostState {
     Active,
@@ -244,7 +286,7 @@ pub(crate) struct VhostProtocol {
 
 impl Vhost {
     /// Holds a place for a vhost that is made when no callback runs.
-    pub(crate) fn announced() -> Self {
+    pub(crate) fn announced(home: Home) -> Self {
         Self {
             names: Vec::new(),
             protocols: Vec::new(),
@@ -253,6 +295,7 @@ impl Vhost {
             hooks: None,
             hook_clients: Vec::new(),
             settings: Arc::new(Settings::new(
+                home,
                 Default::default(),
                 Default::default(),
                 Default::default(),
@@ -338,6 +381,21 @@ impl Inner {
         self.vhosts.get_mut(id.index, id.generation)
     }
 
+    /// Holds a place for a vhost. `None` if there is none.
+    pub(crate) fn announce_vhost(&mut self) -> Option<VhostId> {
+        let epoch = self.out.epoch;
+        let made = self.vhosts.insert(|index, generation| {
+            let vhost = VhostId { index, generation };
+            Vhost::announced(Home { vhost, epoch })
+        });
+        made.map(|(index, generation)| VhostId { index, generation })
+    }
+
+    pub(crate) const fn home(&self, vhost: VhostId) -> Home {
+        let epoch = self.out.epoch;
+        Home { vhost, epoch }
+    }
+
     /// Begins a client's attempt: checked and named now, dialled when no callback runs.
     pub(crate) fn client_connect(
         &mut self,
@@ -362,11 +420,7 @@ impl Inner {
         let protocol = known
             .protocol(info.local_protocol_name())
             .ok_or_else(unknown)?;
-        let bound = BoundTo {
-            vhost,
-            protocol,
-            settings,
-        };
+        let bound = BoundTo { protocol, settings };
         dial::begin(self, bound, Arc::new(info))
             .ok_or_else(|| refuse(ConnectFailure::TooManyConnections(self.max_connections)))
     }

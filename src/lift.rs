@@ -16,10 +16,10 @@ use crate::error::{
 };
 use crate::handler::ExchangeOutcome;
 use crate::id::TimerTag;
-use crate::inner::{Inner, LiftMark, Owner, TimerKind};
+use crate::inner::{Inner, LiftMark, Out, Owner};
 use crate::net::transport::{Io, ReadEnd};
 use crate::retry::{PingState, Validity};
-use crate::timer::{TimerKey, saturating_add};
+use crate::timer::{Alarm, TimerKey, saturating_add};
 use crate::ws::{Close, CloseCode, Side};
 use crate::wsi::{Cx, Wsi};
 
@@ -66,7 +66,7 @@ impl Lift<'_> {
         if self.conclude() {
             return Fate::Drop;
         }
-        self.refile();
+        self.conn.refile(&mut self.inner.out);
         if self.wants_stash() || self.wants_reading() {
             Fate::KeepReady
         } else {
@@ -119,7 +119,7 @@ impl Lift<'_> {
         let room = buffer.get_mut(STASHED_HEADER..).unwrap_or_default();
         let n = self.conn.io.as_mut().map_or(0, |io| io.read(room));
         if n > 0 {
-            self.conn.send.last_received = self.inner.out.now;
+            self.conn.send.last_received = self.inner.out.moment;
             self.conn.send.flags -= Flags::PING_SENT;
             if self.is_secure_or_sniffing() {
                 self.received_records(&mut buffer, n);
@@ -471,7 +471,13 @@ impl Lift<'_> {
         if self.conn.send.flags.contains(Flags::ABORT) {
             let is_silent = http.has_served() || http.is_responding();
             if http.refused.is_none() && !is_silent {
-                let cause = self.conn.send.cause.as_ref().map(|cause| &cause.kind);
+                let cause = self
+                    .conn
+                    .send
+                    .deadlines
+                    .cause
+                    .as_ref()
+                    .map(|cause| &cause.kind);
                 http.refused = Some(match cause {
                     Some(CloseKind::Timeout(deadline)) => RefusalReason::Timeout(*deadline),
                     _ => RefusalReason::Shutdown,
@@ -507,11 +513,24 @@ impl Lift<'_> {
                 ended
             }
             (Phase::CloseDone | Phase::Failed, _) if sent => {
+                let nothing_follows = self.has_peer_done();
                 self.close_ws();
-                self.linger()
+                nothing_follows || self.linger()
             }
             _ => false,
         }
+    }
+
+    /// Whether the peer's Close frame was the last that came, and all that came was read: then the
+    /// transport can be closed, as RFC 6455 section 5.5.1 has nothing follow that frame. What
+    /// follows all the same, later, is answered with a reset, which may cost such a peer our Close
+    /// frame. Over TLS a `close_notify` follows.
+    fn has_peer_done(&self) -> bool {
+        let Conn { io, send, .. } = &*self.conn;
+        let is_drained = |io: &Io| io.secure.is_none() && !io.is_readable();
+        send.phase == Phase::CloseDone
+            && !send.flags.contains(Flags::TALKS_ON)
+            && io.as_ref().is_some_and(is_drained)
     }
 
     /// Whether the last byte has left, over TLS with the word that it is the last.
@@ -574,7 +593,7 @@ impl Lift<'_> {
         false
     }
 
-    /// The connection's deadline timer came; it may be early for what it is about now.
+    /// The connection's alarm came; it may be early for what it is about now.
     pub(crate) fn on_deadline(&mut self) {
         let now = self.inner.out.now;
         self.conn.send.armed = None;
@@ -680,23 +699,6 @@ impl Lift<'_> {
         }
     }
 
-    /// Makes sure that the connection's one timer is not later than its next deadline. One that
-    /// is too early costs a visit; moving it for every message would cost more.
-    fn refile(&mut self) {
-        let Some(at) = self.conn.next_deadline() else {
-            return;
-        };
-        let timers = &mut self.inner.out.timers;
-        let send = &mut self.conn.send;
-        if let Some(key) = send.armed {
-            if timers.due(key).is_some_and(|armed| armed <= at) {
-                return;
-            }
-            timers.cancel(key);
-        }
-        send.armed = Some(timers.arm(at, TimerKind::Deadline(send.id)));
-    }
-
     pub(crate) fn cancel_timers(&mut self) {
         let timers = &mut self.inner.out.timers;
         if let Some(rare) = &mut self.conn.send.rare {
@@ -708,6 +710,24 @@ impl Lift<'_> {
 }
 
 impl Conn {
+    /// Makes sure that its one alarm is not later than its next deadline. One that is too early
+    /// costs a visit; moving it for every message would cost more.
+    pub(crate) fn refile(&mut self, out: &mut Out) {
+        let Some(at) = self.next_deadline() else {
+            return;
+        };
+        let at = out.epoch.moment(at);
+        let send = &mut self.send;
+        if let Some(armed) = send.armed {
+            if armed <= at {
+                return;
+            }
+            out.alarms.forget();
+        }
+        out.alarms.set(Alarm::new(at, send.id.index));
+        send.armed = Some(at);
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let send = &self.send;
         let deadlines = &send.deadlines;
@@ -745,7 +765,7 @@ impl SendHalf {
             Phase::CloseDone | Phase::Failed | Phase::Ended => self.flags |= Flags::ABORT,
             // RFC 6455 section 7.1.5: without the peer's Close frame the code is 1006.
             Phase::CloseSent => {
-                self.cause = Some(Box::new(cause));
+                self.deadlines.cause = Some(Box::new(cause));
                 self.flags |= Flags::ABORT;
             }
             Phase::Open | Phase::Opening => {
@@ -765,13 +785,16 @@ impl SendHalf {
         } else {
             PingState::None
         };
-        self.settings.retry.validity(self.last_received, now, ping)
+        self.settings
+            .retry
+            .validity(self.last_received(), now, ping)
     }
 
     fn validity_at(&self) -> Option<Instant> {
-        match self.validity(self.last_received) {
+        let last = self.last_received();
+        match self.validity(last) {
             Validity::Wait(at) => at,
-            Validity::HangUp | Validity::SendPing => Some(self.last_received),
+            Validity::HangUp | Validity::SendPing => Some(last),
         }
     }
 }

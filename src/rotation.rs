@@ -191,7 +191,7 @@ impl Context {
         let mut closed = 0;
         for (_, _, conn) in conns.iter_mut() {
             let lives = conn.is_established() && conn.send.is_open();
-            if conn.send.vhost == id && lives && is_old(conn) {
+            if conn.send.vhost() == id && lives && is_old(conn) {
                 let close = Close::new(CloseCode::GOING_AWAY, "new certificate");
                 conn.send
                     .close(out, &close, crate::error::CloseKind::IdentityReplaced);

@@ -111,8 +111,9 @@ impl Lift<'_> {
         };
         if is_tls {
             io.secure = Some(Box::new(Secure::server(now)));
-            let timeouts = &self.conn.send.settings.timeouts;
-            self.conn.send.deadlines.stage = http.stage_ends(now, timeouts.tls, timeouts);
+            let settings = &self.conn.send.settings;
+            let ends = http.stage_ends(now, settings.timeouts.tls, settings);
+            self.conn.send.deadlines.stage = ends;
             return true;
         }
         match policy {
@@ -172,7 +173,7 @@ impl Lift<'_> {
         let Inner { vhosts, out, .. } = &mut *self.inner;
         let mut chosen = None;
         let mut select = |hello: &ClientHello| {
-            let (id, cell) = choose_by_name(hello, listener, send.vhost, vhosts)?;
+            let (id, cell) = choose_by_name(hello, listener, send.vhost(), vhosts)?;
             let configs = cell.configs();
             chosen = Some((id, cell.generation(), configs.verifies()));
             Ok(Chosen {
@@ -194,11 +195,12 @@ impl Lift<'_> {
     fn secure_established(&mut self) {
         self.leave_handshake();
         let now = self.inner.out.now;
-        let timeouts = &self.conn.send.settings.timeouts;
+        let settings = &self.conn.send.settings;
         match &self.conn.role {
             Role::Client(_) => self.send_request(),
             Role::Http(http) => {
-                self.conn.send.deadlines.stage = http.stage_ends(now, timeouts.head, timeouts);
+                let ends = http.stage_ends(now, settings.timeouts.head, settings);
+                self.conn.send.deadlines.stage = ends;
             }
             Role::HttpClient(_) | Role::Linger | Role::Ws(_) => {}
         }
@@ -217,7 +219,10 @@ impl Lift<'_> {
 
     fn judge_established(&mut self) -> Result<(), TlsFailure> {
         let is_server = self.conn.send.side == Side::Server;
-        let vhost = self.inner.vhost(self.conn.send.vhost).filter(|_| is_server);
+        let vhost = self
+            .inner
+            .vhost(self.conn.send.vhost())
+            .filter(|_| is_server);
         let cell = vhost.and_then(|vhost| vhost.server_tls.as_ref());
         let configs = cell
             .map(|cell| &**cell.configs())
@@ -318,7 +323,7 @@ impl Lift<'_> {
     /// nothing else is one that has not begun.
     pub(crate) fn time_out_handshake(&mut self, deadline: Deadline) -> bool {
         let now = self.inner.out.now;
-        let came = self.conn.send.last_received;
+        let came = self.conn.send.last_received();
         let Some(io) = &mut self.conn.io else {
             return false;
         };
@@ -344,10 +349,10 @@ impl Lift<'_> {
         let Role::Client(client) = &mut self.conn.role else {
             return;
         };
-        let vhost = self
-            .inner
-            .vhosts
-            .get(self.conn.send.vhost.index, self.conn.send.vhost.generation);
+        let vhost = self.inner.vhosts.get(
+            self.conn.send.vhost().index,
+            self.conn.send.vhost().generation,
+        );
         let Some(cell) = vhost.and_then(|vhost| vhost.client_tls.as_ref()) else {
             return client.fail(ConnectFailure::NoClientTls);
         };
@@ -397,7 +402,7 @@ impl Lift<'_> {
 
     /// Tells the observer about a handshake, if the vhost wants that.
     fn report_handshake(&mut self, failure: Option<&TlsFailure>) {
-        let id = self.conn.send.vhost;
+        let id = self.conn.send.vhost();
         if !self.inner.vhost(id).is_some_and(|vhost| vhost.traces_tls) {
             return;
         }

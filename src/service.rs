@@ -9,12 +9,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::arena::Arena;
 use crate::conn::{Conn, Flags, Phase, Role, SendHalf, Stash};
 use crate::context::{Context, ListenerState};
 use crate::error::{CloseKind, ConnectFailure, RefusalReason};
 use crate::fetch::FetchFailure;
 use crate::id::{FetchId, Token, VhostId, WsiId, same_generation};
-use crate::inner::{Command, LiftMark, Owner, TimerKind, VhostState};
+use crate::inner::{Command, Inner, LiftMark, Out, Owner, TimerKind, VhostState};
 use crate::lift::{Fate, Lift};
 use crate::net::listen::AcceptError;
 use crate::net::poller::{Event, Found};
@@ -22,7 +23,7 @@ use crate::net::resolve::Resolved;
 use crate::net::stream::Stream;
 use crate::net::transport::Io;
 use crate::protocol::ListenerTrouble;
-use crate::timer::saturating_add;
+use crate::timer::{Alarm, Round, saturating_add};
 use crate::upgrade::HttpRole;
 use crate::vhost;
 use crate::ws::{Close, CloseCode, Side};
@@ -50,6 +51,8 @@ pub(crate) struct Turn {
     answers: Vec<Resolved>,
     /// Who waits for an `on_wake`.
     waking: Vec<Owner>,
+    /// The alarms of connections that are due, the earliest last.
+    due: Vec<Alarm>,
     /// Some listener waits for connections to end.
     full: bool,
     /// Some listener waits for TLS handshakes to end.
@@ -70,6 +73,7 @@ impl Turn {
             to_accept: 0,
             answers: Vec::new(),
             waking: Vec::new(),
+            due: Vec::new(),
             full: false,
             crowded: false,
             max_per_ip,
@@ -92,6 +96,7 @@ impl Turn {
             || !self.settling.is_empty()
             || !self.answers.is_empty()
             || !self.waking.is_empty()
+            || !self.due.is_empty()
     }
 }
 
@@ -147,6 +152,10 @@ impl Context {
         self.on_commands();
         self.on_fetches();
         self.settle();
+        if self.inner.out.alarms.has_stale() {
+            let Inner { conns, out, .. } = &mut self.inner;
+            out.alarms.tidy(|alarm| is_set(conns, alarm));
+        }
         Ok(())
     }
 
@@ -185,6 +194,7 @@ impl Context {
     pub(crate) fn read_clock(&mut self) {
         let out = &mut self.inner.out;
         out.now = self.clock.now();
+        out.moment = out.epoch.moment(out.now);
         if out.redate_at.is_none_or(|at| out.now >= at) {
             self.clock.http_date(&mut out.date);
             out.redate_at = saturating_add(out.now, DATE_PRECISION);
@@ -246,10 +256,13 @@ impl Context {
             drop(self.inner.remove_fetch(id));
         }
         // Their keys went with the connection.
-        self.inner.out.timers.cancel_matching(
-            |kind| matches!(kind, TimerKind::Deadline(id) | TimerKind::Wsi(id, _) if id == mark.id),
-        );
+        self.inner
+            .out
+            .timers
+            .cancel_matching(|kind| matches!(kind, TimerKind::Wsi(id, _) if id == mark.id));
         self.release(&mark);
+        let Inner { conns, out, .. } = &mut self.inner;
+        out.alarms.sweep(|alarm| is_set(conns, alarm));
         self.lend_inflaters();
     }
 
@@ -270,7 +283,7 @@ impl Context {
     }
 
     fn until_deadline(&mut self, timeout: Option<Duration>) -> Option<Duration> {
-        let Some(deadline) = self.inner.out.timers.next_deadline() else {
+        let Some(deadline) = self.inner.out.next_deadline() else {
             return timeout;
         };
         if timeout == Some(Duration::ZERO) {
@@ -351,13 +364,23 @@ impl Context {
     }
 
     fn on_timers(&mut self) {
-        let round = self.inner.out.timers.begin_round(self.inner.out.now);
-        while let Some((key, kind)) = self.inner.out.timers.pop_due(round) {
+        let Out {
+            timers,
+            alarms,
+            now,
+            moment,
+            ..
+        } = &mut self.inner.out;
+        let round = timers.begin_round(*now);
+        if self.turn.due.is_empty() {
+            alarms.take_due(*moment, &mut self.turn.due);
+        }
+        loop {
+            self.on_alarms(round);
+            let Some((key, kind)) = self.inner.out.timers.pop_due(round) else {
+                return;
+            };
             match kind {
-                TimerKind::Deadline(id) => self.lift(id, |lift| {
-                    lift.on_deadline();
-                    lift.pump()
-                }),
                 TimerKind::Wsi(id, tag) => self.lift(id, |lift| {
                     lift.on_timer(key, tag);
                     lift.pump()
@@ -373,6 +396,26 @@ impl Context {
                 TimerKind::Shutdown => self.force_shutdown(),
                 #[cfg(feature = "tls")]
                 TimerKind::Upkeep(id) => self.on_upkeep(id),
+            }
+        }
+    }
+
+    /// The alarms that come before the next timer of the round.
+    fn on_alarms(&mut self, round: Round) {
+        while let Some(alarm) = self.turn.due.last().copied() {
+            let Out { timers, epoch, .. } = &self.inner.out;
+            let timer = timers.next_due(round);
+            if timer.is_some_and(|timer| epoch.moment(timer) < alarm.at()) {
+                return;
+            }
+            self.turn.due.pop();
+            let conn = self.inner.conns.at(alarm.index());
+            match conn.filter(|conn| conn.send.armed == Some(alarm.at())) {
+                None => self.inner.out.alarms.was_stale(),
+                Some(conn) => self.lift(conn.send.id, |lift| {
+                    lift.on_deadline();
+                    lift.pump()
+                }),
             }
         }
     }
@@ -467,8 +510,8 @@ impl Context {
     }
 
     fn end(&mut self, mut conn: Box<Conn>) {
-        if let Some(key) = conn.send.armed.take() {
-            self.inner.out.timers.cancel(key);
+        if conn.send.armed.is_some() {
+            self.inner.out.alarms.forget();
         }
         let mark = LiftMark::of(&conn);
         conn.send.tx.clear(&mut self.inner.out.pool);
@@ -521,7 +564,7 @@ impl Context {
             match slot.listener.accept() {
                 Ok((stream, peer)) => {
                     let (vhost, tls) = (slot.default, slot.tls);
-                    let role = HttpRole::new((index, generation), tls, self.inner.out.now);
+                    let role = HttpRole::new((index, generation), tls, self.inner.out.moment);
                     self.adopt(role, vhost, stream, peer);
                 }
                 Err(AcceptError::WouldBlock) => return,
@@ -542,7 +585,7 @@ impl Context {
             }
             *count += 1;
         }
-        let now = self.inner.out.now;
+        let Out { now, moment, .. } = self.inner.out;
         let Some(owner) = self.inner.vhost_mut(vhost) else {
             return;
         };
@@ -557,7 +600,7 @@ impl Context {
             let token = Token::Wsi { index, generation }.pack();
             registered = poller.register_stream(&mut io.stream, token);
             let id = WsiId { index, generation };
-            let mut send = SendHalf::new(id, vhost, Side::Server, settings, now);
+            let mut send = SendHalf::new(id, Side::Server, settings, moment);
             send.deadlines.stage = saturating_add(now, head);
             send.flags.set(Flags::HANDSHAKING, sniffs);
             Box::new(Conn {
@@ -581,7 +624,8 @@ impl Context {
                 lift.pump()
             });
         } else if let Some(conn) = self.inner.conns.get_mut(index, generation) {
-            conn.send.mark(&mut self.inner.out);
+            // Nothing else is to be done before an event comes.
+            conn.refile(&mut self.inner.out);
         }
     }
 
@@ -645,7 +689,7 @@ impl Context {
     }
 
     fn wind_down_vhost(&mut self, id: VhostId) {
-        for conn in self.ids(|conn| conn.send.vhost == id) {
+        for conn in self.ids(|conn| conn.send.vhost() == id) {
             self.lift(conn, |lift| {
                 lift.wind_down(|| CloseKind::VhostDestroyed, ConnectFailure::VhostDestroyed);
                 // Its callbacks come next turn: none of them can keep the others from going.
@@ -704,6 +748,12 @@ impl Context {
         all.map(|(index, generation, _)| WsiId { index, generation })
             .collect()
     }
+}
+
+/// Whether that is the alarm that a connection has set, and set last.
+fn is_set(conns: &Arena<Box<Conn>>, alarm: Alarm) -> bool {
+    let conn = conns.at(alarm.index());
+    conn.is_some_and(|conn| conn.send.armed == Some(alarm.at()))
 }
 
 /// The events of a turn while they are dealt with. They go back where they came from, whatever

@@ -1,12 +1,17 @@
-//! Exact timers: a 4-ary heap whose entries can be taken out from the middle.
+//! Exact timers: a 4-ary heap whose entries can be taken out from the middle. And [`Alarms`], of
+//! which every connection has one.
 //!
 //! Sans-IO: `now` is an argument. A cancelled timer is gone at once, so memory follows the number
 //! of live timers, and nothing is allocated once the tables have grown to their peak.
 
-use std::num::NonZeroU32;
+mod alarms;
+
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
+
+pub(crate) use self::alarms::{Alarm, Alarms};
 
 /// Timers that each carry a `K` saying what to do when they are due.
 #[derive(Debug)]
@@ -116,6 +121,7 @@ impl<K: Copy> Timers<K> {
     }
 
     /// When a timer is due that has neither fired nor been cancelled.
+    #[cfg(test)]
     pub(crate) fn due(&self, key: TimerKey) -> Option<Instant> {
         let entry = self.entries.get(key.index());
         let entry = entry.filter(|entry| entry.seq == key.seq)?;
@@ -134,15 +140,24 @@ impl<K: Copy> Timers<K> {
         }
     }
 
-    /// The next timer of this round in order of due time, among equals in order of arming.
-    pub(crate) fn pop_due(&mut self, round: Round) -> Option<(TimerKey, K)> {
+    /// When the next timer of this round is due.
+    pub(crate) fn next_due(&self, round: Round) -> Option<Instant> {
+        let first = self.first_due(round)?;
+        self.time(first.at)
+    }
+
+    fn first_due(&self, round: Round) -> Option<Node> {
         // Whatever was armed after the round began lies at or behind `round.now` (the floor) with
         // a higher number, hence behind every timer that belongs to the round.
         let first = *self.heap.first()?;
+        let is_of_round = self.seq(first) < round.before_seq && first.at <= self.ticks(round.now);
+        is_of_round.then_some(first)
+    }
+
+    /// The next timer of this round in order of due time, among equals in order of arming.
+    pub(crate) fn pop_due(&mut self, round: Round) -> Option<(TimerKey, K)> {
+        let first = self.first_due(round)?;
         let seq = self.seq(first);
-        if first.at > self.ticks(round.now) || seq >= round.before_seq {
-            return None;
-        }
         let key = self.remove_at(0);
         let index = first.index;
         Some((TimerKey::new(index, seq), key))
@@ -249,6 +264,34 @@ impl<K: Copy> Timers<K> {
     }
 }
 
+/// What moments are counted from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Epoch(Instant);
+
+/// A time in half the room of an `Instant`: nanoseconds since an epoch, and one. What is before the
+/// epoch is the epoch, and times 584 years after it are all one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(NonZeroU64);
+
+impl Epoch {
+    pub(crate) const fn new(begin: Instant) -> Self {
+        Self(begin)
+    }
+
+    #[inline]
+    pub(crate) fn moment(self, at: Instant) -> Moment {
+        let after = at.saturating_duration_since(self.0);
+        let nanos = after.as_secs().saturating_mul(1_000_000_000);
+        let nanos = nanos.saturating_add(u64::from(after.subsec_nanos()));
+        Moment(NonZeroU64::MIN.saturating_add(nanos))
+    }
+
+    /// `None` if the clock cannot say it.
+    pub(crate) fn instant(self, at: Moment) -> Option<Instant> {
+        self.0.checked_add(Duration::from_nanos(at.0.get() - 1))
+    }
+}
+
 /// `now + d`, or `None` ("never") when the clock cannot say a time that far away.
 pub(crate) fn saturating_add(now: Instant, d: Duration) -> Option<Instant> {
     now.checked_add(d)
@@ -261,7 +304,7 @@ struct Entry<K> {
     place: u32,
 }
 
-/// Small, since an idle connection has one: the order among equals is in the entry.
+/// Small: the order among equals is in the entry.
 #[derive(Debug, Clone, Copy)]
 struct Node {
     at: i64,

@@ -3,11 +3,13 @@
 
 mod answers;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+#[cfg(feature = "tls")]
+use std::time::Instant;
 
 use crate::config::PlaintextPolicy;
 #[cfg(feature = "tls")]
-use crate::config::Timeouts;
+use crate::config::Settings;
 use crate::conn::{Flags, NO_PROTOCOL, Phase, Role, SendHalf, WsRole};
 use crate::error::{NotPending, RefusalReason};
 use crate::exchange::Exchange;
@@ -20,7 +22,7 @@ use crate::inner::{Owner, VhostProtocol, VhostState};
 use crate::lift::Lift;
 use crate::mount::{RouteTarget, route};
 use crate::protocol::{Accept, Established, Handshake, Refuse, Request, Subprotocol};
-use crate::timer::saturating_add;
+use crate::timer::{Moment, saturating_add};
 use crate::ws::Close;
 use crate::ws::handshake::{UpgradeError, UpgradeRequest, check_request, write_accept_with};
 use crate::ws::recv::Recv;
@@ -32,7 +34,7 @@ pub(crate) struct HttpRole {
     /// The listener it came through, whose vhosts it may reach.
     pub(crate) listener: (u32, u64),
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "TLS listeners only"))]
-    accepted: Instant,
+    accepted: Moment,
     scanner: HeadScanner,
     state: State,
     /// The first byte has not come, which says what a connection to a TLS listener is.
@@ -92,7 +94,7 @@ impl HttpRole {
     pub(crate) fn new(
         listener: (u32, u64),
         sniffs: Option<PlaintextPolicy>,
-        accepted: Instant,
+        accepted: Moment,
     ) -> Self {
         Self {
             listener,
@@ -221,10 +223,12 @@ impl HttpRole {
         &self,
         now: Instant,
         limit: Duration,
-        timeouts: &Timeouts,
+        settings: &Settings,
     ) -> Option<Instant> {
+        let Settings { home, timeouts, .. } = settings;
         let whole = timeouts.head.saturating_add(timeouts.tls);
-        let whole = saturating_add(self.accepted, whole);
+        let accepted = home.epoch.instant(self.accepted);
+        let whole = accepted.and_then(|accepted| saturating_add(accepted, whole));
         let stage = saturating_add(now, limit);
         [whole, stage].into_iter().flatten().min()
     }
@@ -281,7 +285,7 @@ impl Lift<'_> {
         let Role::Http(http) = &mut self.conn.role else {
             return 0;
         };
-        match http.scanner.scan(input, &limits) {
+        match http.scanner.scan_to_parse(input, &limits) {
             Ok(None) => 0,
             Ok(Some(len)) => {
                 self.on_request(input.get(..len).unwrap_or_default());
@@ -360,7 +364,7 @@ impl Lift<'_> {
             self.refuse(&Refuse::from(*response));
             return;
         }
-        let vhost = self.inner.vhost(self.conn.send.vhost);
+        let vhost = self.inner.vhost(self.conn.send.vhost());
         match vhost.and_then(|vhost| vhost.hooks) {
             Some(chain) => self.ask_hooks(chain, bytes, limits, &head, HookPurpose::Upgrade),
             None => self.ask_protocol(bytes, limits, &upgrade, choice),
@@ -422,7 +426,7 @@ impl Lift<'_> {
         let named = host.and_then(|host| slot.best_vhost(&self.inner.vhosts, host));
         let named = named.map(|(vhost, _)| vhost);
         if self.conn.io.as_ref().is_some_and(|io| io.secure.is_some()) {
-            return named.is_none_or(|named| named == self.conn.send.vhost);
+            return named.is_none_or(|named| named == self.conn.send.vhost());
         }
         // Also when a request before this one has been for another one.
         self.move_to_vhost(named.unwrap_or(slot.default));
@@ -432,16 +436,15 @@ impl Lift<'_> {
     /// Makes it a connection of another vhost, with that one's limits.
     pub(crate) fn move_to_vhost(&mut self, chosen: VhostId) {
         let send = &mut self.conn.send;
-        if chosen == send.vhost {
+        if chosen == send.vhost() {
             return;
         }
-        if let Some(old) = self.inner.vhost_mut(send.vhost) {
+        if let Some(old) = self.inner.vhost_mut(send.vhost()) {
             old.live -= 1;
         }
         if let Some(new) = self.inner.vhost_mut(chosen) {
             new.live += 1;
             send.settings = std::sync::Arc::clone(&new.settings);
-            send.vhost = chosen;
         }
         self.mark_lifted();
     }
@@ -473,7 +476,7 @@ impl Lift<'_> {
     }
 
     fn is_full(&self) -> bool {
-        let Some(vhost) = self.inner.vhost(self.conn.send.vhost) else {
+        let Some(vhost) = self.inner.vhost(self.conn.send.vhost()) else {
             return true;
         };
         vhost.state != VhostState::Active
@@ -490,7 +493,7 @@ impl Lift<'_> {
         path: &str,
         chosen: Option<&str>,
     ) -> Option<Choice> {
-        let vhost = self.inner.vhost(self.conn.send.vhost)?;
+        let vhost = self.inner.vhost(self.conn.send.vhost())?;
         let offers = |name: &str| match chosen {
             Some(chosen) => chosen == name,
             None => upgrade.offered().any(|offer| offer == name),
@@ -524,7 +527,7 @@ impl Lift<'_> {
 
     /// Whether the mount of the protocol, if it has one, lets the request in.
     fn admit(&self, head: &RequestHead<'_>) -> Result<(), Box<Response>> {
-        match self.inner.vhost(self.conn.send.vhost) {
+        match self.inner.vhost(self.conn.send.vhost()) {
             Some(vhost) if vhost.has_protocol_routes() => {
                 let found = route(&vhost.routes, head.path());
                 found.map_or(Ok(()), |(route, _)| {
@@ -536,7 +539,7 @@ impl Lift<'_> {
     }
 
     fn has_routes(&self) -> bool {
-        let vhost = self.inner.vhost(self.conn.send.vhost);
+        let vhost = self.inner.vhost(self.conn.send.vhost());
         vhost.is_some_and(|vhost| !vhost.routes.is_empty())
     }
 
@@ -556,7 +559,7 @@ impl Lift<'_> {
             id: RequestId {
                 wsi: self.conn.send.id,
             },
-            vhost: self.conn.send.vhost,
+            vhost: self.conn.send.vhost(),
             peer: io.peer(),
             head,
             upgrade,
@@ -662,7 +665,7 @@ impl Lift<'_> {
         send.phase = Phase::Open;
         send.deadlines.stage = None;
         // While a verdict was awaited nothing was read: the silence was ours.
-        send.last_received = self.inner.out.now;
+        send.last_received = self.inner.out.moment;
         if let Some(name) = subprotocol {
             send.rare().subprotocol = Some(name.into());
         }

@@ -74,9 +74,7 @@ fn make_hook_client(
     let Some(config) = webhook.client_config(name)? else {
         return Ok(None);
     };
-    let made = inner.vhosts.insert(|_, _| Vhost::announced());
-    let (index, generation) = made.ok_or(VhostError::TooMany)?;
-    let id = VhostId { index, generation };
+    let id = inner.announce_vhost().ok_or(VhostError::TooMany)?;
     if let Err(error) = fill(inner, parts, id, config) {
         forget_clients(inner, &[id]);
         return Err(error);
@@ -113,7 +111,8 @@ fn fill(
     let Found { shared, bound } = bind(inner, parts, &config.listen, config.inherited, &asked)?;
     let mut listeners = attach(parts, id, &shared, config.default_vhost);
     open(parts, id, bound, config.default_vhost, &mut listeners)?;
-    let settings = Settings::new(config.limits, config.timeouts, config.retry);
+    let home = inner.home(id);
+    let settings = Settings::new(home, config.limits, config.timeouts, config.retry);
     #[cfg(feature = "deflate")]
     let settings = settings.with_deflate(config.deflate);
     let (protocols, default_protocol) =
@@ -141,7 +140,7 @@ fn fill(
             client_tls: tls.client,
             #[cfg(feature = "tls")]
             traces_tls: config.traces_tls,
-            ..Vhost::announced()
+            ..Vhost::announced(home)
         };
     }
     #[cfg(feature = "tls")]

@@ -18,7 +18,7 @@ use crate::handler::Responder;
 use crate::hook::Attributes;
 use crate::http::response::ResponseHalf;
 use crate::id::{ExchangeId, RequestId, TimerId, TimerTag, VhostId, WsiId};
-use crate::inner::{Command, Inner, Out, Owner, TimerKind, Vhost};
+use crate::inner::{Command, Inner, Out, Owner, TimerKind};
 use crate::net::transport::Io;
 use crate::protocol::{Accept, Refuse};
 use crate::timer::saturating_add;
@@ -90,7 +90,7 @@ impl<'a> Wsi<'a> {
 
     /// The vhost that the connection belongs to.
     pub fn vhost(&self) -> VhostId {
-        self.send_half().vhost
+        self.send_half().vhost()
     }
 
     /// The address of the other end.
@@ -569,9 +569,7 @@ impl<'a> Cx<'a> {
     /// [`ContextObserver::on_vhost_error`](crate::ContextObserver::on_vhost_error) says why, and
     /// the id is stale. `None` if the context cannot hold more vhosts.
     pub fn create_vhost(&mut self, config: VhostConfig) -> Option<VhostId> {
-        let made = self.inner.vhosts.insert(|_, _| Vhost::announced());
-        let (index, generation) = made?;
-        let id = VhostId { index, generation };
+        let id = self.inner.announce_vhost()?;
         let command = Command::CreateVhost(id, Box::new(config));
         self.inner.commands.push_back(command);
         Some(id)
@@ -724,7 +722,7 @@ fn resume_reading(send: &mut SendHalf, out: &mut Out) {
     if send.flags.contains(Flags::PAUSED) {
         send.flags -= Flags::PAUSED;
         // The silence was ours.
-        send.last_received = out.now;
+        send.last_received = out.moment;
     }
     send.mark(out);
 }

@@ -1,10 +1,12 @@
-//! When somebody must look at a connection again.
+//! When somebody must look at a connection again, and why it ends.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
-/// The times at which somebody must look at a connection again. Most have none, and own nothing
-/// then but room for a pointer.
+use crate::error::CloseCause;
+
+/// The times at which somebody must look at a connection again, and why it ends. Most have none,
+/// and own nothing then but room for a pointer.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines(Option<Box<Times>>);
 
@@ -18,6 +20,8 @@ pub(crate) struct Times {
     pub(crate) write: Option<Instant>,
     /// Of output at the lowest rate; progress moves it.
     pub(crate) rate: Option<Instant>,
+    /// Why the connection ends: set once, by whatever ends it first.
+    pub(crate) cause: Option<Box<CloseCause>>,
 }
 
 impl Times {
@@ -26,6 +30,7 @@ impl Times {
         message: None,
         write: None,
         rate: None,
+        cause: None,
     };
 }
 
@@ -48,7 +53,7 @@ impl Deadlines {
     /// Gives the memory back, if there are none.
     pub(crate) fn trim(&mut self) {
         let all = [self.stage, self.message, self.write, self.rate];
-        if all.iter().all(Option::is_none) {
+        if all.iter().all(Option::is_none) && self.cause.is_none() {
             self.0 = None;
         }
     }

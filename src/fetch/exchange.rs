@@ -177,7 +177,7 @@ impl Lift<'_> {
         let secure = self.conn.io.as_ref().and_then(|io| io.secure.as_ref());
         let generation = secure.map(|secure| secure.generation);
         let id = self.conn.send.id;
-        let vhost = self.inner.vhost_mut(self.conn.send.vhost);
+        let vhost = self.inner.vhost_mut(self.conn.send.vhost());
         if let (Some(vhost), Some(generation)) = (vhost, generation) {
             vhost.http_pool.set_generation(id, generation);
         }

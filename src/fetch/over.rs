@@ -147,7 +147,14 @@ impl Lift<'_> {
     }
 
     fn abort_failure(&self) -> FetchFailure {
-        match self.conn.send.cause.as_ref().map(|cause| &cause.kind) {
+        match self
+            .conn
+            .send
+            .deadlines
+            .cause
+            .as_ref()
+            .map(|cause| &cause.kind)
+        {
             Some(CloseKind::ContextDropped) => FetchFailure::ContextDropped,
             Some(CloseKind::Shutdown) => FetchFailure::Shutdown,
             Some(CloseKind::Timeout(deadline)) => FetchFailure::Timeout(*deadline),

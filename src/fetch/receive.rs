@@ -166,7 +166,7 @@ impl Lift<'_> {
             None => Ok(None),
             Some(hop) => {
                 let info = fetch.info.redirected(&hop)?;
-                let vhost = self.inner.vhost(self.conn.send.vhost);
+                let vhost = self.inner.vhost(self.conn.send.vhost());
                 if info.connect().is_tls() && !vhost.is_some_and(Vhost::has_client_tls) {
                     return Err(FetchFailure::NoClientTls);
                 }
@@ -316,7 +316,7 @@ impl Lift<'_> {
         let vhost = self
             .inner
             .vhosts
-            .get_mut(send.vhost.index, send.vhost.generation);
+            .get_mut(send.vhost().index, send.vhost().generation);
         let Some(vhost) =
             vhost.filter(|vhost| keeps && !stopping && vhost.state == VhostState::Active)
         else {
@@ -328,7 +328,7 @@ impl Lift<'_> {
             send.deadlines.stage = saturating_add(now, lifetime);
         }
         if vhost.http_pool.wants_service() {
-            self.inner.fetches.note_change(send.vhost);
+            self.inner.fetches.note_change(send.vhost());
         }
     }
 

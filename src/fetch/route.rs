@@ -196,7 +196,6 @@ impl Context {
             Err(limit) => Err(limit),
             Ok(settings) => {
                 let bound = Bound {
-                    vhost,
                     protocol: NO_PROTOCOL,
                     settings,
                 };

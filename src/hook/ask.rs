@@ -261,7 +261,7 @@ impl Lift<'_> {
         let hook = hooks.get_mut(cursor.place.at)?;
         let request = HookRequest {
             id,
-            vhost: self.conn.send.vhost,
+            vhost: self.conn.send.vhost(),
             vhost_name,
             purpose: cursor.purpose,
             head,
@@ -307,7 +307,7 @@ impl Lift<'_> {
         let slot = self.parts.hooks.get(cursor.place.chain as usize);
         if let Some(hook) = slot.and_then(|slot| slot.hooks.get(cursor.place.at)) {
             let mut cx = crate::context::Context::bare_cx(self.inner);
-            let vhost = self.conn.send.vhost;
+            let vhost = self.conn.send.vhost();
             let observer = &mut self.parts.observer;
             observer.on_hook_error(&mut cx, vhost, &hook.name, &error);
         }

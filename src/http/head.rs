@@ -7,6 +7,7 @@
 mod fields;
 
 use std::fmt;
+use std::ops::Range;
 
 use memchr::{memchr, memchr_iter, memchr3};
 use thiserror::Error;
@@ -75,6 +76,47 @@ impl HeadScanner {
     /// The first thing, in the order of the bytes, that no head may contain. The scanner must not be
     /// used afterwards.
     pub fn scan(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HeadError> {
+        let mut start_line = 0..0;
+        let found = self.scan_lines(bytes, limits, &mut start_line);
+        self.judge(start_line, bytes, limits)?;
+        found
+    }
+
+    /// The same for who parses the head next: the start line of one that is there is not judged.
+    pub(crate) fn scan_to_parse(
+        &mut self,
+        bytes: &[u8],
+        limits: &HeadLimits,
+    ) -> Result<Option<usize>, HeadError> {
+        let mut start_line = 0..0;
+        let found = self.scan_lines(bytes, limits, &mut start_line);
+        if !matches!(found, Ok(Some(_))) {
+            self.judge(start_line, bytes, limits)?;
+        }
+        found
+    }
+
+    /// Whatever is wrong with a start line comes before whatever is behind it.
+    fn judge(
+        &self,
+        line: Range<usize>,
+        bytes: &[u8],
+        limits: &HeadLimits,
+    ) -> Result<(), HeadError> {
+        match (self.kind, bytes.get(line).unwrap_or_default()) {
+            (_, []) => Ok(()),
+            (Kind::Request, line) => RequestLine::parse(line, limits).map(drop),
+            (Kind::Response, line) => StatusLine::parse(line).map(drop),
+        }
+    }
+
+    /// Puts the start line into its place, if it ends here.
+    fn scan_lines(
+        &mut self,
+        bytes: &[u8],
+        limits: &HeadLimits,
+        start_line: &mut Range<usize>,
+    ) -> Result<Option<usize>, HeadError> {
         let window = bytes.get(..limits.bytes).unwrap_or(bytes);
         loop {
             if self.lines == 0 && !self.sniff(window)? {
@@ -90,7 +132,7 @@ impl HeadScanner {
             self.check_start_line_length(limits)?;
             match unseen.get(found..).unwrap_or_default() {
                 [b'\r', b'\n', ..] => {
-                    if let Some(length) = self.line_ended(window, limits)? {
+                    if let Some(length) = self.line_ended(limits, start_line)? {
                         return Ok(Some(length));
                     }
                 }
@@ -156,10 +198,10 @@ impl HeadScanner {
     /// Takes the line that ends where the scanner looks; the head's length when it was the last one.
     fn line_ended(
         &mut self,
-        window: &[u8],
         limits: &HeadLimits,
+        start_line: &mut Range<usize>,
     ) -> Result<Option<usize>, HeadError> {
-        let line = window.get(self.line..self.looked).unwrap_or_default();
+        let line = self.line..self.looked;
         self.looked += 2;
         self.line = self.looked;
         match (self.lines, line.is_empty()) {
@@ -167,10 +209,7 @@ impl HeadScanner {
                 return Err(HeadError::LeadingEmptyLines);
             }
             (0, true) => return Ok(None),
-            (0, false) => match self.kind {
-                Kind::Request => RequestLine::parse(line, limits).map(drop)?,
-                Kind::Response => StatusLine::parse(line).map(drop)?,
-            },
+            (0, false) => *start_line = line,
             (_, true) => return Ok(Some(self.looked)),
             (seen, false) if seen > header_limit(limits) => return Err(HeadError::TooManyHeaders),
             (_, false) => {}

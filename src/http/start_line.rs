@@ -41,11 +41,15 @@ impl<'a> RequestLine<'a> {
         if target.is_empty() {
             return Err(HeadError::BadRequestLine);
         }
-        if target.contains(&b'#') {
-            return Err(HeadError::FragmentInTarget);
-        }
-        if !target.iter().all(u8::is_ascii_graphic) {
-            return Err(HeadError::BadTarget);
+        if !target
+            .iter()
+            .all(|byte| byte.is_ascii_graphic() && *byte != b'#')
+        {
+            let is_cut = target.contains(&b'#');
+            return Err(match is_cut {
+                true => HeadError::FragmentInTarget,
+                false => HeadError::BadTarget,
+            });
         }
         let target = std::str::from_utf8(target).map_err(|_| HeadError::BadTarget)?;
         let (authority, rest) = split_target(method, target)?;
@@ -146,9 +150,10 @@ impl<'a> Authority<'a> {
     /// Parses `uri-host [ ":" port ]` (RFC 9110 section 7.2), which is never empty here.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, HeadError> {
         let text = std::str::from_utf8(bytes).map_err(|_| HeadError::BadHost)?;
-        let end = match text.find(']') {
+        let position = |wanted| bytes.iter().position(|&byte| byte == wanted);
+        let end = match position(b']') {
             Some(bracket) => bracket + 1,
-            None => text.find(':').unwrap_or(text.len()),
+            None => position(b':').unwrap_or(bytes.len()),
         };
         let (host, port) = text.split_at(end);
         if !is_host(host) {

@@ -80,7 +80,7 @@ impl Lift<'_> {
         let Some(input @ [_, ..]) = room.get_mut(..n) else {
             return Some(0);
         };
-        send.last_received = inner.out.now;
+        send.last_received = inner.out.moment;
         let bound = parts.protocols.get_mut(send.protocol as usize);
         let (Some(bound), Side::Server) = (bound, send.side) else {
             return Lift { conn, inner, parts }.go_on_calmly(n, 0);
@@ -172,6 +172,7 @@ pub(super) fn on_frames(
     let Conn { io, role, send, .. } = conn;
     let Role::Ws(ws) = role else { return 0 };
     if matches!(send.phase, Phase::CloseDone | Phase::Failed) || ws.session == NO_SESSION {
+        send.flags |= Flags::TALKS_ON;
         return input.len();
     }
     let Some(bound) = protocols.get_mut(send.protocol as usize) else {

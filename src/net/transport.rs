@@ -1,7 +1,7 @@
 //! One connected transport with what is known of its readiness.
 
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use super::poller::ReadyFlags;
 use super::stream::{SHORT_READ_MEANS_DRAINED, Stream};
@@ -15,7 +15,8 @@ use crate::ws::send::{Lent, SLICES, TxQueue};
 #[derive(Debug)]
 pub(crate) struct Io {
     pub(crate) stream: Stream,
-    peer: PeerAddr,
+    /// The address of the other end, unless [`Ends`] has one.
+    peer: SocketAddrV4,
     ready: ReadyFlags,
     /// What has ended or failed, once something has.
     ends: Option<Box<Ends>>,
@@ -23,15 +24,11 @@ pub(crate) struct Io {
     pub(crate) secure: Option<Box<Secure>>,
 }
 
-/// The address of the other end, in half of what a `SocketAddr` takes for nearly everybody.
-#[derive(Debug)]
-enum PeerAddr {
-    V4(SocketAddrV4),
-    V6(Box<SocketAddrV6>),
-}
-
+/// What few transports have.
 #[derive(Debug, Default)]
 struct Ends {
+    /// An address that does not fit where those of most are.
+    peer: Option<SocketAddrV6>,
     /// How reading ended, once it has.
     read: Option<ReadEnd>,
     /// See [`Io::loss`].
@@ -39,6 +36,23 @@ struct Ends {
     /// Set when writing failed: nothing more is written then.
     write: Option<io::Error>,
 }
+
+impl Ends {
+    fn of(peer: SocketAddrV6) -> Self {
+        Self {
+            peer: Some(peer),
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing has ended or failed.
+    const fn is_calm(&self) -> bool {
+        self.read.is_none() && self.lost.is_none() && self.write.is_none()
+    }
+}
+
+/// Where [`Ends`] has the address.
+const NO_PEER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 
 /// The end of what can be read.
 #[derive(Debug)]
@@ -62,23 +76,27 @@ pub(crate) enum Flushed {
 impl Io {
     /// A fresh transport is tried for reading and writing without an event having said so.
     pub(crate) fn new(stream: Stream, peer: SocketAddr) -> Self {
+        let (peer, ends) = match peer {
+            SocketAddr::V4(peer) => (peer, None),
+            SocketAddr::V6(peer) => (NO_PEER, Some(Box::new(Ends::of(peer)))),
+        };
         Self {
             stream,
-            peer: match peer {
-                SocketAddr::V4(peer) => PeerAddr::V4(peer),
-                SocketAddr::V6(peer) => PeerAddr::V6(Box::new(peer)),
-            },
+            peer,
             ready: ReadyFlags::READABLE | ReadyFlags::WRITABLE,
-            ends: None,
+            ends,
             secure: None,
         }
     }
 
     /// The address of the other end.
     pub(crate) const fn peer(&self) -> SocketAddr {
-        match &self.peer {
-            PeerAddr::V4(peer) => SocketAddr::V4(*peer),
-            PeerAddr::V6(peer) => SocketAddr::V6(**peer),
+        match &self.ends {
+            Some(ends) => match ends.peer {
+                Some(peer) => SocketAddr::V6(peer),
+                None => SocketAddr::V4(self.peer),
+            },
+            None => SocketAddr::V4(self.peer),
         }
     }
 
@@ -103,11 +121,7 @@ impl Io {
 
     /// Bytes of the heap that it owns, without TLS.
     pub(crate) fn memory(&self) -> usize {
-        let peer = match &self.peer {
-            PeerAddr::V4(_) => 0,
-            PeerAddr::V6(peer) => size_of_val(&**peer),
-        };
-        peer + self.ends.as_ref().map_or(0, |ends| size_of_val(&**ends))
+        self.ends.as_ref().map_or(0, |ends| size_of_val(&**ends))
     }
 
     /// An accepted transport: an event will say when there is something to read, and the first
@@ -202,7 +216,9 @@ impl Io {
     pub(crate) fn is_calm(&self) -> bool {
         let secure = self.secure.as_ref();
         let is_usual = !self.is_broken() && !self.ready.contains(ReadyFlags::URGENT);
-        self.ends.is_none() && is_usual && secure.is_none_or(|secure| secure.is_calm())
+        is_usual
+            && self.ends.as_ref().is_none_or(|ends| ends.is_calm())
+            && secure.is_none_or(|secure| secure.is_calm())
     }
 
     /// Whether there is nothing to read and, over TLS, nothing to say or to finish, in a visit in

@@ -54,6 +54,9 @@ pub(super) fn give_next<P: Protocol>(
     if let Err(close) = done {
         wsi.close(close);
     }
+    if wsi.send_half().phase == Phase::CloseDone && !feed.is_at_end() {
+        wsi.peer_talks_on();
+    }
     if open && wsi.send_half().phase != Phase::Open {
         feed.discard_data();
     }

@@ -23,7 +23,7 @@ impl Lift<'_> {
             parts.put_plain(plain);
             return Some(0);
         };
-        conn.send.last_received = inner.out.now;
+        conn.send.last_received = inner.out.moment;
         let outcome = secure.receive_calmly(input, &mut plain);
         if !matches!(&outcome, Ok(received) if *received == Received::default()) {
             conn.send.flags -= Flags::CALM | Flags::SENDS;

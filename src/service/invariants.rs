@@ -9,11 +9,11 @@ use crate::context::{Context, ListenerState};
 use crate::fetch::Place;
 use crate::id::WsiId;
 use crate::inner::{Owner, TimerKind, Vhost, VhostState};
-use crate::timer::TimerKey;
+use crate::timer::{Alarm, TimerKey};
 use crate::upgrade::NO_SESSION;
 use crate::ws::Side;
 
-use super::Turn;
+use super::{Turn, is_set};
 
 impl Context {
     /// What in the loop's own bookkeeping contradicts itself, one line each; empty if all is well,
@@ -48,21 +48,25 @@ impl Context {
     }
 
     fn check_conns(&self, check: &mut Check) {
+        let out = &self.inner.out;
+        let alarms: BTreeSet<_> = out
+            .alarms
+            .iter()
+            .chain(self.turn.due.iter().copied())
+            .collect();
         for (id, conn) in self.all() {
             let send = &conn.send;
             let mut that = |holds, what| check.that(holds, id, what);
             that(send.id == id, "has another's id");
             that(!send.flags.contains(Flags::LIFTED), "is still lifted");
             that(send.tx.is_sound(), "its queue's account is wrong");
-            that(self.inner.vhost(send.vhost).is_some(), "has no vhost");
+            that(self.inner.vhost(send.vhost()).is_some(), "has no vhost");
             let is_due = send.flags.intersects(Flags::DIRTY | Flags::READY);
-            let at = send.armed.map(|key| self.inner.out.timers.due(key));
-            that(at != Some(None), "its timer is gone");
-            let (due, at) = (conn.next_deadline(), at.flatten());
-            // What is armed for a time that has passed is for the next round.
-            let soon = self.inner.out.now;
-            let is_filed = due.is_none_or(|due| at.is_some_and(|at| at <= due.max(soon)));
-            that(is_due || is_filed, "its timer is later than its deadline");
+            let is_there = |at| alarms.contains(&Alarm::new(at, id.index));
+            that(send.armed.is_none_or(is_there), "its alarm is gone");
+            let due = conn.next_deadline().map(|due| out.epoch.moment(due));
+            let is_filed = due.is_none_or(|due| send.armed.is_some_and(|at| at <= due));
+            that(is_due || is_filed, "its alarm is later than its deadline");
             let Some(io) = &conn.io else { continue };
             let ends = io.write_error().is_some() || send.flags.contains(Flags::ABORT);
             let is_watched = io.is_flushed(&send.tx) || !send.has_no_output_deadline();
@@ -163,7 +167,7 @@ impl Context {
     fn check_vhosts(&self, check: &mut Check) {
         for (index, generation, vhost) in self.inner.vhosts.iter() {
             let id = crate::id::VhostId { index, generation };
-            let conns = self.all().filter(|(_, conn)| conn.send.vhost == id);
+            let conns = self.all().filter(|(_, conn)| conn.send.vhost() == id);
             check.equal(id, vhost.live, conns.count());
             let fetches = self.inner.fetches.all();
             let fetches = fetches.filter(|(_, fetch)| fetch.vhost == id);
@@ -216,8 +220,14 @@ impl Context {
         }
     }
 
-    /// Every timer belongs to something that knows it.
+    /// Every timer belongs to something that knows it, and few alarms belong to nobody.
     fn check_timers(&self, check: &mut Check) {
+        let conns = &self.inner.conns;
+        let alarms = &self.inner.out.alarms;
+        let set = alarms.iter().filter(|alarm| is_set(conns, *alarm));
+        let set = set.collect::<BTreeSet<_>>().len();
+        let few = alarms.iter().count() <= 2 * set + 65;
+        check.that(few, "alarms", "most are nobody's");
         let Some(all) = self.inner.out.timers.all() else {
             return check.that(false, "timers", "the heap is broken");
         };
@@ -230,7 +240,6 @@ impl Context {
         let (inner, parts) = (&self.inner, &self.parts);
         let conn = |id: WsiId| inner.conns.get(id.index, id.generation);
         match kind {
-            TimerKind::Deadline(id) => conn(id).is_some_and(|conn| conn.send.armed == Some(key)),
             TimerKind::Wsi(id, _) => conn(id).is_some_and(|conn| {
                 let rare = conn.send.rare.as_ref();
                 rare.is_some_and(|rare| rare.timers.contains(&key))

@@ -168,7 +168,7 @@ impl Lift<'_> {
         let refusal = ServerRefusal {
             id: self.conn.send.id,
             peer: io.peer(),
-            vhost: known.then_some(self.conn.send.vhost),
+            vhost: known.then_some(self.conn.send.vhost()),
             reason,
             #[cfg(feature = "tls")]
             server_name: secure.and_then(|secure| secure.server_name()),

@@ -371,6 +371,11 @@ impl Feed<'_> {
         self.at
     }
 
+    /// Whether nothing lies behind the latest item.
+    pub(crate) const fn is_at_end(&self) -> bool {
+        self.at >= self.input.len()
+    }
+
     /// Ends the feed, early or not, and gives [`consumed`](Self::consumed).
     #[inline]
     pub fn finish(self) -> usize {

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::{Cx, Wsi};
+use crate::conn::Flags;
 use crate::ws::{CloseFrame, Message, ProtocolError};
 
 impl Wsi<'_> {
@@ -24,6 +25,11 @@ impl Wsi<'_> {
     pub(crate) fn peer_closed(&mut self, frame: Option<CloseFrame<'_>>) -> bool {
         let (send, out) = self.parts();
         send.peer_closed(out, frame)
+    }
+
+    /// More lies behind the peer's Close frame.
+    pub(crate) fn peer_talks_on(&mut self) {
+        self.parts().0.flags |= Flags::TALKS_ON;
     }
 
     pub(crate) fn fail(&mut self, error: ProtocolError) {

@@ -8,7 +8,7 @@ use wsloop::{
 };
 
 use super::common::{SIDES, Session, closes_on, final_event, frames_of, settle};
-use crate::support::{Log, Recorder, World, close_payload};
+use crate::support::{Log, Recorder, World, close_payload, masked};
 
 fn close(code: u16, reason: &str) -> Close {
     Close::new(CloseCode::new(code).unwrap(), reason.to_owned())
@@ -225,7 +225,8 @@ fn cl_04_an_unanswered_close_ends_at_its_deadline() {
 fn cl_05_a_server_closes_first_and_does_not_wait_for_ever_for_the_peer_s_end() {
     let mut session = Session::open(Side::Server, closes_on("bye", Close::normal()));
     session.send(0x81, b"bye");
-    session.send(0x88, &close_payload(1000, ""));
+    let close = masked(0x88, &close_payload(1000, ""));
+    session.write(&[&close[..], b"more"].concat());
     assert_eq!(session.frames(), [(0x88, close_payload(1000, ""))]);
     assert!(session.peer.ended());
     let told = "closed Local closed by the application, code 1000, clean";

@@ -46,7 +46,8 @@ fn the_close_frame_of_a_violation_arrives_although_the_peer_keeps_sending() {
 #[test]
 fn the_answer_to_a_close_arrives_although_the_peer_keeps_sending() {
     let mut session = Session::open(Side::Server, Recorder::new);
-    session.send(0x88, &close_payload(1000, ""));
+    let close = masked(0x88, &close_payload(1000, ""));
+    session.write(&[&close[..], &[0xff; 5000]].concat());
     for _ in 0..40 {
         session.write(&[0xff; 5000]);
         session.world.pass(STEP);
@@ -59,6 +60,51 @@ fn the_answer_to_a_close_arrives_although_the_peer_keeps_sending() {
         session.final_event(),
         "closed Peer closed by the peer, code 1000, clean"
     );
+}
+
+/// RFC 6455 section 5.5.1: nothing follows a Close frame, so there is nothing to wait for.
+#[test]
+fn a_server_is_done_at_once_with_a_peer_whose_last_word_was_its_close_frame() {
+    let mut session = Session::open(Side::Server, Recorder::new);
+    session.send(0x88, &close_payload(1000, ""));
+    assert_eq!(session.frames(), [(0x88, close_payload(1000, ""))]);
+    assert!(session.peer.ended() && !session.peer.was_reset());
+    assert_eq!(session.world.context.connections(), 0);
+    assert_eq!(
+        session.final_event(),
+        "closed Peer closed by the peer, code 1000, clean"
+    );
+}
+
+/// What came before it is no reason to wait, and not all of a Close frame is none yet.
+#[test]
+fn a_close_frame_behind_messages_and_in_pieces_is_a_last_word_too() {
+    let mut session = Session::open(Side::Server, Recorder::new);
+    let close = masked(0x88, &close_payload(1000, "bye"));
+    let (begin, end) = close.split_at(4);
+    session.write(&[&masked(0x81, b"one")[..], begin].concat());
+    assert_eq!(session.world.context.connections(), 1);
+    session.write(end);
+    assert_eq!(session.frames(), [(0x88, close_payload(1000, "bye"))]);
+    assert!(session.peer.ended() && !session.peer.was_reset());
+    assert_eq!(session.world.context.connections(), 0);
+}
+
+#[test]
+fn what_follows_a_close_frame_before_the_answer_has_left_is_waited_for_too() {
+    let mut session = Session::open(Side::Server, Recorder::new);
+    session.world.net.set_capacity(1);
+    session.send(0x88, &close_payload(1000, ""));
+    session.write(&[0xff; 5000]);
+    session.world.net.set_capacity(100_000);
+    for _ in 0..10 {
+        session.write(&[0xff; 5000]);
+        session.world.pass(STEP);
+    }
+    assert!(!session.peer.was_reset());
+    assert_eq!(session.frames(), [(0x88, close_payload(1000, ""))]);
+    assert_eq!(session.world.context.connections(), 1, "it lingers");
+    session.end();
 }
 
 #[test]

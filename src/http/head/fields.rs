@@ -52,11 +52,9 @@ impl<'a> List<'a> {
 impl<'a> Headers<'a> {
     /// Names and values in the order of the head; values without the blanks around them.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'_, 'a> {
-        self.list
-            .as_slice()
-            .iter()
-            .take(self.count)
-            .map(|field| (field.name, field.value))
+        let list = self.list.as_slice();
+        let list = list.get(..self.count).unwrap_or_default();
+        list.iter().map(|field| (field.name, field.value))
     }
 
     /// The value of the first field of that name, case aside.
@@ -72,7 +70,7 @@ impl<'a> Headers<'a> {
     /// The values of all fields of that name, case aside.
     pub fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'_, 'a, 'n> {
         self.iter()
-            .filter(move |(other, _)| other.eq_ignore_ascii_case(name))
+            .filter(move |(other, _)| other.len() == name.len() && other.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
     }
 
@@ -97,8 +95,11 @@ impl<'a> Headers<'a> {
 
     /// Whether one of the [`elements`](Self::elements) is the token, whole and case aside.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.elements(name)
-            .any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
+        let is_it =
+            |element: &[u8]| !element.is_empty() && element.eq_ignore_ascii_case(token.as_bytes());
+        // Most lists have one element.
+        self.all(name)
+            .any(|list| is_it(list) || list.split(|&byte| byte == b',').map(trim_blanks).any(is_it))
     }
 
     pub(super) fn parse(fields: &'a [u8], limits: &HeadLimits) -> Result<Self, HeadError> {

@@ -599,6 +599,18 @@ fn mangled_heads_give_the_naive_answer_in_random_splits() {
                 "{rng:?} {}",
                 bytes.escape_ascii()
             );
+            // Who parses what was found is told the same, too.
+            let parse = |found: Option<usize>| match found {
+                Some(end) => RequestHead::parse(&bytes[..end], limits).map(|_| Some(end)),
+                None => Ok(None),
+            };
+            let to_parse = HeadScanner::request().scan_to_parse(&bytes, limits);
+            assert_eq!(
+                to_parse.and_then(parse),
+                whole.and_then(parse),
+                "{rng:?} {}",
+                bytes.escape_ascii()
+            );
         }
         let found = scan_cut(HeadScanner::request(), &bytes, &limits(), []);
         let simple = matches!(
