@@ -8,7 +8,9 @@ mod calm;
 use std::io;
 use std::time::Instant;
 
-use crate::conn::{Aside, Conn, Flags, NO_PROTOCOL, Phase, Role, STASHED_HEADER, SendHalf, Stash};
+use crate::conn::{
+    Aside, Conn, Flags, NO_PROTOCOL, Phase, Rare, Role, STASHED_HEADER, SendHalf, Stash,
+};
 use crate::context::Parts;
 use crate::dial::clone_error;
 use crate::error::{
@@ -521,15 +523,17 @@ impl Lift<'_> {
         }
     }
 
-    /// Whether the peer's Close frame was the last that came, and all that came was read: then the
-    /// transport can be closed, as RFC 6455 section 5.5.1 has nothing follow that frame. What
-    /// follows all the same, later, is answered with a reset, which may cost such a peer our Close
-    /// frame. Over TLS a `close_notify` follows.
+    /// Whether the peer's Close frame was the last that came, all that came was read, and no ping of
+    /// ours may be answered yet: then the transport can be closed, as RFC 6455 section 5.5.1 has no
+    /// data follow that frame. What follows all the same, later, is answered with a reset, which
+    /// may cost such a peer our Close frame. Over TLS a `close_notify` follows.
     fn has_peer_done(&self) -> bool {
         let Conn { io, send, .. } = &*self.conn;
         let is_drained = |io: &Io| io.secure.is_none() && !io.is_readable();
+        let is_pinged = |rare: &Rare| rare.ping.is_some();
         send.phase == Phase::CloseDone
             && !send.flags.contains(Flags::TALKS_ON)
+            && !send.rare.as_deref().is_some_and(is_pinged)
             && io.as_ref().is_some_and(is_drained)
     }
 

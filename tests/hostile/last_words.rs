@@ -90,6 +90,26 @@ fn a_close_frame_behind_messages_and_in_pieces_is_a_last_word_too() {
     assert_eq!(session.world.context.connections(), 0);
 }
 
+/// RFC 6455 section 5.5.2: who has not received our Close yet still answers our ping.
+#[test]
+fn the_pong_to_a_ping_that_crossed_the_peer_s_close_frame_is_waited_for() {
+    let mut session = Session::open(Side::Server, |log| Recorder {
+        message: Some(Box::new(|wsi, _| {
+            wsi.send_ping(b"there?")?;
+            Ok(())
+        })),
+        ..Recorder::new(log)
+    });
+    session.send(0x81, b"ping me");
+    session.send(0x88, &close_payload(1000, ""));
+    session.send(0x8a, b"there?");
+    session.world.pass(STEP);
+    assert!(!session.peer.was_reset());
+    let said = [(0x89, b"there?".to_vec()), (0x88, close_payload(1000, ""))];
+    assert_eq!(session.frames(), said);
+    session.end();
+}
+
 #[test]
 fn what_follows_a_close_frame_before_the_answer_has_left_is_waited_for_too() {
     let mut session = Session::open(Side::Server, Recorder::new);
