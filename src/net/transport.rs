@@ -215,12 +215,28 @@ impl Io {
     /// nothing any more.
     #[inline]
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> usize {
+        let offered = buffer.len();
+        self.read_by(offered, |stream| stream.read(buffer))
+    }
+
+    /// The same into two places: the second gets what the first has no room for.
+    pub(crate) fn read_vectored(&mut self, first: &mut [u8], second: &mut [u8]) -> usize {
+        let offered = first.len() + second.len();
+        self.read_by(offered, |stream| stream.read_vectored(first, second))
+    }
+
+    #[inline]
+    fn read_by(
+        &mut self,
+        offered: usize,
+        read: impl FnOnce(&mut Stream) -> io::Result<usize>,
+    ) -> usize {
         if !self.is_readable() {
             return 0;
         }
-        match self.stream.read(buffer) {
+        match read(&mut self.stream) {
             Ok(n) if n > 0 => {
-                if n < buffer.len() && self.short_read_drains() {
+                if n < offered && self.short_read_drains() {
                     self.ready -= ReadyFlags::READABLE;
                 }
                 n

@@ -11,6 +11,7 @@ use crate::tls::client::ClientHandshake;
 use crate::tls::server::ServerConfigs;
 use crate::tls::session::{Received, Selection, Session};
 use crate::tls::trace::TlsHandshake;
+use crate::tls::unbuffered::Place;
 use crate::tls::verify::take_unverified;
 use crate::tls::{ClientHello, PeerIdentity, TlsEnv, TlsFailure, TlsInfo, TlsTrace};
 use crate::ws::send::TxQueue;
@@ -92,6 +93,7 @@ impl Secure {
     pub(crate) fn receive(
         &mut self,
         input: &mut [u8],
+        place: &mut Place<'_>,
         plain: &mut Vec<u8>,
         pool: &mut BufferPool,
         now: Instant,
@@ -99,7 +101,7 @@ impl Secure {
     ) -> Result<Received, TlsFailure> {
         let handshaking = self.session.is_handshaking();
         let received = self.append(pool, |session, out| {
-            session.receive(input, plain, out, now, select)
+            session.receive(input, place, plain, out, now, select)
         });
         if handshaking && take_unverified() {
             self.verified = false;

@@ -13,6 +13,7 @@ const DELIVERIES: [Delivery; 2] = [Delivery::Chunks, Delivery::Messages];
 
 #[cfg(feature = "deflate")]
 mod deflate;
+mod direct;
 
 // ---- helpers ----
 
