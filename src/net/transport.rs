@@ -309,7 +309,8 @@ impl Io {
         }
     }
 
-    /// Writes what waits with what `lender` has lent; nothing is lent any more then.
+    /// Writes what waits with what `lender` has lent; nothing is lent any more then. How many bytes
+    /// went.
     #[cold]
     #[inline(never)]
     pub(crate) fn flush_lent(
@@ -318,7 +319,12 @@ impl Io {
         pool: &mut BufferPool,
         lent: &mut Vec<Lent>,
         lender: &[u8],
-    ) {
+    ) -> usize {
+        #[cfg(feature = "tls")]
+        if self.secure.is_some() {
+            return self.flush_lent_records(tx, pool, lent, lender);
+        }
+        let waited = tx.len();
         let drains = self.short_read_drains();
         tx.write_lent(pool, lent, lender, |slices| {
             if !self.is_calm() || !self.ready.contains(ReadyFlags::WRITABLE) {
@@ -339,6 +345,53 @@ impl Io {
                 }
             }
         });
+        waited - tx.len()
+    }
+
+    /// The same through TLS.
+    #[cfg(feature = "tls")]
+    fn flush_lent_records(
+        &mut self,
+        tx: &mut TxQueue,
+        pool: &mut BufferPool,
+        lent: &mut Vec<Lent>,
+        lender: &[u8],
+    ) -> usize {
+        let drains = self.short_read_drains();
+        let mut room = Secure::take_room(pool);
+        let mut taken = 0;
+        tx.write_lent(pool, lent, lender, |slices| {
+            if !self.is_sending_records() {
+                return None;
+            }
+            let (stream, ready) = (&mut self.stream, &mut self.ready);
+            let secure = self.secure.as_mut()?;
+            let (sealed, result) = secure.write_slices(slices, &mut room, |records| {
+                let written = write_records(stream, ready, drains, records);
+                taken += written.as_ref().map_or(0, |n| *n);
+                written
+            });
+            if let Err(error) = result {
+                self.write_failed(error);
+            }
+            Some(sealed)
+        });
+        pool.put_records(room);
+        taken
+    }
+
+    /// Whether an assembled message of `len` bytes may be lent to be sent through TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn lends_records(&self, len: usize) -> bool {
+        len >= LEND_RECORDS_FROM && self.is_sending_records()
+    }
+
+    /// Whether plaintext may become records now: nothing is in the way of them.
+    #[cfg(feature = "tls")]
+    fn is_sending_records(&self) -> bool {
+        let secure = self.secure.as_ref();
+        let is_whole = self.ends.is_none() && !self.is_broken();
+        is_whole && secure.is_some_and(|secure| secure.may_seal())
     }
 
     /// Writes what waits, as far as the system takes it; and how many bytes that were.
@@ -464,6 +517,10 @@ impl Io {
         Ok(written)
     }
 }
+
+/// From which length on a copy costs more than a record by itself for the header of the frame.
+#[cfg(feature = "tls")]
+const LEND_RECORDS_FROM: usize = 64 * 1024;
 
 /// Writes records once; what that says about the readiness of the stream.
 #[inline]
