@@ -39,7 +39,9 @@ impl Wsi<'_> {
         let is_plain = self.io().is_some_and(|io| io.secure.is_none());
         let through_tls = self.lends_records(message);
         let out = &mut self.cx.inner.out;
-        let lends = through_tls || is_plain && !out.lender.is_empty();
+        let in_the_clear =
+            is_plain && !out.lender.is_empty() && message.len() >= LEND_ASSEMBLED_FROM;
+        let lends = through_tls || in_the_clear;
         let lends = lends && out.lent.is_empty();
         let addresses = message.as_bytes().as_ptr_range();
         let lender = addresses.start.addr()..addresses.end.addr();
@@ -74,3 +76,7 @@ impl Wsi<'_> {
         }
     }
 }
+
+/// From which length on a copy costs more than a write of its own: what is not copied leaves before
+/// the next message is assembled.
+const LEND_ASSEMBLED_FROM: usize = 32 * 1024;
