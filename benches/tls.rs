@@ -35,7 +35,7 @@ use rustls::{
     ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use unbuffered::{Buffers, Unbuffered};
+use unbuffered::{Buffers, Place, Unbuffered};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -74,6 +74,7 @@ fn ours(configs: &Configs, len: usize) {
             for record in wire.chunks_mut(record) {
                 plain.clear();
                 let buffers = &mut Buffers {
+                    place: &mut Place::default(),
                     plain: &mut plain,
                     out: &mut out,
                 };
@@ -132,6 +133,7 @@ fn unbuffered_pair(configs: &Configs) -> (UnbufferedClientConnection, Unbuffered
 fn turn<U: Unbuffered>(connection: &mut U, input: &mut [u8]) -> Vec<u8> {
     let (mut plain, mut out) = (Vec::new(), Vec::new());
     let buffers = &mut Buffers {
+        place: &mut Place::default(),
         plain: &mut plain,
         out: &mut out,
     };

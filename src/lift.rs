@@ -3,11 +3,14 @@
 //! Reading, dialling, writing, `on_writable` and the end of a connection all happen here, in
 //! [`Lift::pump`], whatever the occasion: an event, work left over, something a callback did.
 
+mod bulk;
 mod calm;
 
 use std::io;
 use std::time::Instant;
 
+#[cfg(feature = "tls")]
+pub(crate) use self::bulk::place_of_payload;
 use crate::conn::{
     Aside, Conn, Flags, NO_PROTOCOL, Phase, Rare, Role, STASHED_HEADER, SendHalf, Stash,
 };
@@ -72,7 +75,7 @@ impl Lift<'_> {
         if self.wants_stash() || self.wants_reading() {
             Fate::KeepReady
         } else {
-            if self.is_calm() {
+            if self.is_calm() && !self.was_bulky() {
                 self.settle();
             }
             Fate::Keep
@@ -108,21 +111,23 @@ impl Lift<'_> {
         }
         let mut budget = self.parts.turn_budget.saturating_sub(spent);
         while self.wants_reading() && budget > 0 {
-            match self.read_once() {
+            match self.read_once(budget) {
                 0 => break,
                 n => budget = budget.saturating_sub(n),
             }
         }
     }
 
-    /// How many bytes came.
-    fn read_once(&mut self) -> usize {
+    /// How many bytes came: not many more than `budget` past what the receive buffer takes.
+    fn read_once(&mut self, budget: usize) -> usize {
         let mut buffer = self.parts.take_buffer();
         let room = buffer.get_mut(STASHED_HEADER..).unwrap_or_default();
-        let n = self.conn.io.as_mut().map_or(0, |io| io.read(room));
-        if n > 0 {
+        let (direct, n) = self.read_to_place(room, budget);
+        if direct + n > 0 {
             self.conn.send.last_received = self.inner.out.moment;
             self.conn.send.flags -= Flags::PING_SENT;
+        }
+        if n > 0 {
             if self.is_secure_or_sniffing() {
                 self.received_records(&mut buffer, n);
             } else {
@@ -130,7 +135,7 @@ impl Lift<'_> {
             }
         }
         self.parts.buffer = buffer;
-        n
+        direct + n
     }
 
     /// Where nothing is read now, the end of a peer that is gone would not be found before that
@@ -153,7 +158,7 @@ impl Lift<'_> {
                 self.end_now();
             }
         } else {
-            self.read_once();
+            self.read_once(self.parts.turn_budget);
         }
     }
 

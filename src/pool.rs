@@ -59,6 +59,14 @@ impl BufferPool {
     /// An empty buffer, with capacity if one was given back before.
     #[inline]
     pub(crate) fn take(&mut self) -> Vec<u8> {
+        let mut buffer = self.take_used();
+        buffer.clear();
+        buffer
+    }
+
+    /// A buffer as it was given back: what it holds is anybody's, and only its length is of use.
+    #[inline]
+    pub(crate) fn take_used(&mut self) -> Vec<u8> {
         match self.free.pop() {
             Some(buffer) => {
                 self.held -= buffer.capacity();
@@ -86,14 +94,13 @@ impl BufferPool {
         Some(queue)
     }
 
-    /// Gives a buffer back. Its contents are dropped.
+    /// Gives a buffer back.
     #[inline]
-    pub(crate) fn put(&mut self, mut buffer: Vec<u8>) {
+    pub(crate) fn put(&mut self, buffer: Vec<u8>) {
         let worth_keeping = buffer.capacity() > 0 && buffer.capacity() <= self.max_capacity;
         let held = self.held.saturating_add(buffer.capacity());
         if worth_keeping && self.free.len() < self.max_buffers && held <= self.max_total {
             self.held = held;
-            buffer.clear();
             self.free.push(buffer);
         }
     }

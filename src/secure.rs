@@ -14,13 +14,14 @@ use crate::error::{
 };
 use crate::id::VhostId;
 use crate::inner::{Inner, Owner, Vhost};
-use crate::lift::Lift;
+use crate::lift::{Lift, place_of_payload};
 use crate::net::transport::{Io, ReadEnd};
 use crate::protocol::TlsReport;
 use crate::tls::client::PeerNames;
 use crate::tls::hello::{FirstByte, Sniffed, first_byte, sniff_client};
 use crate::tls::session::{Chosen, Received};
 use crate::tls::trace::{self, ChosenBy, TlsStep};
+use crate::tls::unbuffered::Place;
 use crate::tls::{ClientHello, ForeignProtocol, ServerCell, TlsFailure, TlsTrace};
 use crate::ws::Side;
 use crate::wsi::Cx;
@@ -159,7 +160,12 @@ impl Lift<'_> {
         input: &mut [u8],
         plain: &mut Vec<u8>,
     ) -> Result<Received, TlsFailure> {
-        let Conn { io, role, send, .. } = &mut *self.conn;
+        let Conn {
+            io,
+            role,
+            send,
+            stash,
+        } = &mut *self.conn;
         let Some(secure) = io.as_mut().and_then(|io| io.secure.as_mut()) else {
             return Ok(Received::default());
         };
@@ -182,7 +188,13 @@ impl Lift<'_> {
             })
         };
         let now = out.now;
-        let received = secure.receive(input, plain, &mut out.pool, now, &mut select);
+        let mut place = Place::new(place_of_payload(role, send, stash, input.len()));
+        let pool = &mut out.pool;
+        let received = secure.receive(input, &mut place, plain, pool, now, &mut select);
+        let filled = place.filled();
+        if let (Role::Ws(ws), 1..) = (role, filled) {
+            ws.recv.filled(send.side, filled);
+        }
         if let Some((id, generation, verifies)) = chosen {
             secure.generation = generation;
             secure.verified = verifies;

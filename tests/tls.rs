@@ -9,6 +9,8 @@ mod testpki;
 
 #[path = "tls/asked.rs"]
 mod asked;
+#[path = "tls/bulk.rs"]
+mod bulk;
 #[path = "tls/crowd.rs"]
 mod crowd;
 #[path = "tls/cuts.rs"]

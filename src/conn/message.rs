@@ -150,9 +150,7 @@ impl SendHalf {
         let Out { pool, lent, .. } = out;
         match io {
             Some(io) if !self.flags.contains(Flags::ABORT) => {
-                let waited = self.tx.len();
-                io.flush_lent(&mut self.tx, pool, lent, lender);
-                let taken = waited - self.tx.len();
+                let taken = io.flush_lent(&mut self.tx, pool, lent, lender);
                 self.note_output(out.now, taken, io);
             }
             _ => self.tx.write_lent(pool, lent, lender, |_| None),

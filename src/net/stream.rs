@@ -1,6 +1,6 @@
 //! Connected TCP streams.
 
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -101,6 +101,29 @@ impl Stream {
             #[cfg(feature = "sim")]
             Self::Sim(stream) => stream.read(buf),
         }
+    }
+
+    /// The same into two places: the second gets what the first has no room for.
+    pub(crate) fn read_vectored(
+        &mut self,
+        first: &mut [u8],
+        second: &mut [u8],
+    ) -> io::Result<usize> {
+        retry_interrupted(|| match self {
+            Self::Tcp(stream) => {
+                let slices = &mut [IoSliceMut::new(first), IoSliceMut::new(second)];
+                stream.read_vectored(slices)
+            }
+            #[cfg(feature = "sim")]
+            Self::Sim(stream) => {
+                let mut both = vec![0; first.len() + second.len()];
+                let n = stream.read(&mut both)?;
+                let (here, there) = both.split_at(first.len());
+                first.copy_from_slice(here);
+                second.copy_from_slice(there);
+                Ok(n)
+            }
+        })
     }
 
     /// Writes as much of `buf` as there is room for. Never raises SIGPIPE.

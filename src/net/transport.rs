@@ -240,12 +240,28 @@ impl Io {
     /// nothing any more.
     #[inline]
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> usize {
+        let offered = buffer.len();
+        self.read_by(offered, |stream| stream.read(buffer))
+    }
+
+    /// The same into two places: the second gets what the first has no room for.
+    pub(crate) fn read_vectored(&mut self, first: &mut [u8], second: &mut [u8]) -> usize {
+        let offered = first.len() + second.len();
+        self.read_by(offered, |stream| stream.read_vectored(first, second))
+    }
+
+    #[inline]
+    fn read_by(
+        &mut self,
+        offered: usize,
+        read: impl FnOnce(&mut Stream) -> io::Result<usize>,
+    ) -> usize {
         if !self.is_readable() {
             return 0;
         }
-        match self.stream.read(buffer) {
+        match read(&mut self.stream) {
             Ok(n) if n > 0 => {
-                if n < buffer.len() && self.short_read_drains() {
+                if n < offered && self.short_read_drains() {
                     self.ready -= ReadyFlags::READABLE;
                 }
                 n
@@ -335,7 +351,8 @@ impl Io {
         }
     }
 
-    /// Writes what waits with what `lender` has lent; nothing is lent any more then.
+    /// Writes what waits with what `lender` has lent; nothing is lent any more then. How many bytes
+    /// went.
     #[cold]
     #[inline(never)]
     pub(crate) fn flush_lent(
@@ -344,7 +361,12 @@ impl Io {
         pool: &mut BufferPool,
         lent: &mut Vec<Lent>,
         lender: &[u8],
-    ) {
+    ) -> usize {
+        #[cfg(feature = "tls")]
+        if self.secure.is_some() {
+            return self.flush_lent_records(tx, pool, lent, lender);
+        }
+        let waited = tx.len();
         let drains = self.short_read_drains();
         tx.write_lent(pool, lent, lender, |slices| {
             if !self.is_calm() || !self.ready.contains(ReadyFlags::WRITABLE) {
@@ -365,6 +387,53 @@ impl Io {
                 }
             }
         });
+        waited - tx.len()
+    }
+
+    /// The same through TLS.
+    #[cfg(feature = "tls")]
+    fn flush_lent_records(
+        &mut self,
+        tx: &mut TxQueue,
+        pool: &mut BufferPool,
+        lent: &mut Vec<Lent>,
+        lender: &[u8],
+    ) -> usize {
+        let drains = self.short_read_drains();
+        let mut room = Secure::take_room(pool);
+        let mut taken = 0;
+        tx.write_lent(pool, lent, lender, |slices| {
+            if !self.is_sending_records() {
+                return None;
+            }
+            let (stream, ready) = (&mut self.stream, &mut self.ready);
+            let secure = self.secure.as_mut()?;
+            let (sealed, result) = secure.write_slices(slices, &mut room, |records| {
+                let written = write_records(stream, ready, drains, records);
+                taken += written.as_ref().map_or(0, |n| *n);
+                written
+            });
+            if let Err(error) = result {
+                self.write_failed(error);
+            }
+            Some(sealed)
+        });
+        pool.put_records(room);
+        taken
+    }
+
+    /// Whether an assembled message of `len` bytes may be lent to be sent through TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn lends_records(&self, len: usize) -> bool {
+        len >= LEND_RECORDS_FROM && self.is_sending_records()
+    }
+
+    /// Whether plaintext may become records now: nothing is in the way of them.
+    #[cfg(feature = "tls")]
+    fn is_sending_records(&self) -> bool {
+        let secure = self.secure.as_ref();
+        let is_whole = self.ends.is_none() && !self.is_broken();
+        is_whole && secure.is_some_and(|secure| secure.may_seal())
     }
 
     /// Writes what waits, as far as the system takes it; and how many bytes that were.
@@ -490,6 +559,10 @@ impl Io {
         Ok(written)
     }
 }
+
+/// From which length on a copy costs more than a record by itself for the header of the frame.
+#[cfg(feature = "tls")]
+const LEND_RECORDS_FROM: usize = 64 * 1024;
 
 /// Writes records once; what that says about the readiness of the stream.
 #[inline]

@@ -1,6 +1,6 @@
 //! What makes a transport TLS: the session, and the records that the socket has not taken yet.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -11,6 +11,7 @@ use crate::tls::client::ClientHandshake;
 use crate::tls::server::ServerConfigs;
 use crate::tls::session::{Received, Selection, Session};
 use crate::tls::trace::TlsHandshake;
+use crate::tls::unbuffered::Place;
 use crate::tls::verify::take_unverified;
 use crate::tls::{ClientHello, PeerIdentity, TlsEnv, TlsFailure, TlsInfo, TlsTrace};
 use crate::ws::send::TxQueue;
@@ -92,6 +93,7 @@ impl Secure {
     pub(crate) fn receive(
         &mut self,
         input: &mut [u8],
+        place: &mut Place<'_>,
         plain: &mut Vec<u8>,
         pool: &mut BufferPool,
         now: Instant,
@@ -99,7 +101,7 @@ impl Secure {
     ) -> Result<Received, TlsFailure> {
         let handshaking = self.session.is_handshaking();
         let received = self.append(pool, |session, out| {
-            session.receive(input, plain, out, now, select)
+            session.receive(input, place, plain, out, now, select)
         });
         if handshaking && take_unverified() {
             self.verified = false;
@@ -161,6 +163,11 @@ impl Secure {
     /// Whether every record has been written.
     pub(crate) const fn is_flushed(&self) -> bool {
         self.unsent.is_none()
+    }
+
+    /// Whether what is encrypted now is the next to be written.
+    pub(crate) const fn may_seal(&self) -> bool {
+        self.is_flushed() && self.session.can_send()
     }
 
     /// Bytes of records that have not been written.
@@ -258,7 +265,7 @@ impl Secure {
         let result = write(records);
         match result {
             Ok(n) if n == records.len() => Ok(n),
-            result => self.keep_unwritten(records, sealed, pool, result),
+            result => self.keep_unwritten(records, sealed, pool.take(), result),
         }
     }
 
@@ -268,10 +275,9 @@ impl Secure {
         &mut self,
         fresh: &[u8],
         sealed: Sealed,
-        pool: &mut BufferPool,
+        mut records: Vec<u8>,
         result: io::Result<usize>,
     ) -> io::Result<usize> {
-        let mut records = pool.take();
         records.extend_from_slice(fresh);
         self.unsent = Some(Box::new(Unsent {
             records,
@@ -284,6 +290,53 @@ impl Secure {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             result => result,
         }
+    }
+
+    /// Where records are made, for the time of some writes.
+    pub(crate) fn take_room(pool: &mut BufferPool) -> Vec<u8> {
+        pool.take_records(RECORDS_ROOM)
+    }
+
+    /// Encrypts and writes what lies in `slices` in place of a queue, while nothing else waits, as
+    /// far as `write` takes it: how many bytes of it were encrypted, and how that ended. What
+    /// `write` does not take of them is kept; the others are for the queue.
+    pub(crate) fn write_slices(
+        &mut self,
+        slices: &[IoSlice<'_>],
+        room: &mut [u8],
+        mut write: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> (usize, io::Result<()>) {
+        let mut all = 0;
+        let mut slices = slices.iter().map(|slice| &**slice);
+        let mut front = slices.next();
+        while self.may_seal() {
+            let mut sealed = Sealed::default();
+            while let Some(left) = front.filter(|_| sealed.plain < SEAL_AT_ONCE) {
+                let most = SEAL_AT_ONCE - sealed.plain;
+                let now = left.get(..most).unwrap_or(left);
+                let room = room.get_mut(sealed.len..).unwrap_or_default();
+                // What keeps it from being encrypted is found out by who works off the queue.
+                let Ok(Some(len)) = self.session.seal_into(now, room) else {
+                    break;
+                };
+                sealed.len += len;
+                sealed.plain += now.len();
+                front = match left.get(now.len()..) {
+                    Some(behind @ [_, ..]) => Some(behind),
+                    _ => slices.next(),
+                };
+            }
+            let Some(records @ [_, ..]) = room.get(..sealed.len) else {
+                break;
+            };
+            all += sealed.plain;
+            let result = match write(records) {
+                Ok(n) if n == records.len() => continue,
+                result => self.keep_unwritten(records, sealed, Vec::new(), result),
+            };
+            return (all, result.map(|_| ()));
+        }
+        (all, Ok(()))
     }
 
     /// Turns the front of the queue into records, at the begin of `room`. What does not go that way

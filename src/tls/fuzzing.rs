@@ -11,6 +11,7 @@ use rustls::{ClientConfig, ServerConfig};
 use super::failure::TlsFailure;
 use super::hello::{ClientHello, HelloError, HelloScan};
 use super::session::{Chosen, Session};
+use super::unbuffered::Place;
 
 /// Scans `wire` as a ClientHello: whole, byte by byte, and cut as its own bytes say. All agree.
 pub fn client_hello(wire: &[u8]) {
@@ -150,7 +151,14 @@ impl End {
                 requests_certificate: true,
             })
         };
-        let result = session.receive(&mut piece.to_vec(), plain, out, self.now, &mut select);
+        let result = session.receive(
+            &mut piece.to_vec(),
+            &mut Place::default(),
+            plain,
+            out,
+            self.now,
+            &mut select,
+        );
         if let Err(failure) = result {
             assert!(!failure.to_string().is_empty());
             assert!(

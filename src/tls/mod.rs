@@ -29,7 +29,7 @@ pub(crate) mod testpki;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trace;
-mod unbuffered;
+pub(crate) mod unbuffered;
 pub(crate) mod verify;
 
 use std::sync::Arc;

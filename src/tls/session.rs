@@ -31,7 +31,7 @@ use super::info::TlsInfo;
 use super::last_alert;
 use super::tap::{ALERT, Boundary, MAX_FRAGMENT_LEN, RECORD_HEADER_LEN};
 use super::trace::{self, HelloSummary, Recorder, Scope, TlsHandshake, TlsStep, TlsTrace};
-use super::unbuffered::{self, Buffers, SealError, SentAlert, Turn, Unbuffered};
+use super::unbuffered::{self, Buffers, Place, SealError, SentAlert, Turn, Unbuffered};
 use crate::error::Deadline;
 
 /// One TLS connection, client or server.
@@ -129,8 +129,8 @@ impl Session {
         }
     }
 
-    /// Takes `input`, the bytes that have just come. Plaintext is appended to `plain`; what goes
-    /// to the peer (handshake messages, alerts, tickets) is appended to `out`. Both also on
+    /// Takes `input`, the bytes that have just come. Plaintext goes to `place`, and what there is
+    /// no room for is appended to `plain`; what goes to the peer (handshake messages, alerts, tickets) is appended to `out`. Both also on
     /// failure: data ahead of what failed is good, and the alert wants to be sent.
     ///
     /// `input` is used as working memory. All of its complete records are worked off: nothing
@@ -146,6 +146,7 @@ impl Session {
     pub(crate) fn receive(
         &mut self,
         input: &mut [u8],
+        place: &mut Place<'_>,
         plain: &mut Vec<u8>,
         out: &mut Vec<u8>,
         now: Instant,
@@ -157,7 +158,7 @@ impl Session {
         let handshaking = self.is_handshaking();
         if !self.closed_by_us && !input.is_empty() {
             self.traced(now, |session| {
-                let mut buffers = Buffers { plain, out };
+                let mut buffers = Buffers { place, plain, out };
                 let result = session.take(input, &mut buffers, select);
                 result.map_err(|stop| session.fail(stop, buffers.out))
             })?;
@@ -176,7 +177,8 @@ impl Session {
         plain: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<Received, TlsFailure> {
-        let mut buffers = Buffers { plain, out };
+        let place = &mut Place::default();
+        let mut buffers = Buffers { place, plain, out };
         self.incoming.feed(input);
         let turn = match &mut self.link {
             Link::Client(client) => unbuffered::run(&mut **client, input, None, &mut buffers),
@@ -197,7 +199,7 @@ impl Session {
         &mut self,
         turn: Turn,
         input: &[u8],
-        buffers: &mut Buffers<'_>,
+        buffers: &mut Buffers<'_, '_>,
     ) -> Result<Received, TlsFailure> {
         let kept = self.conclude(turn, input.len()).and_then(|used| {
             let left = input.get(used..).unwrap_or_default();
@@ -489,6 +491,7 @@ impl Session {
     fn begin(&mut self, out: &mut Vec<u8>) -> Result<(), TlsFailure> {
         let begin = out.len();
         let mut buffers = Buffers {
+            place: &mut Place::default(),
             plain: &mut Vec::new(),
             out,
         };
@@ -504,7 +507,7 @@ impl Session {
     fn take(
         &mut self,
         input: &mut [u8],
-        buffers: &mut Buffers<'_>,
+        buffers: &mut Buffers<'_, '_>,
         select: &mut dyn FnMut(&ClientHello) -> Selection,
     ) -> Result<(), Stop> {
         if self.handshake.as_ref().is_none_or(|state| state.heard) {
@@ -568,7 +571,7 @@ impl Session {
 
     /// Gives bytes to rustls: in place if nothing is pending, else as much as completes the
     /// pending record, so that a stash never grows by more than a record.
-    fn deliver(&mut self, mut input: &mut [u8], buffers: &mut Buffers<'_>) -> Result<(), Stop> {
+    fn deliver(&mut self, mut input: &mut [u8], buffers: &mut Buffers<'_, '_>) -> Result<(), Stop> {
         loop {
             if self.stash.is_empty() {
                 self.feed(input);
@@ -627,7 +630,7 @@ impl Session {
     }
 
     /// Lets rustls work on `bytes` until it needs more; answers how many it has done with.
-    fn process(&mut self, bytes: &mut [u8], buffers: &mut Buffers<'_>) -> Result<usize, Stop> {
+    fn process(&mut self, bytes: &mut [u8], buffers: &mut Buffers<'_, '_>) -> Result<usize, Stop> {
         let begin = buffers.out.len();
         let early = match &mut self.handshake {
             Some(handshake) => Some(&mut handshake.early),

@@ -21,6 +21,7 @@ use rustls::{
 use super::failure::TlsFailure;
 use super::hello::ClientHello;
 use super::session::{Chosen, Received, Selection, Session};
+use super::unbuffered::Place;
 
 pub(crate) use rustls::version::{TLS12, TLS13};
 
@@ -262,7 +263,14 @@ impl End for Ours {
             hellos.push(hello.clone());
             choice.clone().expect("a client chooses no configuration")
         };
-        match session.receive(&mut wire.to_vec(), plain, out, self.now, &mut select) {
+        match session.receive(
+            &mut wire.to_vec(),
+            &mut Place::default(),
+            plain,
+            out,
+            self.now,
+            &mut select,
+        ) {
             Ok(received) => self.got.push(received),
             Err(failure) => {
                 let before = self.failure.replace(failure.clone());

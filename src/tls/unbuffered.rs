@@ -68,11 +68,56 @@ impl Unbuffered for UnbufferedServerConnection {
     }
 }
 
-/// Where output goes: to the ends of these.
+/// Where output goes: to the ends of these, but first to the place, as far as there is room.
 #[derive(Debug)]
-pub(crate) struct Buffers<'a> {
+pub(crate) struct Buffers<'a, 'p> {
+    pub(crate) place: &'a mut Place<'p>,
     pub(crate) plain: &'a mut Vec<u8>,
     pub(crate) out: &'a mut Vec<u8>,
+}
+
+/// Where application data that come next have their place.
+#[derive(Debug, Default)]
+pub(crate) struct Place<'p> {
+    /// What is left of the room.
+    room: &'p mut [u8],
+    filled: usize,
+}
+
+impl<'p> Place<'p> {
+    pub(crate) const fn new(room: &'p mut [u8]) -> Self {
+        Self { room, filled: 0 }
+    }
+
+    /// How much of it has been filled.
+    pub(crate) const fn filled(&self) -> usize {
+        self.filled
+    }
+
+    /// Takes the front of `payload`; gives what there was no room for.
+    fn fill<'d>(&mut self, payload: &'d [u8]) -> &'d [u8] {
+        let room = std::mem::take(&mut self.room);
+        let (here, behind) = payload
+            .split_at_checked(room.len())
+            .unwrap_or((payload, &[]));
+        if let Some((place, left)) = room.split_at_mut_checked(here.len()) {
+            place.copy_from_slice(here);
+            self.room = left;
+            self.filled += here.len();
+        }
+        behind
+    }
+}
+
+impl Buffers<'_, '_> {
+    #[inline]
+    fn give(&mut self, payload: &[u8]) {
+        let payload = match self.place.room {
+            [] => payload,
+            _ => self.place.fill(payload),
+        };
+        self.plain.extend_from_slice(payload);
+    }
 }
 
 /// What came of working on some bytes.
@@ -118,7 +163,7 @@ pub(crate) fn run<U: Unbuffered>(
     connection: &mut U,
     bytes: &mut [u8],
     mut early: Option<&mut Vec<u8>>,
-    buffers: &mut Buffers<'_>,
+    buffers: &mut Buffers<'_, '_>,
 ) -> Turn {
     let mut turn = Turn::default();
     loop {
@@ -132,7 +177,7 @@ pub(crate) fn run<U: Unbuffered>(
                 }
                 while let Some(Ok(record)) = traffic.next_record() {
                     discard += record.discard;
-                    buffers.plain.extend_from_slice(record.payload);
+                    buffers.give(record.payload);
                 }
                 Ok(Step::Read)
             }

@@ -1,6 +1,7 @@
 //! The receiving state machine: bytes in, messages and control frames out.
 
 mod assembly;
+mod direct;
 #[cfg(feature = "deflate")]
 mod inflated;
 #[cfg(not(feature = "deflate"))]
@@ -81,6 +82,8 @@ pub struct Recv {
     untouched: bool,
     /// Whether data is dropped.
     discarding: bool,
+    /// Whether the last message was large.
+    bulky: bool,
 }
 
 /// Where in the stream of frames we are.
@@ -632,13 +635,10 @@ impl Feed<'_> {
         first: bool,
     ) -> Result<(), ProtocolError> {
         let piece = self.input.get(start..end).unwrap_or_default();
-        let bound = match usize::try_from(self.recv.announced) {
-            Ok(announced) if self.recv.fin => announced,
-            _ => self.limits.message_bytes,
-        };
+        let bound = self.recv.bound(self.limits);
         let more = self.recv.more.get_or_insert_default();
         if first {
-            more.assembly = Assembly::new(kind, self.pool.buffers.take());
+            more.assembly = Assembly::new(kind, &mut self.pool.buffers);
         }
         more.assembly.append(piece, bound, &mut self.recv.utf8)
     }
@@ -647,7 +647,7 @@ impl Feed<'_> {
     fn give(&mut self, step: Step) -> Result<Option<Item<'_>>, ProtocolError> {
         let item = match step {
             Step::Assembled => match self.recv.more.as_ref().map(|more| &more.assembly) {
-                Some(Assembly::Binary(data)) => Item::Message(Message::Binary(data)),
+                Some(Assembly::Binary(bytes)) => Item::Message(Message::Binary(bytes.as_slice())),
                 Some(Assembly::Text(text)) => Item::Message(Message::Text(text)),
                 None => return Ok(None),
             },
@@ -708,6 +708,8 @@ impl Feed<'_> {
     #[cold]
     fn release(&mut self) {
         if self.recv.kept_control().is_empty() {
+            let assembly = self.recv.more.as_ref().map(|more| &more.assembly);
+            self.recv.bulky = assembly.is_some_and(Assembly::is_bulky);
             self.pool.buffers.put(self.recv.take_assembly());
         } else if let Some(more) = self.recv.more.as_mut() {
             more.control = Vec::new();

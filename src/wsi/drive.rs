@@ -41,11 +41,30 @@ impl Wsi<'_> {
     /// goes out from there. Gives what [`Wsi::end_lending`] takes.
     pub(crate) fn lend(&mut self, message: Message<'_>) -> Option<Range<usize>> {
         let is_plain = self.io().is_some_and(|io| io.secure.is_none());
+        let through_tls = self.lends_records(message);
         let out = &mut self.cx.inner.out;
-        let lends = is_plain && out.lent.is_empty() && !out.lender.is_empty();
+        let in_the_clear =
+            is_plain && !out.lender.is_empty() && message.len() >= LEND_ASSEMBLED_FROM;
+        let lends = through_tls || in_the_clear;
+        let lends = lends && out.lent.is_empty();
         let addresses = message.as_bytes().as_ptr_range();
         let lender = addresses.start.addr()..addresses.end.addr();
         lends.then(|| std::mem::replace(&mut out.lender, lender))
+    }
+
+    /// Whether it can be encrypted from where it lies. When an unsent ping leaves has to be seen
+    /// where all else is written.
+    #[cfg(feature = "tls")]
+    fn lends_records(&self, message: Message<'_>) -> bool {
+        let send = self.send_half();
+        let lends = send.sends_plain() && !send.flags.contains(Flags::PING_SENT);
+        lends && self.io().is_some_and(|io| io.lends_records(message.len()))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[expect(clippy::unused_self, reason = "the signature is that with the feature")]
+    const fn lends_records(&self, _: Message<'_>) -> bool {
+        false
     }
 
     /// Sends what was lent.
@@ -61,3 +80,7 @@ impl Wsi<'_> {
         }
     }
 }
+
+/// From which length on a copy costs more than a write of its own: what is not copied leaves before
+/// the next message is assembled.
+const LEND_ASSEMBLED_FROM: usize = 32 * 1024;

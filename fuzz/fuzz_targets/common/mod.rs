@@ -5,7 +5,7 @@ use wsloop::ws::{
 };
 
 /// Receives `stream` whole, byte by byte, and cut as its own bytes say, as messages and as
-/// chunks. All must agree.
+/// chunks, and with what has its place read there. All must agree.
 pub fn check(side: Side, stream: &[u8]) {
     let limits = RecvLimits::default()
         .with_frame_bytes(1 << 16)
@@ -22,6 +22,9 @@ pub fn check(side: Side, stream: &[u8]) {
             run(side, delivery, &limits, cuts(stream).into_iter()),
             expected
         );
+    }
+    for most in [3, usize::MAX] {
+        assert_eq!(run_directly(side, &limits, cuts(stream), most), expected);
     }
     check_discarding(side, &limits, stream);
 }
@@ -62,6 +65,30 @@ fn run<'p>(
     let mut peer = Peer::new(side, delivery, limits);
     for piece in pieces {
         peer.receive(piece);
+    }
+    (peer.got, peer.error)
+}
+
+/// Bytes go where the payload of a message is assembled, `most` of a piece at most, and what is
+/// behind them, or has no such place, to a feed.
+fn run_directly(
+    side: Side,
+    limits: &RecvLimits,
+    pieces: Vec<&[u8]>,
+    most: usize,
+) -> (Vec<Got>, Option<ProtocolError>) {
+    let mut peer = Peer::new(side, Delivery::Messages, limits);
+    for piece in pieces {
+        let room = peer.recv.room(limits, 0, most);
+        let direct = room.len().min(piece.len());
+        let (here, behind) = piece.split_at(direct);
+        room[..direct].copy_from_slice(here);
+        assert!(direct == 0 || peer.spill.is_empty());
+        peer.recv.filled(side, direct);
+        peer.arrived += direct;
+        if !behind.is_empty() {
+            peer.receive(behind);
+        }
     }
     (peer.got, peer.error)
 }

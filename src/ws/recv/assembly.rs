@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::pool::BufferPool;
 use crate::ws::MessageKind;
 use crate::ws::error::ProtocolError;
 use crate::ws::utf8::Utf8;
@@ -9,17 +10,28 @@ use crate::ws::utf8::Utf8;
 /// What has arrived of a message. Text is kept as a `String`, so that the whole needs no second
 /// validation.
 pub(super) enum Assembly {
-    Binary(Vec<u8>),
+    Binary(Bytes),
     Text(String),
 }
 
+/// Bytes at the front of a buffer of which more may be initialised, as it may have been in use
+/// before.
+#[derive(Default)]
+pub(super) struct Bytes {
+    buffer: Vec<u8>,
+    len: usize,
+}
+
 impl Assembly {
-    /// Begins a message in `buffer`, which is empty.
-    pub(super) fn new(kind: MessageKind, buffer: Vec<u8>) -> Self {
+    /// Begins a message in a buffer of the pool.
+    pub(super) fn new(kind: MessageKind, pool: &mut BufferPool) -> Self {
         match kind {
-            MessageKind::Binary => Self::Binary(buffer),
+            MessageKind::Binary => Self::Binary(Bytes {
+                buffer: pool.take_used(),
+                len: 0,
+            }),
             // Empty is valid UTF-8: this keeps the buffer's capacity.
-            MessageKind::Text => Self::Text(String::from_utf8(buffer).unwrap_or_default()),
+            MessageKind::Text => Self::Text(String::from_utf8(pool.take()).unwrap_or_default()),
         }
     }
 
@@ -30,10 +42,13 @@ impl Assembly {
         bound: usize,
         utf8: &mut Utf8,
     ) -> Result<(), ProtocolError> {
-        self.make_room(piece.len(), bound);
+        let need = self.len().saturating_add(piece.len());
+        if need > self.capacity() {
+            self.grow(need, bound);
+        }
         match self {
-            Self::Binary(data) => {
-                data.extend_from_slice(piece);
+            Self::Binary(bytes) => {
+                bytes.append(piece);
                 Ok(())
             }
             Self::Text(text) => utf8.push(piece, text),
@@ -43,7 +58,7 @@ impl Assembly {
     /// Gives the buffer up for its next use.
     pub(super) fn into_buffer(self) -> Vec<u8> {
         match self {
-            Self::Binary(data) => data,
+            Self::Binary(bytes) => bytes.buffer,
             Self::Text(text) => text.into_bytes(),
         }
     }
@@ -51,37 +66,93 @@ impl Assembly {
     /// Heap bytes held.
     pub(super) fn capacity(&self) -> usize {
         match self {
-            Self::Binary(data) => data.capacity(),
+            Self::Binary(bytes) => bytes.buffer.capacity(),
             Self::Text(text) => text.capacity(),
         }
     }
 
-    /// Makes room for `len` bytes that are here. The capacity at least doubles, so that many
-    /// small pieces cost little, but it passes `bound` only if what is here does.
-    fn make_room(&mut self, len: usize, bound: usize) {
-        let have = match self {
-            Self::Binary(data) => data.len(),
+    /// Bytes that have arrived.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Binary(bytes) => bytes.len,
             Self::Text(text) => text.len(),
-        };
-        let need = have.saturating_add(len);
-        if need <= self.capacity() {
-            return;
         }
+    }
+
+    /// Room for up to `most` bytes behind what has arrived, if it may be anything. There is not
+    /// much more of it than has arrived, unless the buffer has it already. `bound` as in
+    /// [`Assembly::append`].
+    pub(super) fn room(&mut self, most: usize, bound: usize) -> &mut [u8] {
+        let len = self.len();
+        // Half of what is here is enough, so that growing does not copy it all each time.
+        if self.capacity() - len < most.min(len / 2) {
+            self.grow(len, bound);
+        }
+        let end = len.saturating_add(most).min(self.capacity());
+        match self {
+            Self::Binary(bytes) => {
+                if bytes.buffer.len() < end {
+                    bytes.buffer.resize(end, 0);
+                }
+                bytes.buffer.get_mut(len..end).unwrap_or_default()
+            }
+            Self::Text(_) => &mut [],
+        }
+    }
+
+    /// The first `n` bytes of the room were filled: gives them, if there were so many.
+    pub(super) fn filled(&mut self, n: usize) -> &mut [u8] {
+        match self {
+            Self::Binary(bytes) => {
+                let begin = bytes.len;
+                bytes.len = begin.saturating_add(n).min(bytes.buffer.len());
+                bytes.buffer.get_mut(begin..bytes.len).unwrap_or_default()
+            }
+            Self::Text(_) => &mut [],
+        }
+    }
+
+    /// Makes room for `need` bytes, nearly all of which are here. The capacity at least doubles,
+    /// so that many small pieces cost little, but it passes `bound` only if what is here does.
+    fn grow(&mut self, need: usize, bound: usize) {
         let capacity = need
             .saturating_mul(2)
             .max(MIN_CAPACITY)
             .min(bound)
             .max(need);
         match self {
-            Self::Binary(data) => data.reserve_exact(capacity - have),
-            Self::Text(text) => text.reserve_exact(capacity - have),
+            Self::Binary(bytes) => {
+                let initialised = bytes.buffer.len();
+                bytes
+                    .buffer
+                    .reserve_exact(capacity.saturating_sub(initialised));
+            }
+            Self::Text(text) => text.reserve_exact(capacity - text.len()),
         }
+    }
+}
+
+impl Bytes {
+    pub(super) fn as_slice(&self) -> &[u8] {
+        self.buffer.get(..self.len).unwrap_or_default()
+    }
+
+    fn append(&mut self, piece: &[u8]) {
+        let initialised = self.buffer.get_mut(self.len..).unwrap_or_default();
+        let (over, behind) = piece
+            .split_at_checked(initialised.len())
+            .unwrap_or((piece, &[]));
+        if let Some(place) = initialised.get_mut(..over.len()) {
+            place.copy_from_slice(over);
+        }
+        self.buffer.extend_from_slice(behind);
+        self.len += piece.len();
     }
 }
 
 impl Default for Assembly {
     fn default() -> Self {
-        Self::Binary(Vec::new())
+        Self::Binary(Bytes::default())
     }
 }
 
@@ -89,7 +160,7 @@ impl fmt::Debug for Assembly {
     /// Shows how much there is, not what.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Binary(data) => write!(f, "Binary({} bytes)", data.len()),
+            Self::Binary(bytes) => write!(f, "Binary({} bytes)", bytes.len),
             Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
         }
     }

@@ -227,7 +227,7 @@ impl Feed<'_> {
         let piece = self.pool.inflaters.output(self.filled);
         let more = self.recv.more.get_or_insert_default();
         if first {
-            more.assembly = Assembly::new(kind, self.pool.buffers.take());
+            more.assembly = Assembly::new(kind, &mut self.pool.buffers);
         }
         self.filled = 0;
         let bound = self.limits.message_bytes;

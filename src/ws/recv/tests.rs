@@ -10,6 +10,7 @@ use crate::ws::MAX_HEADER_LEN;
 mod contents;
 #[cfg(feature = "deflate")]
 mod deflate;
+mod direct;
 mod discarding;
 mod framing;
 mod memory;

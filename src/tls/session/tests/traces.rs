@@ -127,7 +127,14 @@ fn whoever_chooses_the_vhost_writes_to_the_trace() {
     let (mut plain, mut out) = (Vec::new(), Vec::new());
     let mut wire = client.take_out();
     session
-        .receive(&mut wire, &mut plain, &mut out, start, &mut select)
+        .receive(
+            &mut wire,
+            &mut Place::default(),
+            &mut plain,
+            &mut out,
+            start,
+            &mut select,
+        )
         .unwrap();
     let trace = session.take_trace().unwrap().to_string();
     assert!(

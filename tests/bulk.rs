@@ -1,0 +1,154 @@
+//! Large messages: read to where they are assembled, written from there, however little the
+//! sockets take and whatever is between them.
+#![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Log, Recorder, World, addr, masked, plain};
+use wsloop::sim::Call;
+use wsloop::{Limits, VhostConfig};
+
+fn world(log: &Log) -> World {
+    let limits = Limits::default().with_output_bytes(1 << 22);
+    World::with(|_| {
+        VhostConfig::new("a.test")
+            .listen(addr())
+            .limits(limits)
+            .protocol("p", Recorder::echo(log))
+    })
+}
+
+fn bytes(len: u32) -> Vec<u8> {
+    (0..len).map(|n| (n % 251) as u8).collect()
+}
+
+#[test]
+fn large_messages_come_back_whole_and_in_order_however_they_are_cut() {
+    let text = "\u{e9}\u{1f600}x".repeat(30_000).into_bytes();
+    let messages = [
+        (0x82, bytes(300_000)),
+        (0x82, bytes(300_001)),
+        (0x82, b"small".to_vec()),
+        (0x82, bytes(1 << 20)),
+        (0x81, text.clone()),
+        (0x82, bytes(150_000)),
+        (0x81, text),
+        (0x82, bytes(70_000)),
+        (0x82, Vec::new()),
+    ];
+    let frames = |frame: fn(u8, &[u8]) -> Vec<u8>| {
+        let all = messages
+            .iter()
+            .map(|(first, payload)| frame(*first, payload));
+        all.collect::<Vec<_>>().concat()
+    };
+    let (sent, expected) = (frames(masked), frames(plain));
+    for (piece, io, capacity) in [
+        (usize::MAX, usize::MAX, 1 << 23),
+        (50_000, usize::MAX, 100_000),
+        (1 << 20, 30_000, 1 << 20),
+        (7_001, 16_384, 40_000),
+    ] {
+        let log = Log::default();
+        let mut world = world(&log);
+        let peer = world.open();
+        world.net.set_capacity(capacity);
+        world.net.limit_io(io);
+        let (mut left, mut heard, mut silent) = (sent.as_slice(), Vec::new(), 0);
+        while silent < 10 || !left.is_empty() {
+            let len = left.len().min(piece);
+            if peer.write(&left[..len]).is_ok() {
+                left = &left[len..];
+            }
+            world.turn();
+            let came = peer.read_up_to(piece);
+            silent = if came.is_empty() { silent + 1 } else { 0 };
+            heard.extend(came);
+        }
+        assert!(heard == expected, "{} of {}", heard.len(), expected.len());
+    }
+}
+
+#[test]
+fn a_large_message_behind_another_takes_a_read_for_its_header_and_one_for_the_rest() {
+    let log = Log::default();
+    let mut world = world(&log);
+    world.net.set_capacity(1 << 22);
+    let peer = world.open();
+    let message = masked(0x82, &bytes(1 << 20));
+    let mut reads = Vec::new();
+    for _ in 0..3 {
+        peer.write(&message).unwrap();
+        let before = world.net.calls(Call::Read);
+        world.turn();
+        reads.push(world.net.calls(Call::Read) - before);
+        assert_eq!(peer.read().len(), (1 << 20) + 10);
+    }
+    // One more says that there is nothing: here a short read does not.
+    assert_eq!(reads[1..], [3, 3], "{reads:?}");
+    // Who goes on with small ones is a calm connection again.
+    peer.write(&masked(0x82, b"small")).unwrap();
+    world.turn();
+    assert_eq!(peer.read(), plain(0x82, b"small"));
+    let before = world.net.calls(Call::Read);
+    peer.write(&masked(0x82, b"small")).unwrap();
+    world.turn();
+    assert_eq!(peer.read(), plain(0x82, b"small"));
+    assert!(world.net.calls(Call::Read) - before <= 2);
+}
+
+#[test]
+fn what_follows_a_large_message_in_the_same_read_is_not_lost() {
+    let log = Log::default();
+    let mut world = world(&log);
+    world.net.set_capacity(1 << 22);
+    let peer = world.open();
+    let large = masked(0x82, &bytes(200_000));
+    peer.write(&large).unwrap();
+    world.turn();
+    peer.read();
+    let behind = [
+        masked(0x89, b"ping"),
+        masked(0x81, b"one"),
+        large.clone(),
+        masked(0x81, b"two"),
+    ];
+    peer.write(&[large, behind.concat()].concat()).unwrap();
+    world.turn();
+    let expected = [
+        plain(0x82, &bytes(200_000)),
+        plain(0x8a, b"ping"),
+        plain(0x81, b"one"),
+        plain(0x82, &bytes(200_000)),
+        plain(0x81, b"two"),
+    ];
+    let mut heard = peer.read();
+    world.pass(Duration::from_millis(200));
+    heard.extend(peer.read());
+    assert!(heard == expected.concat());
+}
+
+#[test]
+fn a_large_message_that_stops_ends_at_its_deadline() {
+    let log = Log::default();
+    let mut world = world(&log);
+    world.net.set_capacity(1 << 22);
+    let peer = world.open();
+    let large = masked(0x82, &bytes(500_000));
+    peer.write(&large[..20_000]).unwrap();
+    world.turn();
+    for piece in large[20_000..400_000].chunks(40_000) {
+        peer.write(piece).unwrap();
+        world.pass(Duration::from_secs(2));
+    }
+    world.pass(Duration::from_secs(60));
+    let lines = log.take();
+    let end = lines.last().unwrap();
+    assert!(
+        end.starts_with("closed ") && end.contains("message"),
+        "{end}"
+    );
+}
