@@ -1,30 +1,25 @@
 //! The turn: the only caller of the clock, and the only place that lifts connections.
 
+mod accept;
 mod calm;
 #[cfg(feature = "sim")]
 mod invariants;
 mod told;
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::arena::Arena;
-use crate::conn::{Conn, Flags, Phase, Role, SendHalf, Stash};
+use crate::conn::{Conn, Flags, Phase, Role, SendHalf};
 use crate::context::{Context, ListenerState};
-use crate::error::{CloseKind, ConnectFailure, RefusalReason};
+use crate::error::{CloseKind, ConnectFailure};
 use crate::fetch::FetchFailure;
 use crate::id::{FetchId, Token, VhostId, WsiId, same_generation};
 use crate::inner::{Command, Inner, LiftMark, Out, Owner, TimerKind, VhostState};
 use crate::lift::{Fate, Lift};
-use crate::net::listen::AcceptError;
 use crate::net::poller::{Event, Found};
 use crate::net::resolve::Resolved;
-use crate::net::stream::Stream;
-use crate::net::transport::Io;
-use crate::protocol::ListenerTrouble;
 use crate::timer::{Alarm, Round, saturating_add};
-use crate::upgrade::HttpRole;
 use crate::vhost;
 use crate::ws::{Close, CloseCode, Side};
 use told::Told;
@@ -543,142 +538,6 @@ impl Context {
         vhost::bury(&mut self.inner, &mut self.parts, mark.vhost);
     }
 
-    fn accept(&mut self, index: u32, generation: u64) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let Some(slot) = self.parts.listeners.get_mut(index, generation) else {
-                return;
-            };
-            if slot.state == ListenerState::Resting {
-                return;
-            }
-            if self.inner.conns.len() >= self.inner.max_connections {
-                slot.state = ListenerState::Full;
-                self.turn.full = true;
-                return;
-            }
-            if slot.tls.is_some() && self.inner.handshakes >= self.inner.max_handshakes {
-                slot.state = ListenerState::Crowded;
-                self.turn.crowded = true;
-                return;
-            }
-            match slot.listener.accept() {
-                Ok((stream, peer)) => {
-                    let (vhost, tls) = (slot.default, slot.tls);
-                    let role = HttpRole::new((index, generation), tls, self.inner.out.moment);
-                    self.adopt(role, vhost, stream, peer);
-                }
-                Err(AcceptError::WouldBlock) => return,
-                Err(AcceptError::Retry(_)) => {}
-                Err(AcceptError::Exhausted(error)) => return self.rest(index, generation, error),
-                Err(AcceptError::Fatal(error)) => return self.lose(index, generation, error),
-            }
-        }
-        self.turn.accepting.push((index, generation));
-    }
-
-    /// A new server connection.
-    fn adopt(&mut self, role: HttpRole, vhost: VhostId, stream: Stream, peer: SocketAddr) {
-        if let Some(limit) = self.turn.max_per_ip {
-            let count = self.inner.per_ip.entry(peer.ip()).or_default();
-            if *count >= limit {
-                return;
-            }
-            *count += 1;
-        }
-        let Out { now, moment, .. } = self.inner.out;
-        let Some(owner) = self.inner.vhost_mut(vhost) else {
-            return;
-        };
-        owner.live += 1;
-        let settings = std::sync::Arc::clone(&owner.settings);
-        let head = settings.timeouts.head;
-        let mut io = Io::accepted(stream, peer);
-        let poller = &self.parts.poller;
-        let sniffs = role.sniffs.is_some();
-        let mut registered = Ok(());
-        let made = self.inner.conns.insert(|index, generation| {
-            let token = Token::Wsi { index, generation }.pack();
-            registered = poller.register_stream(&mut io.stream, token);
-            let id = WsiId { index, generation };
-            let mut send = SendHalf::new(id, Side::Server, settings, moment);
-            send.deadlines.stage = saturating_add(now, head);
-            send.flags.set(Flags::HANDSHAKING, sniffs);
-            Box::new(Conn {
-                io: Some(io),
-                role: Role::Http(Box::new(role)),
-                send,
-                stash: Stash::Empty,
-            })
-        });
-        let Some((index, generation)) = made else {
-            return self.disown(vhost, peer);
-        };
-        self.inner.handshakes += usize::from(sniffs);
-        let id = WsiId { index, generation };
-        if let Err(error) = registered {
-            self.lift(id, |lift| {
-                if let Role::Http(http) = &mut lift.conn.role {
-                    http.refused = Some(RefusalReason::Io(error));
-                }
-                lift.end_now();
-                lift.pump()
-            });
-        } else if let Some(conn) = self.inner.conns.get_mut(index, generation) {
-            // Nothing else is to be done before an event comes.
-            conn.refile(&mut self.inner.out);
-        }
-    }
-
-    /// Takes back the accounts of a connection that found no slot.
-    fn disown(&mut self, vhost: VhostId, peer: SocketAddr) {
-        if let Some(owner) = self.inner.vhost_mut(vhost) {
-            owner.live -= 1;
-        }
-        if let Some(count) = self.inner.per_ip.get_mut(&peer.ip()) {
-            *count -= 1;
-        }
-    }
-
-    /// The system has no descriptor left: those who wait are turned away with the spare one, and
-    /// the listener rests, since no event would tell when it is worth trying again.
-    fn rest(&mut self, index: u32, generation: u64, error: io::Error) {
-        let Some(slot) = self.parts.listeners.get_mut(index, generation) else {
-            return;
-        };
-        self.parts.spare.shed(&slot.listener, SHED_AT_ONCE);
-        slot.state = ListenerState::Resting;
-        let address = slot.address;
-        self.inner
-            .arm(REST, TimerKind::Listener { index, generation });
-        self.report(&ListenerTrouble::new(address, error, Some(REST)));
-    }
-
-    /// The listener itself is broken: nothing can be done but to say so.
-    fn lose(&mut self, index: u32, generation: u64, error: io::Error) {
-        if let Some(slot) = self.parts.listeners.remove(index, generation) {
-            self.report(&ListenerTrouble::new(slot.address, error, None));
-        }
-    }
-
-    fn report(&mut self, trouble: &ListenerTrouble) {
-        #[cfg(feature = "log")]
-        log::warn!("listener {}: {}", trouble.address, trouble.error);
-        let mut cx = Self::bare_cx(&mut self.inner);
-        self.parts.observer.on_listener_trouble(&mut cx, trouble);
-    }
-
-    /// Connections or handshakes have ended: listeners that waited for that go on.
-    fn reopen(&mut self) {
-        self.turn.full = false;
-        self.turn.crowded = false;
-        for (index, generation, slot) in self.parts.listeners.iter_mut() {
-            if matches!(slot.state, ListenerState::Full | ListenerState::Crowded) {
-                slot.state = ListenerState::Active;
-                self.turn.accepting.push((index, generation));
-            }
-        }
-    }
-
     /// Takes a vhost off its listeners, so that nothing new comes to it.
     pub(crate) fn close_vhost(&mut self, id: VhostId) {
         if let Some(vhost) = self.inner.vhost_mut(id) {
@@ -836,9 +695,3 @@ impl SendHalf {
 
 /// A `Date` has whole seconds.
 const DATE_PRECISION: Duration = Duration::from_secs(1);
-/// Connections that one listener accepts before others have their turn.
-const ACCEPTS_PER_TURN: usize = 64;
-/// How long a listener rests when the system is out of descriptors.
-const REST: Duration = Duration::from_millis(100);
-/// How many of those that wait are turned away then.
-const SHED_AT_ONCE: usize = 16;
