@@ -82,7 +82,8 @@ fn an_ipv6_connection_knows_where_it_is_from_and_counts_the_longer_address() {
         }
     }
     let [four, six] = memory;
-    assert!(six > four && six < four + 64, "{four} {six}");
+    // In a box of its own, so that the many others need no room for it.
+    assert!(six > four && six < four + 100, "{four} {six}");
 }
 
 #[test]
