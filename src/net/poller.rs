@@ -242,10 +242,10 @@ impl Event<'_> {
         match self {
             Self::Os(event) => {
                 event.is_readable()
+                    && !event.is_priority()
                     && !event.is_error()
                     && !event.is_read_closed()
                     && !event.is_write_closed()
-                    && !event.is_priority()
             }
             #[cfg(feature = "sim")]
             Self::Sim(ready) => ready.flags - ReadyFlags::WRITABLE == ReadyFlags::READABLE,
