@@ -38,12 +38,12 @@ REASONS = [
      "An error that the kernel, the file system, the allocator or the source of randomness would have to return at a "
      "call at which no test lets it: a poll or a registration that fails, `write` of nothing, a thread that cannot "
      "begin, a file from before 1970 or that loses its permission between two calls.",
-     r"net/|mount/|service\.rs|vhost\.rs|tls/(pem|der|identity)\.rs|lift\.rs|exchange\.rs",
+     r"net/|mount/|service(/accept)?\.rs|vhost\.rs|tls/(pem|der|identity)\.rs|lift\.rs|exchange\.rs",
      r"Err\(|WriteZero|Fate::Drop|live -= 1|per_ip|\*count|before\.duration|PermissionDenied|may not be read"
      r"|cannot be read now|set_outcome\(ExchangeOutcome::Aborted\)|self\.end_now\(\)|source,|Ok\(0\) =>|^\}\)\?;$"
      r"|ReadyFlags::WRITABLE|VhostError::TooMany|detach\(|self\.disown|shutdown_write|^\),$|Ok\(\(\)\) => \{\}",
      ANY, ANY),
-    ("Only a failing system comes here", "", r"(net|mount)/|service\.rs", ANY, ANY, r"^(to_io_error|disown|bind|poll)$"),
+    ("Only a failing system comes here", "", r"(net|mount)/|service(/accept)?\.rs", ANY, ANY, r"^(to_io_error|disown|bind|poll)$"),
     ("Only a failing system comes here", "", r"dial\.rs", r"ResolveRefused|ConnectFailure::Resolve\(", ANY, ANY),
     ("Only a failing system comes here", "", r"lift\.rs|tls/mod\.rs", r"return true|Library", r"shutdown_write|library", ANY),
     ("Only a failing system comes here", "", r"ws/", r"MemError|DeflateMemory", ANY, ANY),

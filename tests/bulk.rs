@@ -8,7 +8,7 @@ mod support;
 use std::time::Duration;
 
 use support::{Log, Recorder, World, addr, masked, plain};
-use wsloop::sim::Call;
+use wsloop::sim::{Call, Fault};
 use wsloop::{Limits, VhostConfig};
 
 fn world(log: &Log) -> World {
@@ -151,4 +151,26 @@ fn a_large_message_that_stops_ends_at_its_deadline() {
         end.starts_with("closed ") && end.contains("message"),
         "{end}"
     );
+}
+
+#[test]
+fn a_large_reply_that_cannot_be_written_ends_the_connection_with_the_reason() {
+    // Sent from the received bytes, and from where it was assembled.
+    for len in [20_000, 300_000] {
+        let log = Log::default();
+        let mut world = world(&log);
+        world.net.set_capacity(1 << 22);
+        let peer = world.open();
+        let fault = Fault::from(std::io::ErrorKind::BrokenPipe);
+        world
+            .net
+            .fail(Call::Write, world.net.calls(Call::Write) + 1, fault);
+        peer.write(&masked(0x82, &bytes(len))).unwrap();
+        world.turn();
+        let lines = log.take();
+        let end = lines.last().unwrap();
+        let told = end.starts_with("closed ") && end.contains("broken pipe");
+        assert!(told, "{len}: {lines:?}");
+        assert_eq!(world.context.connections(), 0, "{len}");
+    }
 }

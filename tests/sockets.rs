@@ -736,6 +736,39 @@ fn rs_10_an_event_of_a_connection_that_another_one_ended_in_its_batch_is_about_n
     assert_eq!(server.log.count("established"), 8 + 20 * 7);
 }
 
+/// A panic leaves the rest of its batch to the next turn, each event once.
+#[test]
+fn a_panic_in_a_batch_of_events_costs_nobody_else_an_event() {
+    let mut server = Host::with(ContextConfig::new(), |probe| {
+        probe.message = Some(Box::new(|wsi, message| {
+            let Message::Text(text) = message else {
+                return Ok(());
+            };
+            assert_ne!(text, "panic", "as the test wants it");
+            Ok(wsi.send(message).map(drop)?)
+        }));
+    });
+    let mut peers: Vec<Peer> = (0..9).map(|_| server.open()).collect();
+    for (n, peer) in peers.iter_mut().enumerate() {
+        let text: &[u8] = if n % 3 == 1 { b"panic" } else { b"hello" };
+        peer.write(&masked(0x81, text));
+    }
+    let mut panics = 0;
+    while panics < 3 {
+        let turn = std::panic::AssertUnwindSafe(|| server.turn());
+        panics += usize::from(std::panic::catch_unwind(turn).is_err());
+    }
+    for (n, peer) in peers.iter_mut().enumerate().filter(|(n, _)| n % 3 != 1) {
+        assert_eq!(server.read(peer, 7), plain(0x81, b"hello"), "{n}");
+    }
+    assert_eq!(server.log.count("text hello"), 6);
+    // Those whose callbacks panicked are gone, and nobody is called for them.
+    assert_eq!(server.context.connections(), 6);
+    for peer in peers.iter_mut().skip(1).step_by(3) {
+        assert_eq!(server.read_to_end(peer), b"");
+    }
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn re_14_every_descriptor_is_closed_on_exec() {

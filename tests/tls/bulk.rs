@@ -2,6 +2,7 @@
 //! little the sockets take and whatever is between them.
 
 use rustls::version::{TLS12, TLS13};
+use wsloop::sim::{Call, Fault};
 use wsloop::{Limits, ListenConfig, PlaintextPolicy, VhostConfig};
 
 use crate::lab::{Lab, TlsStranger, rustls_client, server_tls};
@@ -44,6 +45,39 @@ fn large_messages_over_tls_come_back_whole_and_in_order_however_they_are_cut() {
             assert!(heard == expected, "{} of {}", heard.len(), expected.len());
         }
     }
+}
+
+#[test]
+fn a_large_reply_that_cannot_be_written_ends_the_connection_with_the_reason() {
+    let pki = Pki::new("ca");
+    let log = Log::default();
+    let mut lab = Lab::new();
+    let config = VhostConfig::new("a.test")
+        .listen(ListenConfig::new(addr()).tls(PlaintextPolicy::Reject))
+        .server_tls(server_tls(&pki, &["a.test"]))
+        .protocol("p", Recorder::echo(&log));
+    lab.add(config);
+    lab.net.set_capacity(1 << 22);
+    let mut stranger = TlsStranger::new(
+        lab.stranger(),
+        rustls_client(&pki, None, &[&TLS13]),
+        "a.test",
+    );
+    stranger.tls.set_buffer_limit(None);
+    stranger.say(&request("/"));
+    stranger.exchange(&mut lab).unwrap();
+    stranger.heard();
+    let fault = Fault::from(std::io::ErrorKind::BrokenPipe);
+    let next = lab.net.calls(Call::Write) + 1;
+    lab.net.fail(Call::Write, next, fault);
+    stranger.say(&masked(0x82, &vec![7; 300_000]));
+    let flight = stranger.flight();
+    stranger.peer.write(&flight).unwrap();
+    lab.turn();
+    let lines = log.take();
+    let end = lines.last().unwrap();
+    let told = end.starts_with("closed ") && end.contains("broken pipe");
+    assert!(told, "{lines:?}");
 }
 
 /// Sends what waits, as it is taken, and hears what comes until there is no more.
