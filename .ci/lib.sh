@@ -8,6 +8,8 @@ shared=$(dirname "$top")/shared
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/wsloop-ci
 export PATH=$cache/cargo-tools/bin:$PATH
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+# Halves what a run writes to the disk; nothing here is built twice or looked at in a debugger.
+export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=line-tables-only
 
 FUZZ_VERSION=0.13.1
 DENY_VERSION=0.20.2
@@ -55,6 +57,13 @@ summary() {
     say "steps: $passed_n passed, $failed_n failed, $SECONDS s"
     say "$passed_n passed, $failed_n failed"
     [ "$failed_n" -eq 0 ] && [ $((passed_n + skipped_n)) -gt 0 ]
+}
+
+# disk_need GIB: fails at once where the build would fill the disk later, with errors that tell less.
+disk_need() {
+    local free
+    free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')
+    [ "$free" -ge "$1" ] || { say "$free GiB are free here, a run wants $1"; return 1; }
 }
 
 # apt_need PROGRAM PACKAGE...: installs the packages unless the program is there.

@@ -450,11 +450,12 @@ impl Context {
     /// Delivers what callbacks did to connections. Only what is in the list now: what this causes
     /// in turn waits for the next turn, so that no ring of callbacks keeps the loop from polling.
     fn settle(&mut self) {
-        if self.turn.settling.is_empty() {
-            std::mem::swap(&mut self.turn.settling, &mut self.inner.out.dirty);
-            // They are taken from the end, and belong in the order in which they came.
-            self.turn.settling.reverse();
-        }
+        // They are taken from the end, and belong in the order in which they came.
+        self.inner.out.dirty.reverse();
+        // What a panic left comes first.
+        let left = &mut self.turn.settling;
+        self.inner.out.dirty.append(left);
+        std::mem::swap(left, &mut self.inner.out.dirty);
         while let Some(id) = self.turn.settling.pop() {
             let conn = self.inner.conns.lift(id.index, id.generation);
             if let Some(conn) = conn.and_then(|conn| self.write_calmly(conn)) {

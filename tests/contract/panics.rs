@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wsloop::sim::{Call, Net, SimPeer};
@@ -466,4 +466,63 @@ fn re_07_a_context_that_is_dropped_by_a_panic_calls_nobody() {
     assert_eq!(log.count("closed"), 0);
     assert_eq!(live.load(Ordering::Relaxed), 0, "the sessions are dropped");
     drop(other);
+}
+
+/// Timers that are due end each other's connections while a panic has left others to be settled.
+#[test]
+fn re_07_what_a_panic_leaves_to_settle_is_settled_with_what_comes_next() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let ids: Arc<Mutex<Vec<WsiId>>> = Arc::default();
+    let peer_of = |ids: &Arc<Mutex<Vec<WsiId>>>| {
+        let ids = Arc::clone(ids);
+        move |n: usize| ids.lock().unwrap()[n]
+    };
+    let (named_by_text, named_by_tag) = (peer_of(&ids), peer_of(&ids));
+    let mut to_panic = true;
+    let mut world = World::new(|log| Recorder {
+        established: Some(Box::new(move |wsi| {
+            ids.lock().unwrap().push(wsi.id());
+            Ok(())
+        })),
+        message: Some(Box::new(move |wsi, message| {
+            match message {
+                Message::Text("end 1 and 2") => {
+                    wsi.cx().abort(named_by_text(1)).unwrap();
+                    wsi.cx().abort(named_by_text(2)).unwrap();
+                }
+                Message::Text("later end 4") => drop(wsi.set_timer(SECOND, TimerTag(4))),
+                _ => drop(wsi.set_timer(SECOND, TimerTag(3))),
+            }
+            Ok(())
+        })),
+        timer: Some(Box::new(move |wsi, tag| {
+            let other = usize::try_from(tag.0).unwrap();
+            wsi.cx().abort(named_by_tag(other)).unwrap();
+            Ok(())
+        })),
+        closed: Some(Box::new(move |_, _| {
+            assert!(
+                !std::mem::take(&mut to_panic),
+                "a panic that the test wants"
+            );
+        })),
+        ..Recorder::new(log)
+    });
+    let peers: Vec<SimPeer> = (0..5).map(|_| world.open()).collect();
+    peers[3].write(&masked(0x81, b"later end 4")).unwrap();
+    peers[4].write(&masked(0x81, b"later end 3")).unwrap();
+    world.turn();
+    peers[0].write(&masked(0x81, b"end 1 and 2")).unwrap();
+    let turn = AssertUnwindSafe(|| world.turn());
+    assert!(catch_unwind(turn).is_err());
+    world.net.advance(SECOND);
+    // Reads the clock, so that the turn that only goes on sees that the timers are due.
+    world.context.set_timer(SECOND, TimerTag(0));
+    for _ in 0..3 {
+        world.context.service(Some(Duration::ZERO)).unwrap();
+        let wrong = world.context.check_invariants();
+        assert!(wrong.is_empty(), "{wrong:?}");
+    }
+    // The second timer went with its connection.
+    assert_eq!(world.context.connections(), 2);
 }
