@@ -132,7 +132,9 @@ impl TxQueue {
     #[inline(always)]
     pub(crate) fn open(&mut self, pool: &mut BufferPool, limit: usize) -> bool {
         let held = self.held.get_or_insert_with(|| pool.take_queue());
-        held.open_to = limit.saturating_add(held.written).min(held.flat.capacity());
+        // What is lent waits, too.
+        let room = limit.saturating_sub(held.rest_len);
+        held.open_to = room.saturating_add(held.written).min(held.flat.capacity());
         held.rest.is_empty() && limit > 0
     }
 
@@ -270,6 +272,7 @@ impl TxQueue {
         let header = header.get(..used).unwrap_or_default();
         held.append(pool, |tail| tail.extend_from_slice(header));
         held.rest_len += place.len();
+        held.open_to = held.open_to.saturating_sub(place.len());
         let behind = held.flat.len();
         lent.push(Lent { behind, place });
         true

@@ -95,6 +95,55 @@ fn a_full_queue_refuses_and_hands_an_owned_message_back() {
     assert_eq!(wire, expected, "nothing of a refused message was sent");
 }
 
+/// Whether it was copied must not count.
+#[test]
+fn what_was_sent_back_fills_the_queue_like_any_other_message() {
+    let taken = |pieces: usize, copies: bool| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut world = World::with(|log| {
+            let limits = Limits::default().with_output_bytes(60_000);
+            let recorder = Recorder {
+                message: Some(Box::new(move |wsi, message| {
+                    let copy = message.as_bytes().to_vec();
+                    wsi.send(if copies {
+                        Message::Binary(&copy)
+                    } else {
+                        message
+                    })?;
+                    let mut queued = 0;
+                    let full = loop {
+                        match wsi.send_binary(&[7; 99]) {
+                            Ok(_) => queued += 1,
+                            Err(error) => break error,
+                        }
+                    };
+                    tell.send((queued, full)).unwrap();
+                    Ok(())
+                })),
+                ..Recorder::new(log)
+            };
+            let config = VhostConfig::new("a.test").listen(addr());
+            config.limits(limits).protocol("p", recorder)
+        });
+        let peer = world.open();
+        let frame = masked(0x82, &[1; 50_000]);
+        for piece in frame.chunks(frame.len().div_ceil(pieces)) {
+            peer.write(piece).unwrap();
+            world.turn();
+        }
+        told.recv().unwrap()
+    };
+    for pieces in [1, 3] {
+        let copied = taken(pieces, true);
+        let full = SendError::Full {
+            buffered: 50_004 + 98 * 101,
+            limit: 60_000,
+        };
+        assert_eq!(copied, (98, full));
+        assert_eq!(taken(pieces, false), copied, "{pieces} pieces");
+    }
+}
+
 #[test]
 fn fr_18_an_empty_queue_accepts_any_message_within_the_message_limit() {
     let limits = Limits::default()
