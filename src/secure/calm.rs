@@ -25,7 +25,9 @@ impl Lift<'_> {
         };
         conn.send.last_received = inner.out.moment;
         let outcome = secure.receive_calmly(input, &mut plain);
-        if !matches!(&outcome, Ok(received) if *received == Received::default()) {
+        // What the session answers by itself is encrypted already: nothing may go ahead of it.
+        let is_usual = matches!(&outcome, Ok(received) if *received == Received::default());
+        if !is_usual || !secure.is_flushed() {
             conn.send.flags -= Flags::CALM | Flags::SENDS;
             self.records_opened(plain, outcome);
             return Some(n);
