@@ -252,6 +252,12 @@ impl Net {
         self.lock().io_max = bytes.max(1);
     }
 
+    /// What contexts may take from a read or write that moved less than it was offered. Default
+    /// [`Selector::Poll`].
+    pub fn set_selector(&self, selector: Selector) {
+        self.lock().selector = selector;
+    }
+
     /// Lets the `nth` call of this kind, counted from 1 over all sockets of all contexts, fail.
     /// A `WouldBlock` is followed by a new event; nothing else about the socket changes.
     pub fn fail(&self, call: Call, nth: u64, error: impl Into<Fault>) {
@@ -540,6 +546,18 @@ impl Call {
         Self::Shutdown,
         Self::Write,
     ];
+}
+
+/// Which of the system's selectors a network is like, see [`Net::set_selector`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Selector {
+    /// Like epoll and kqueue: a read or write that comes back short has emptied or filled the
+    /// stream, and what changes that has an event.
+    Epoll,
+    /// Like the others: only a read or write that would block has.
+    #[default]
+    Poll,
 }
 
 /// What the contexts on a network hold of it, see [`Net::sockets`].

@@ -280,11 +280,11 @@ impl Io {
 
     /// The same for a transport of which no event has told anything but that it is ready.
     #[inline]
-    const fn is_drained_when_short(&self) -> bool {
-        match self.stream {
+    fn is_drained_when_short(&self) -> bool {
+        match &self.stream {
             Stream::Tcp(_) => SHORT_READ_MEANS_DRAINED,
             #[cfg(feature = "sim")]
-            Stream::Sim(_) => false,
+            Stream::Sim(stream) => stream.is_done_when_short(),
         }
     }
 
@@ -432,7 +432,7 @@ impl Io {
     #[cfg(feature = "tls")]
     fn is_sending_records(&self) -> bool {
         let secure = self.secure.as_ref();
-        let is_whole = self.ends.is_none() && !self.is_broken();
+        let is_whole = self.ends.as_ref().is_none_or(|ends| ends.is_calm()) && !self.is_broken();
         is_whole && secure.is_some_and(|secure| secure.may_seal())
     }
 

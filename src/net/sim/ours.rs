@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::poller::Ready;
 use super::super::resolve::{Resolved, literal};
 use super::world::{Action, PollerState, Watch};
-use super::{Call, Net};
+use super::{Call, Net, Selector};
 
 /// A context's end of a connection.
 #[derive(Debug)]
@@ -61,6 +61,11 @@ impl SimStream {
             world.deliver(self.id, taken.collect());
         }
         Ok(n)
+    }
+
+    /// Whether a read or write that came back short has emptied or filled it.
+    pub(crate) fn is_done_when_short(&self) -> bool {
+        self.net.lock().selector == Selector::Epoll
     }
 
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::poller::{Ready, ReadyFlags};
 use super::super::resolve::Resolved;
-use super::{Call, Fault};
+use super::{Call, Fault, Selector};
 
 /// The next of a sequence of well mixed numbers (SplitMix64).
 pub(crate) fn split_mix(state: &mut u64) -> u64 {
@@ -38,6 +38,7 @@ pub(super) struct World {
     pub(super) calls: [u64; Call::ALL.len()],
     pub(super) capacity: usize,
     pub(super) io_max: usize,
+    pub(super) selector: Selector,
 }
 
 /// One end of a connection.
@@ -134,6 +135,7 @@ impl World {
             calls: [0; Call::ALL.len()],
             capacity: DEFAULT_CAPACITY,
             io_max: usize::MAX,
+            selector: Selector::default(),
         }
     }
 
