@@ -1,15 +1,22 @@
 //! Large messages: read to where they are assembled, written from there, however little the
 //! sockets take and whatever is between them.
 #![cfg(feature = "sim")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says where it is"
+)]
 
 mod support;
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
-use support::{Log, Recorder, World, addr, masked, plain};
-use wsloop::sim::{Call, Fault};
-use wsloop::{Limits, VhostConfig};
+use support::{Log, Recorder, World, addr, close_payload, masked, plain, turn};
+use wsloop::sim::{Call, Fault, Net, Selector};
+use wsloop::{
+    Close, Context, ContextConfig, Established, Limits, Message, Protocol, VhostConfig, Wsi,
+};
 
 fn world(log: &Log) -> World {
     let limits = Limits::default().with_output_bytes(1 << 22);
@@ -71,6 +78,138 @@ fn large_messages_come_back_whole_and_in_order_however_they_are_cut() {
         assert!(heard == expected, "{} of {}", heard.len(), expected.len());
     }
 }
+
+/// Fragments of any length with pings between them, in pieces of any length, through calls that
+/// fail: what comes back is what was sent, up to the longest message, and nothing that is longer.
+#[test]
+fn p6_large_messages_in_random_pieces_are_what_was_sent_whatever_calls_fail() {
+    for seed in 1..=60 {
+        println!("seed {seed}");
+        let mut rng = Rng(u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15));
+        let mut world = bounded(&mut rng);
+        let peer = world.open();
+        let (mut sent, mut expected) = (Vec::new(), Vec::new());
+        for _ in 0..6 {
+            let longest = rng.pick(&[LONGEST, LONGEST, LONGEST - 1, 70_000, 33_000, 200]);
+            let payload: Vec<u8> = bytes(LONGEST)[..longest as usize].to_vec();
+            let (mut first, mut rest) = (0x02, payload.as_slice());
+            for _ in 0..rng.below(4) {
+                let (piece, behind) = rest.split_at(rng.below(rest.len() + 1));
+                sent.extend(masked(first, piece));
+                if rng.below(2) == 0 {
+                    sent.extend(masked(0x89, b"ping"));
+                    expected.extend(plain(0x8a, b"ping"));
+                }
+                (first, rest) = (0, behind);
+            }
+            sent.extend(masked(0x80 | first, rest));
+            expected.extend(plain(0x82, &payload));
+        }
+        // One more, of one byte too many: nothing of it is given.
+        sent.extend(masked(0x02, &bytes(LONGEST)));
+        sent.extend(masked(0x80, b"!"));
+        let reason = format!("message is over the limit of {LONGEST} bytes");
+        expected.extend(plain(0x88, &close_payload(1009, &reason)));
+        let mut left = sent.as_slice();
+        let (mut heard, mut silent) = (Vec::new(), 0);
+        while silent < 5 || !left.is_empty() {
+            let len = rng.pick(&[1, 9, 700, 16_384, 65_536, 400_000]);
+            let (piece, behind) = left.split_at(len.min(left.len()));
+            if piece.is_empty() || peer.write(piece).is_ok() {
+                left = behind;
+            }
+            if rng.below(4) == 0 {
+                let call = rng.pick(&[Call::Read, Call::Write]);
+                let kind = rng.pick(&[ErrorKind::WouldBlock, ErrorKind::Interrupted]);
+                let nth = world.net.calls(call) + 1 + rng.below(4) as u64;
+                world.net.fail(call, nth, kind);
+            }
+            let before = calls(&world.net);
+            turn(&mut world.context, 3);
+            heard.extend(peer.read_up_to(100_000));
+            silent = if calls(&world.net) == before {
+                silent + 1
+            } else {
+                0
+            };
+        }
+        assert!(heard == expected, "{} of {}", heard.len(), expected.len());
+    }
+}
+
+fn calls(net: &Net) -> [u64; 2] {
+    [Call::Read, Call::Write].map(|call| net.calls(call))
+}
+
+/// A context that takes messages of up to [`LONGEST`] bytes.
+fn bounded(rng: &mut Rng) -> World {
+    let config = ContextConfig::new()
+        .receive_buffer(rng.pick(&[1024, 16_384, 65_536, 262_144]))
+        .turn_budget(rng.pick(&[1000, 100_000, 1 << 20]));
+    let limits = Limits::default()
+        .with_message_bytes(LONGEST as usize)
+        .with_output_bytes(1 << 24);
+    let net = Net::new(rng.next());
+    let mut context = Context::simulated(&net, config).unwrap();
+    let vhost = VhostConfig::new("a.test").listen(addr()).limits(limits);
+    let vhost = context.create_vhost(vhost.protocol("p", Echo)).unwrap();
+    let log = Log::default();
+    let world = World {
+        net,
+        context,
+        vhost,
+        log,
+    };
+    world
+        .net
+        .set_selector(rng.pick(&[Selector::Epoll, Selector::Poll]));
+    world.net.set_capacity(rng.pick(&[5_000, 65_536, 1 << 20]));
+    world.net.limit_io(rng.pick(&[usize::MAX, 16_384, 3_000]));
+    world
+}
+
+/// Sends back what comes, and writes no log of it.
+struct Echo;
+
+impl Protocol for Echo {
+    type Session = ();
+
+    fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
+        Ok(())
+    }
+
+    fn on_message(
+        &mut self,
+        wsi: &mut Wsi<'_>,
+        (): &mut (),
+        message: Message<'_>,
+    ) -> Result<(), Close> {
+        wsi.send(message)?;
+        Ok(())
+    }
+}
+
+/// xorshift.
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() >> 16) as usize % n
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+}
+
+const LONGEST: u32 = 300_001;
 
 #[test]
 fn a_large_message_behind_another_takes_a_read_for_its_header_and_one_for_the_rest() {
@@ -161,7 +300,7 @@ fn a_large_reply_that_cannot_be_written_ends_the_connection_with_the_reason() {
         let mut world = world(&log);
         world.net.set_capacity(1 << 22);
         let peer = world.open();
-        let fault = Fault::from(std::io::ErrorKind::BrokenPipe);
+        let fault = Fault::from(ErrorKind::BrokenPipe);
         world
             .net
             .fail(Call::Write, world.net.calls(Call::Write) + 1, fault);

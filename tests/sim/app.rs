@@ -8,7 +8,7 @@ use wsloop::{
 };
 
 use super::judge::{Trust, check_admitted};
-use super::model::{Digest, Life, MESSAGE_BYTES, Node, Shared, Victim};
+use super::model::{Digest, Life, Node, Shared, Victim};
 use super::tricks::{self, Fragment, panic_now, some_close, wants_panic};
 use super::world::strange;
 
@@ -130,15 +130,13 @@ impl Protocol for App {
         message: Message<'_>,
     ) -> Result<(), Close> {
         let digest = Digest::of(message);
-        assert!(digest.len <= MESSAGE_BYTES, "{digest:?}");
         let (node, id) = (self.node, wsi.id());
-        self.shared.lock().received(node, id, digest);
         let mut model = self.shared.lock();
-        // The very bytes that came.
-        let echoes = model.budget > 0 && model.rng.once_in(3);
-        if echoes && wsi.send(message).is_ok() {
+        assert!(digest.len <= model.longest, "{digest:?}");
+        model.received(node, id, digest);
+        if model.budget > 0 && model.rng.once_in(3) {
             model.budget -= 1;
-            model.sent(node, id, digest);
+            tricks::send_back(&mut model, node, wsi, message, digest);
         }
         drop(model);
         self.react(

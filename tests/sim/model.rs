@@ -170,6 +170,10 @@ pub(crate) struct Model {
     pub(crate) faults: usize,
     /// Some connections are made with TLS.
     pub(crate) tls: bool,
+    /// The longest message that the contexts allow.
+    pub(crate) longest: usize,
+    /// How much may wait on a connection.
+    pub(crate) output_bytes: usize,
     /// No surprises: nobody panics, closes or breaks rules.
     pub(crate) gentle: bool,
 }
@@ -220,6 +224,8 @@ impl Model {
             victims: Vec::new(),
             faults: 1,
             tls: false,
+            longest: MESSAGE_BYTES,
+            output_bytes: 64 * 1024,
             gentle: false,
         }
     }
@@ -326,6 +332,18 @@ impl Model {
         assert!(lost == 0 || may, "{node} {id}: {lost} messages are lost");
     }
 
+    /// A length of a message, some of which are read to their place and written from there.
+    pub(crate) fn some_length(&mut self) -> usize {
+        match self.longest > MESSAGE_BYTES && self.rng.once_in(8) {
+            true => {
+                let most = self.longest;
+                let around = self.rng.pick(&[36_000, 70_000, 140_000, most]);
+                around - self.rng.below(3)
+            }
+            false => some_length(&mut self.rng),
+        }
+    }
+
     pub(crate) fn tag(&mut self) -> u64 {
         self.next_tag += 1;
         self.next_tag
@@ -418,5 +436,5 @@ pub(crate) fn some_length(rng: &mut Rng) -> usize {
     }
 }
 
-/// The longest message that the contexts allow.
+/// The longest message that all contexts allow.
 pub(crate) const MESSAGE_BYTES: usize = 32 * 1024;

@@ -4,9 +4,9 @@ use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use wsloop::sim::{Call, Fault, Net, Sockets};
+use wsloop::sim::{Call, Fault, Net, Selector, Sockets};
 
-use super::model::{Life, Model, Node, Shared};
+use super::model::{Life, MESSAGE_BYTES, Model, Node, Shared};
 use super::strangers::Strangers;
 use super::tricks::{self, Scripted};
 use super::world::{Site, name_all};
@@ -52,6 +52,14 @@ impl Storm {
         // Handshakes are the dear part.
         model.tls = seed % 8 < 3;
         model.faults = model.rng.pick(&[1, 2, 5, 20]);
+        model.longest = model.rng.pick(&[MESSAGE_BYTES, MESSAGE_BYTES, 300_000]);
+        model.output_bytes = model.rng.pick(&[8 * 1024, 64 * 1024, 200_000]);
+        net.set_selector(
+            model
+                .rng
+                .pick(&[Selector::Epoll, Selector::Epoll, Selector::Poll]),
+        );
+        net.set_capacity(model.rng.pick(&[64 * 1024, 1 << 20]));
         name_all(&net, &mut model.rng);
         drop(model);
         let sites = (0..2).map(|node| Site::new(&net, shared, node)).collect();
@@ -172,7 +180,7 @@ impl Storm {
     fn squeeze(&self, model: &mut Model) {
         let over = model.rng.once_in(2);
         let (most, room) = match over {
-            true => (usize::MAX, 64 * 1024),
+            true => (usize::MAX, model.rng.pick(&[64 * 1024, 1 << 20])),
             false => (
                 model.rng.pick(&[1, 3, 100, 5000, usize::MAX]),
                 model.rng.pick(&[1, 50, 3000, 64 * 1024]),

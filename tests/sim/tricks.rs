@@ -43,7 +43,7 @@ fn some_kind(model: &mut Model) -> MessageKind {
 
 fn some_payload(model: &mut Model) -> (MessageKind, Vec<u8>) {
     let kind = some_kind(model);
-    let len = some_length(&mut model.rng);
+    let len = model.some_length();
     (kind, payload(&mut model.rng, kind, len))
 }
 
@@ -59,8 +59,9 @@ pub(crate) fn to_itself(shared: &Shared, node: Node, wsi: &mut Wsi<'_>, open: &m
     let mut model = shared.lock();
     let id = wsi.id();
     let fierce = !model.gentle;
-    match model.rng.below(16) {
+    match model.rng.below(17) {
         0..=2 => send(&mut model, node, wsi),
+        16 => burst(&mut model, node, wsi),
         3 => send_bytes(&mut model, node, wsi),
         4 => send_string(&mut model, node, wsi),
         5..=7 => open.go_on(&mut model, node, wsi),
@@ -121,8 +122,65 @@ fn send(model: &mut Model, node: Node, wsi: &mut Wsi<'_>) {
     }
 }
 
+/// Many short messages, until the queue is full or that was all.
+fn burst(model: &mut Model, node: Node, wsi: &mut Wsi<'_>) {
+    let (most, len) = (
+        model.rng.below(60),
+        model.rng.pick(&[0, 20, 125, 126, 2000]),
+    );
+    let bytes = payload(&mut model.rng, MessageKind::Text, len);
+    let message = message(MessageKind::Text, &bytes);
+    for _ in 0..most {
+        let before = wsi.buffered_out();
+        if wsi.send(message).is_err() {
+            return;
+        }
+        check_queue(model, before, wsi.buffered_out());
+        model.sent(node, wsi.id(), Digest::of(message));
+    }
+}
+
+/// A message that did not come first is in the queue only if there was room for it.
+fn check_queue(model: &Model, before: usize, after: usize) {
+    let most = model.output_bytes + HEADER;
+    assert!(
+        before == 0 || after <= most,
+        "{after} bytes wait, {before} before"
+    );
+}
+
+/// Sends back what came, or a part of it, from where it lies.
+pub(crate) fn send_back(
+    model: &mut Model,
+    node: Node,
+    wsi: &mut Wsi<'_>,
+    came: Message<'_>,
+    whole: Digest,
+) {
+    let part = match came {
+        Message::Binary(bytes) if model.rng.once_in(4) => {
+            let (_, behind) = bytes.split_at(model.rng.below(bytes.len() + 1));
+            Some(Message::Binary(behind))
+        }
+        _ => None,
+    };
+    let (message, digest) = part.map_or((came, whole), |part| (part, Digest::of(part)));
+    for _ in 0..model.rng.pick(&[1, 1, 1, 2, 3]) {
+        let before = wsi.buffered_out();
+        if wsi.send(message).is_ok() {
+            check_queue(model, before, wsi.buffered_out());
+            model.sent(node, wsi.id(), digest);
+        }
+    }
+    match model.rng.below(12) {
+        0 => give_all(model, node, wsi.cx(), message),
+        1 | 2 => burst(model, node, wsi),
+        _ => {}
+    }
+}
+
 fn send_bytes(model: &mut Model, node: Node, wsi: &mut Wsi<'_>) {
-    let len = some_length(&mut model.rng);
+    let len = model.some_length();
     let bytes = Bytes::from(payload(&mut model.rng, MessageKind::Binary, len));
     let digest = Digest::of(Message::Binary(&bytes));
     if wsi.send_bytes(bytes).is_ok() {
@@ -131,7 +189,7 @@ fn send_bytes(model: &mut Model, node: Node, wsi: &mut Wsi<'_>) {
 }
 
 fn send_string(model: &mut Model, node: Node, wsi: &mut Wsi<'_>) {
-    let len = some_length(&mut model.rng);
+    let len = model.some_length();
     let text = String::from_utf8(payload(&mut model.rng, MessageKind::Text, len)).unwrap();
     let digest = Digest::of(Message::Text(&text));
     if wsi.send_string(text).is_ok() {
@@ -147,13 +205,13 @@ impl Fragment {
     fn go_on(&mut self, model: &mut Model, node: Node, wsi: &mut Wsi<'_>) {
         let kind = self.0.map_or_else(|| some_kind(model), |open| open.kind);
         // Cutting text anywhere is somebody else's test.
-        let len = model.rng.pick(&[0, 1, 100, 5000]);
+        let len = model.rng.pick(&[0, 1, 100, 5000, MESSAGE_BYTES]);
         let bytes = match kind {
             MessageKind::Binary => payload(&mut model.rng, kind, len),
             MessageKind::Text => vec![b'f'; len],
         };
         let mut digest = self.0.unwrap_or_else(|| Digest::new(kind));
-        let full = digest.len + len > MESSAGE_BYTES;
+        let full = digest.len + len > model.longest;
         let fin = match full || model.rng.once_in(3) {
             true => Fin::Last,
             false => Fin::More,
@@ -319,7 +377,10 @@ fn end_another(model: &mut Model, node: Node, cx: &mut Cx<'_>) {
 
 fn broadcast(model: &mut Model, node: Node, cx: &mut Cx<'_>) {
     let (kind, bytes) = some_payload(model);
-    let message = message(kind, &bytes);
+    give_all(model, node, cx, message(kind, &bytes));
+}
+
+fn give_all(model: &mut Model, node: Node, cx: &mut Cx<'_>, message: Message<'_>) {
     let before = buffered(cx);
     let mut asked = 0;
     let outcome = cx.broadcast(message, |_| {
@@ -545,3 +606,6 @@ pub(crate) fn pool() -> PoolConfig {
         .idle_lifetime(Duration::from_secs(3))
         .queue_timeout(Duration::from_secs(2))
 }
+
+/// The longest header of a frame.
+const HEADER: usize = 14;

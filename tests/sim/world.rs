@@ -1,6 +1,6 @@
 //! The two contexts and the network between them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use wsloop::hook::Webhook;
@@ -15,7 +15,7 @@ use wsloop::{
 
 use super::app::App;
 use super::judge::{self, Judge, Trust};
-use super::model::{MESSAGE_BYTES, Model, Node, Rng, Shared};
+use super::model::{Model, Node, Rng, Shared};
 use super::tricks;
 use super::web::{Client, Doorman, Handler, Watcher};
 use crate::simpki::Pki;
@@ -41,11 +41,12 @@ impl Site {
         let config = context_config(&mut model).observer(watcher);
         let mut context = Context::simulated(net, config).unwrap();
         let mut config = vhost_config(&mut model, &format!("n{node}.test"));
-        config = config.listen(plain(node));
+        config = config.listen(plain(node)).listen(six(plain(node)));
         if model.tls {
             let listener = ListenConfig::new(secure(node)).tls(PlaintextPolicy::Serve);
             config = config
                 .listen(listener)
+                .listen(ListenConfig::new(six(secure(node))).tls(PlaintextPolicy::Serve))
                 .server_tls(ServerTls::new(Pki::get().identity(0)))
                 .client_tls(ClientTls::new(Pki::get().roots()));
         }
@@ -172,8 +173,8 @@ fn vhost_config(model: &mut Model, name: &str) -> VhostConfig {
     let gentle = model.gentle;
     let rng = &mut model.rng;
     let mut limits = Limits::default()
-        .with_message_bytes(MESSAGE_BYTES)
-        .with_output_bytes(rng.pick(&[8 * 1024, 64 * 1024]));
+        .with_message_bytes(model.longest)
+        .with_output_bytes(model.output_bytes);
     limits.output_low_water = rng.pick(&[0, 1000, 8 * 1024]);
     limits.output_rate = if gentle { 0 } else { rng.pick(&[0, 256]) };
     // Nothing is late when nobody does harm.
@@ -228,6 +229,14 @@ pub(crate) fn secure(node: Node) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1 + node as u8], 443))
 }
 
+/// The same place by IPv6.
+pub(crate) fn six(addr: SocketAddr) -> SocketAddr {
+    match addr.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), addr.port()),
+        IpAddr::V6(_) => addr,
+    }
+}
+
 /// Where a stranger listens.
 pub(crate) fn strange() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 9], 80))
@@ -236,7 +245,9 @@ pub(crate) fn strange() -> SocketAddr {
 /// What everybody's names lead to.
 pub(crate) fn name_all(net: &Net, rng: &mut Rng) {
     for node in 0..2 {
-        net.name(&format!("n{node}.test"), [plain(node).ip()]);
+        let (four, six) = (plain(node).ip(), six(plain(node)).ip());
+        let known = rng.pick(&[[four, four], [six, six], [six, four]]);
+        net.name(&format!("n{node}.test"), known);
     }
     net.name("x.test", [plain(rng.below(2)).ip()]);
     net.name("slow.test", [plain(0).ip()]);
