@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use support::{Log, Recorder, World, addr, close_payload, masked, plain, request};
-use wsloop::sim::{Call, SimPeer};
+use wsloop::sim::{Call, Selector, SimPeer};
 use wsloop::{
     Accept, ClientConnectInfo, Close, CloseCode, ContextConfig, Cx, Fin, Limits, MessageKind, Peer,
     ProtocolHandle, SendError, VhostConfig, WsiId,
@@ -574,6 +574,30 @@ fn every_ping_is_answered_in_order_while_the_peer_reads() {
     peer.write(&pings).unwrap();
     world.turn();
     assert_eq!(peer.read(), pongs);
+}
+
+/// What has come of a control frame is kept, and what comes next is the rest of it.
+#[test]
+fn p6_a_control_frame_cut_anywhere_is_one_though_its_rest_looks_like_a_message() {
+    let inner = masked(0x82, b"no message");
+    let mut ping = vec![0x89, 0x80 | inner.len() as u8, 0, 0, 0, 0];
+    ping.extend(&inner);
+    for selector in [Selector::Epoll, Selector::Poll] {
+        for cut in 1..ping.len() {
+            let mut site = Site::new(Recorder::echo);
+            site.world.net.set_selector(selector);
+            let peer = site.world.open();
+            let (begin, rest) = ping.split_at(cut);
+            for piece in [begin, rest, &masked(0x81, b"a message")] {
+                peer.write(piece).unwrap();
+                site.world.turn();
+            }
+            let told = site.world.log.take();
+            assert_eq!(told, ["text \"a message\""], "cut at {cut}");
+            let expected = [plain(0x8a, &inner), plain(0x81, b"a message")].concat();
+            assert_eq!(peer.read(), expected, "cut at {cut}");
+        }
+    }
 }
 
 #[test]

@@ -42,7 +42,7 @@ impl Lift<'_> {
             && send.sends_plain()
             && io.is_calm()
             && !io.is_readable()
-            && !ws.recv.is_inside_message()
+            && ws.recv.is_between_messages()
             && !send.rare.as_deref().is_some_and(holds_pong)
             && self.is_filed()
     }

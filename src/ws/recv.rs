@@ -184,6 +184,11 @@ impl Recv {
         self.open.is_some()
     }
 
+    /// Whether nothing has begun that goes on with what comes next, be it a control frame.
+    pub(crate) const fn is_between_messages(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+    }
+
     /// Heap memory this connection holds, in bytes.
     pub fn memory(&self) -> usize {
         let more = self.more.as_ref().map_or(0, |more| {
