@@ -4,11 +4,15 @@
 //!
 //! Open the printed address in two browser windows. Any WebSocket client will do as well: each
 //! text message is one line; those of others come as `guest-1: hello`, news as `* guest-1 joined`.
-#![allow(clippy::print_stdout, reason = "an example talks to its user")]
+
+#[path = "support/args.rs"]
+mod args;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::error::Error;
+use std::process::ExitCode;
 
+use args::Args;
 use wsloop::{
     Close, CloseCause, CloseCode, Context, ContextConfig, Cx, Established, Handshake, Limits,
     Message, Protocol, VhostConfig, Wsi, WsiId,
@@ -80,10 +84,12 @@ const PAGE: &str = include_str!("chat.html");
 const LINE_MAX: usize = 4 * 1024;
 const QUEUE_MAX: usize = 64 * LINE_MAX;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let argument = std::env::args().nth(1);
-    let argument = argument.as_deref().unwrap_or("127.0.0.1:9001");
-    let address: SocketAddr = argument.parse()?;
+fn main() -> ExitCode {
+    args::exit("chat", serve(Args::new()))
+}
+
+fn serve(args: Args) -> Result<(), Box<dyn Error>> {
+    let address = args.address("127.0.0.1:9001")?;
     let limits = Limits::default()
         .with_message_bytes(2 * LINE_MAX)
         .with_output_bytes(QUEUE_MAX);
@@ -95,7 +101,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .protocol("chat", Chat::default());
     let vhost = context.create_vhost(vhost)?;
     for address in context.listen_addrs(vhost) {
-        println!("chatting on http://{address}/");
+        args::say(format_args!("chatting on http://{address}/"));
     }
     Ok(context.run()?)
 }

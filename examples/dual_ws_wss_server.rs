@@ -17,7 +17,6 @@
 //! Without `--cert` all is made: a throw-away CA, a certificate for localhost, and one for a
 //! client, in files whose directory is printed. Whoever is not served is a line on stderr, with
 //! the reason and the TLS alert that went out.
-#![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 #[path = "support/args.rs"]
 mod args;
@@ -81,7 +80,8 @@ impl ContextObserver for Refusals {
             _ => None,
         };
         let alert = alert.map_or_else(String::new, |alert| format!("; alert sent: {alert}"));
-        eprintln!("refused {}: {}{alert}", refusal.peer, refusal.reason);
+        let (peer, reason) = (refusal.peer, &refusal.reason);
+        args::warn(format_args!("refused {peer}: {reason}{alert}"));
     }
 }
 
@@ -127,7 +127,7 @@ fn serve(mut args: Args) -> Result<(), Box<dyn Error>> {
     let vhost = context.create_vhost(vhost)?;
     for address in context.listen_addrs(vhost) {
         for scheme in schemes {
-            println!("echoing on {scheme}://{address}/");
+            args::say(format_args!("echoing on {scheme}://{address}/"));
         }
     }
     Ok(context.run()?)

@@ -12,6 +12,7 @@ mod args;
 mod deflate;
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use args::Args;
@@ -77,9 +78,9 @@ fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
         None => vhost,
     };
     #[cfg(feature = "tls")]
-    let vhost = with_tls(vhost, files)?;
+    let vhost = with_tls(vhost, files, info.is_tls())?;
     #[cfg(not(feature = "tls"))]
-    let _: [Option<String>; 3] = files;
+    let _: [Option<PathBuf>; 3] = files;
     let mut vhost = vhost;
     let echo = vhost.add_protocol("echo", Echo::default());
     let vhost = context.create_vhost(vhost)?;
@@ -95,14 +96,21 @@ fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
 #[cfg(feature = "tls")]
 fn with_tls(
     vhost: VhostConfig,
-    [ca, cert, key]: [Option<String>; 3],
+    [ca, cert, key]: [Option<PathBuf>; 3],
+    is_tls: bool,
 ) -> Result<VhostConfig, Box<dyn Error>> {
     use wsloop::tls::{ClientTls, Identity, Roots};
 
-    let Some(ca) = ca else { return Ok(vhost) };
-    let mut tls = ClientTls::new(Roots::from_pem_file(ca)?);
-    if let (Some(cert), Some(key)) = (cert, key) {
-        tls = tls.identity(Identity::from_pem_files(cert, key)?);
-    }
-    Ok(vhost.client_tls(tls))
+    let Some(ca) = ca else {
+        return match is_tls || cert.is_some() || key.is_some() {
+            true => Err("--ca PEM is missing: whose servers are trusted".into()),
+            false => Ok(vhost),
+        };
+    };
+    let tls = ClientTls::new(Roots::from_pem_file(ca)?);
+    Ok(vhost.client_tls(match (cert, key) {
+        (None, None) => tls,
+        (Some(cert), Some(key)) => tls.identity(Identity::from_pem_files(cert, key)?),
+        _ => return Err("--cert and --key go together".into()),
+    }))
 }

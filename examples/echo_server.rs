@@ -4,7 +4,6 @@
 //!
 //! The address is 127.0.0.1:9001 if it is not said. With `--deflate` clients that offer it get
 //! permessage-deflate, with compressors that connections share, or with one for each.
-#![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 #[path = "support/args.rs"]
 mod args;
@@ -83,7 +82,7 @@ fn serve(mut args: Args) -> Result<(), Box<dyn Error>> {
     };
     let vhost = context.create_vhost(vhost)?;
     for address in context.listen_addrs(vhost) {
-        println!("echoing on ws://{address}/");
+        args::say(format_args!("echoing on ws://{address}/"));
     }
     context.run()?;
     Ok(())

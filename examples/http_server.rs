@@ -12,8 +12,6 @@
 //!     curl -N http://127.0.0.1:7681/events
 //!     curl -d 'any body' http://127.0.0.1:7681/upload
 
-#![allow(clippy::print_stdout, reason = "an example talks to its user")]
-
 #[path = "support/args.rs"]
 mod args;
 #[path = "support/client_auth.rs"]
@@ -164,7 +162,8 @@ fn serve(mut args: Args) -> Result<(), Box<dyn Error>> {
     };
     let mut context = Context::new(ContextConfig::new())?;
     let vhost = context.create_vhost(vhost)?;
-    println!("listening on {:?}", context.listen_addrs(vhost));
+    let addresses = context.listen_addrs(vhost);
+    args::say(format_args!("listening on {addresses:?}"));
     Ok(context.run()?)
 }
 

@@ -23,9 +23,9 @@ mod pki;
 use std::collections::HashMap;
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use self::{args::Args, pki::Pki};
@@ -104,7 +104,8 @@ fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
     let [times, connections] = args.values::<String, 2>(["--times", "--connections"])?;
     let url = args.word()?.ok_or("a URL is missing")?;
     let tls = match (ca, cert, key) {
-        (None, ..) => None,
+        (None, None, None) if !url.starts_with("https:") => None,
+        (None, ..) => return Err("--ca PEM is missing: whose servers are trusted".into()),
         (Some(ca), None, None) => Some(ClientTls::new(Roots::from_pem_file(ca)?)),
         (Some(ca), Some(cert), Some(key)) => {
             let tls = ClientTls::new(Roots::from_pem_file(ca)?);
@@ -120,7 +121,7 @@ fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
     };
     match (body, body_file) {
         (Some(text), _) => answers.body = text.into(),
-        (None, Some(path)) => answers.body = fs::read(path)?.into(),
+        (None, Some(path)) => answers.body = at(&path, fs::read(&path))?.into(),
         (None, None) => {}
     }
     if chunked {
@@ -129,16 +130,21 @@ fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
         info = info.body(answers.body.clone());
     }
     if let Some(path) = output {
-        answers.output = Some(File::create(path)?);
+        answers.output = Some(at(&path, File::create(&path))?);
         info = info.streamed();
     }
     if follow {
         info = info.redirects(RedirectPolicy::new());
     }
-    let number = |text: Option<String>| text.map_or(Ok(1), |text| text.parse());
-    let mut client = Client::new(tls, number(connections)?, answers)?;
-    client.ask(&info, number(times)?)?;
+    let connections = args::number("--connections", connections, 1)?;
+    let mut client = Client::new(tls, connections, answers)?;
+    client.ask(&info, args::number("--times", times, 1)?)?;
     client.tell_pool()
+}
+
+/// An error that names the file.
+fn at<T>(path: &Path, outcome: io::Result<T>) -> Result<T, String> {
+    outcome.map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// A context with a vhost for clients.

@@ -11,7 +11,6 @@
 //! opinion about the rest, which are refused:
 //!
 //!     cargo run --example echo_client ws://127.0.0.1:7681/?user=ada\&token=sesame
-#![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 #[path = "support/args.rs"]
 mod args;
@@ -42,7 +41,7 @@ impl Protocol for Echo {
     fn on_established(&mut self, wsi: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
         let user = wsi.attributes().get("user").unwrap_or("neighbour");
         let greeting = format!("hello {user}");
-        println!("{greeting}");
+        args::say(&greeting);
         wsi.send_text(&greeting)?;
         Ok(())
     }
@@ -63,11 +62,11 @@ struct Observer;
 
 impl ContextObserver for Observer {
     fn on_refused(&mut self, _: &mut Cx<'_>, refusal: &ServerRefusal) {
-        println!("{}: {}", refusal.peer, refusal.reason);
+        args::say(format_args!("{}: {}", refusal.peer, refusal.reason));
     }
 
     fn on_hook_error(&mut self, _: &mut Cx<'_>, _: VhostId, hook: &str, error: &HookError) {
-        println!("{hook}: {error}");
+        args::say(format_args!("{hook}: {error}"));
     }
 }
 
@@ -102,7 +101,7 @@ impl HttpHandler for Endpoint {
         question: &mut Vec<u8>,
     ) -> Result<(), HttpFailure> {
         let question = String::from_utf8_lossy(question);
-        println!("asked {question}");
+        args::say(format_args!("asked {question}"));
         let answer = match (value(&question, "user"), value(&question, "token")) {
             (Some(user), Some("sesame")) => {
                 format!(r#"{{"result":"allow","attributes":{{"user":"{user}"}}}}"#)
@@ -165,7 +164,7 @@ fn run(mut args: Args) -> Result<(), Box<dyn Error>> {
         .hooks(chain);
     let vhost = context.create_vhost(config)?;
     for address in context.listen_addrs(vhost) {
-        println!("listening on ws://{address}");
+        args::say(format_args!("listening on ws://{address}"));
     }
     context.run()?;
     Ok(())

@@ -22,8 +22,9 @@ use host::{parse_host, parse_port, split_port, without_root};
 ///
 /// Made from a URL or from an address and a port. Where to dial, what to send as `Host` and which
 /// name the connection is for are separate, with checked defaults: [`address`](Self::address) and
-/// [`port`](Self::port) change only where to dial. Every setter checks its argument at once, so that
-/// a mistake shows before any name is looked up.
+/// [`port`](Self::port) change only where to dial. Every setter checks its argument at once, and
+/// [`Cx::client_connect`](crate::Cx::client_connect) the names for TLS, so that a mistake shows
+/// before any name is looked up.
 ///
 /// ```
 /// # use wsloop::client::{ArgumentError, ClientConnectInfo};
@@ -61,7 +62,8 @@ pub struct ClientConnectInfo {
 #[cfg(feature = "tls")]
 impl ClientConnectInfo {
     /// The name to send as SNI. Default: what the vhost's [`ClientTls`](crate::tls::ClientTls)
-    /// says, and that is by default the URL's host, none if it is an IP address.
+    /// says, and that is by default the URL's host, none if it is an IP address. A name that
+    /// cannot be sent is refused by [`Cx::client_connect`](crate::Cx::client_connect).
     pub fn sni(mut self, sni: crate::tls::Sni) -> Self {
         self.sni = Some(sni);
         self
@@ -69,7 +71,7 @@ impl ClientConnectInfo {
 
     /// The host name or IP address that the server's certificate has to be for. Default: what
     /// the vhost's [`ClientTls`](crate::tls::ClientTls) says, and that is by default the URL's
-    /// host.
+    /// host. What is neither is refused by [`Cx::client_connect`](crate::Cx::client_connect).
     pub fn verify_name(mut self, name: impl Into<String>) -> Self {
         self.verify_name = Some(name.into());
         self

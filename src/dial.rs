@@ -196,7 +196,10 @@ fn timeouts(settings: &Settings, info: &ClientConnectInfo) -> Timeouts {
 /// What was dialled, for people.
 pub(crate) fn target(info: &ClientConnectInfo) -> String {
     match info.dial_addresses() {
-        [] => format!("{}:{}", info.dial_address(), info.dial_port()),
+        [] => match info.dial_address() {
+            Address::Ip(ip) => SocketAddr::new(*ip, info.dial_port()).to_string(),
+            name @ Address::Name(_) => format!("{name}:{}", info.dial_port()),
+        },
         [first, ..] => first.to_string(),
     }
 }

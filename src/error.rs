@@ -1,5 +1,6 @@
 //! Outcomes: what a call, an attempt or a connection ended in, grouped by who can act on it.
 
+mod advice;
 mod refusal;
 
 use std::fmt;
@@ -599,6 +600,9 @@ impl fmt::Display for ConnectError {
             for (address, error) in tried {
                 write!(f, "; {address}: {error}")?;
             }
+        }
+        if let Some(advice) = failure.advice() {
+            write!(f, "; {advice}")?;
         }
         if *attempts > 1 {
             write!(f, " (after {attempts} attempts)")?;

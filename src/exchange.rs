@@ -456,7 +456,8 @@ impl Lift<'_> {
     /// the connection if another response has begun.
     fn fail_exchange(&mut self, failure: HttpFailure) {
         match failure.response {
-            Some(response) => self.answer(&response),
+            Some(response) if response.can_be_sent() => self.answer(&response),
+            Some(_) => self.answer(&Response::text(500, "internal error\n")),
             None => {
                 self.set_outcome(ExchangeOutcome::Aborted);
                 self.end_now();

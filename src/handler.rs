@@ -176,8 +176,8 @@ pub enum ExchangeOutcome {
 
 /// A handler's way out: an answer instead of what it was doing, or none at all.
 ///
-/// `?` turns a [`RespondError`] into a dropped connection, and a
-/// [`HeaderError`](crate::http::HeaderError) into a 500.
+/// `?` turns a [`HeaderError`](crate::http::HeaderError), and a [`RespondError`] that says that the
+/// response can never be sent, into a 500; any other `RespondError` drops the connection.
 #[derive(Debug)]
 #[must_use]
 pub struct HttpFailure {
@@ -186,8 +186,8 @@ pub struct HttpFailure {
 }
 
 impl HttpFailure {
-    /// Answers with this response, or drops the connection if another one has begun. What is left
-    /// of the request's body is not wanted any more.
+    /// Answers with this response, or with a 500 if it can never be sent, or drops the connection if
+    /// another one has begun. What is left of the request's body is not wanted any more.
     pub fn respond(response: Response) -> Self {
         Self {
             response: Some(Box::new(response)),
@@ -198,6 +198,11 @@ impl HttpFailure {
     pub const fn abort() -> Self {
         Self { response: None }
     }
+
+    /// The application's mistake.
+    fn internal() -> Self {
+        Self::respond(Response::text(500, "internal error\n"))
+    }
 }
 
 impl From<Response> for HttpFailure {
@@ -207,14 +212,23 @@ impl From<Response> for HttpFailure {
 }
 
 impl From<RespondError> for HttpFailure {
-    fn from(_: RespondError) -> Self {
-        Self::abort()
+    fn from(error: RespondError) -> Self {
+        match error {
+            RespondError::FramingField(_) | RespondError::NoBody(_) => Self::internal(),
+            RespondError::AlreadyStarted
+            | RespondError::Finished
+            | RespondError::Full { .. }
+            | RespondError::Gone
+            | RespondError::NotStarted
+            | RespondError::TooShort { .. }
+            | RespondError::TooLong { .. } => Self::abort(),
+        }
     }
 }
 
 impl From<crate::http::HeaderError> for HttpFailure {
     fn from(_: crate::http::HeaderError) -> Self {
-        Self::respond(Response::text(500, "internal error\n"))
+        Self::internal()
     }
 }
 

@@ -414,6 +414,7 @@ impl Inner {
         if info.is_tls() && !known.has_client_tls() {
             return Err(refuse(ConnectFailure::NoClientTls));
         }
+        known.check_names(&info).map_err(refuse)?;
         let settings = self
             .room_for_client(vhost)
             .map_err(|limit| refuse(ConnectFailure::TooManyConnections(limit)))?;

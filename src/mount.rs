@@ -12,7 +12,7 @@ use crate::http::auth::BasicRealm;
 use crate::http::head::RequestHead;
 use crate::http::origin::{OriginPolicy, Transport};
 use crate::http::path::decoded_prefix;
-use crate::http::response::{Response, is_framing_field};
+use crate::http::response::{Response, has_no_body, is_framing_field};
 use crate::http::{HeaderError, HeaderList};
 use crate::id::HandlerHandle;
 pub use files::{EmbeddedFiles, FilesError, StaticFiles};
@@ -246,6 +246,9 @@ fn response_problem(response: &Response) -> Option<&'static str> {
     {
         return Some("a redirect needs a Location that can be sent in a header");
     }
+    if !response.body.is_empty() && has_no_body(response.status) {
+        return Some("a response with status 204 or 304 has no body");
+    }
     has_framing_field(&response.headers).then_some(FRAMING_PROBLEM)
 }
 
@@ -353,6 +356,7 @@ mod tests {
             (Mount::response("/a?b", page()), "no query"),
             (Mount::response("/a/", page()), "not end with a slash"),
             (Mount::redirect("/a", 308, "/b\r\nX: y"), "Location"),
+            (Mount::response("/a", Response::text(204, "x")), "no body"),
             (
                 Mount::response("/a", page().header("Content-Length", "3").unwrap()),
                 "only the library",

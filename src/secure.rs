@@ -6,6 +6,7 @@ mod records;
 use std::time::Instant;
 
 use crate::arena::Arena;
+use crate::client::ClientConnectInfo;
 use crate::config::{NamePolicy, PlaintextPolicy};
 use crate::conn::{Conn, Flags, Phase, Role, STASHED_HEADER};
 use crate::context::ListenerSlot;
@@ -369,11 +370,7 @@ impl Lift<'_> {
             return client.fail(ConnectFailure::NoClientTls);
         };
         let host = client.info.name().to_string();
-        let names = PeerNames {
-            host: &host,
-            sni: client.info.sni_choice(),
-            verify_name: client.info.verified_name(),
-        };
+        let names = names_of(&client.info, &host);
         let handshake = match cell.configs().handshake(names) {
             Ok(handshake) => handshake,
             Err(error) => return client.fail(ConnectFailure::TlsConfig(Box::new(error))),
@@ -437,6 +434,26 @@ impl Lift<'_> {
         };
         let mut cx = Cx::new(self.inner, Owner::Observer);
         self.parts.observer.on_tls_handshake(&mut cx, &report);
+    }
+}
+
+impl Vhost {
+    /// Whether a client of this vhost can begin a handshake with the names that it has.
+    pub(crate) fn check_names(&self, info: &ClientConnectInfo) -> Result<(), ConnectFailure> {
+        let Some(cell) = self.client_tls.as_ref().filter(|_| info.is_tls()) else {
+            return Ok(());
+        };
+        let host = info.name().to_string();
+        let checked = cell.configs().check(names_of(info, &host));
+        checked.map_err(|error| ConnectFailure::TlsConfig(Box::new(error)))
+    }
+}
+
+fn names_of<'a>(info: &'a ClientConnectInfo, host: &'a str) -> PeerNames<'a> {
+    PeerNames {
+        host,
+        sni: info.sni_choice(),
+        verify_name: info.verified_name(),
     }
 }
 

@@ -487,8 +487,8 @@ impl<'a> Cx<'a> {
     ///
     /// # Errors
     ///
-    /// If nothing can be dialled at all: unknown vhost or protocol, too many connections,
-    /// shutdown. No callback follows then.
+    /// If nothing can be dialled at all: unknown vhost or protocol, no client TLS or a name that TLS
+    /// cannot use, too many connections, shutdown. No callback follows then.
     pub fn client_connect(
         &mut self,
         vhost: VhostId,

@@ -36,6 +36,8 @@ pub(crate) enum Told {
 #[derive(Debug)]
 pub(crate) struct Summary {
     pub(crate) id: WsiId,
+    pub(crate) text: String,
+    pub(crate) target: String,
     pub(crate) stage: String,
     pub(crate) failure: String,
     pub(crate) tried: Vec<String>,
@@ -100,6 +102,8 @@ impl Protocol for Caller {
         assert!(cx.abort(id).is_err(), "the id is stale");
         self.put(Told::Error(Summary {
             id,
+            text: error.to_string(),
+            target: error.target().to_owned(),
             stage: error.stage().to_string(),
             failure: error.failure().to_string(),
             tried: error

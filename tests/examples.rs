@@ -34,6 +34,22 @@ fn a_context_works_inside_tokio() {
     assert_eq!(run("inside_tokio"), "answered \"hello\"\n");
 }
 
+/// A file name need not be UTF-8, and what is none of the options is named.
+#[test]
+fn arguments_that_are_not_text_are_told_of_and_end_nothing_else() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let odd = std::ffi::OsStr::from_bytes(b"--odd\xff");
+    for name in ["echo_server", "chat"] {
+        for args in [[odd], ["nonsense".as_ref()]] {
+            let output = example(name).args(args).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.starts_with(&format!("{name}: ")), "{said}");
+        }
+    }
+}
+
 /// What an example that ends by itself says, if it ends well.
 fn run(name: &str) -> String {
     let output = example(name).output().unwrap();

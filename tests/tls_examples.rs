@@ -8,7 +8,7 @@
 #[path = "support/testpki.rs"]
 mod testpki;
 
-use std::io::{BufRead, BufReader, Lines, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
@@ -350,6 +350,9 @@ fn wrong_arguments_are_one_line_and_status_1() {
         ("mtls_client", &["--ca", missing]),
         ("mtls_client", &["--connect", "wss://localhost/"]),
         ("tls_trace", &["wss://localhost/"]),
+        ("echo_client", &["wss://localhost/"]),
+        ("https_client", &["https://localhost/"]),
+        ("https_client", &["http://localhost/", "--times", "x"]),
     ] {
         let output = example(name).args(args).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
@@ -357,6 +360,22 @@ fn wrong_arguments_are_one_line_and_status_1() {
         assert!(error.starts_with(name), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
+}
+
+/// A server whose log has no room any more serves on.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_for_what_it_logs_ends_no_server() {
+    let full = || std::fs::File::options().write(true).open("/dev/full");
+    let mut server = Dual::start_with(&[], full().unwrap().into());
+    for _ in 0..2 {
+        let mut stranger = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        stranger.write_all(b"nonsense\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stranger.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    assert!(server.process.try_wait().unwrap().is_none(), "it is gone");
 }
 
 /// What an example that ends by itself says, if it ends well.
@@ -419,7 +438,8 @@ struct Dual {
     process: Child,
     /// Held open for what it says later.
     _said: Lines<BufReader<ChildStdout>>,
-    refusals: Lines<BufReader<ChildStderr>>,
+    /// Unless they go elsewhere.
+    refusals: Option<Lines<BufReader<ChildStderr>>>,
     /// Of what it has made.
     directory: Option<PathBuf>,
     port: u16,
@@ -427,12 +447,16 @@ struct Dual {
 
 impl Dual {
     fn start(options: &[&str]) -> Self {
+        Self::start_with(options, Stdio::piped())
+    }
+
+    fn start_with(options: &[&str], stderr: Stdio) -> Self {
         let mut command = example("dual_ws_wss_server");
         let spawned = command
             .arg("127.0.0.1:0")
             .args(options)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn();
         let mut process = spawned.unwrap();
         let said = BufReader::new(process.stdout.take().unwrap());
@@ -445,7 +469,8 @@ impl Dual {
             line = said.next().unwrap().unwrap();
         }
         let (_, port) = line.trim_end_matches('/').rsplit_once(':').unwrap();
-        let refusals = BufReader::new(process.stderr.take().unwrap()).lines();
+        let refusals = process.stderr.take();
+        let refusals = refusals.map(|stderr| BufReader::new(stderr).lines());
         Self {
             directory,
             port: port.parse().unwrap(),
@@ -457,7 +482,8 @@ impl Dual {
 
     /// Why it refused the next connection that it refused.
     fn refusal(&mut self) -> String {
-        let line = self.refusals.next().unwrap().unwrap();
+        let refusals = self.refusals.as_mut().unwrap();
+        let line = refusals.next().unwrap().unwrap();
         let (peer, reason) = line.split_once(": ").unwrap();
         assert!(peer.starts_with("refused 127.0.0.1:"), "{line}");
         reason.to_owned()

@@ -7,6 +7,7 @@
 
 use std::error::Error;
 use std::fs::DirBuilder;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -113,7 +114,7 @@ impl ServerFiles {
         pki.client("client")?;
         let (cert, key) = pki.server("server", &["localhost", "127.0.0.1", "::1"])?;
         let made = "made ca.pem, server.pem, server.key, client.pem and client.key in";
-        println!("{made} {}", pki.directory.display());
+        let _ = writeln!(std::io::stdout(), "{made} {}", pki.directory.display());
         Ok(Self {
             cert,
             key,

@@ -14,8 +14,8 @@ impl Cx<'_> {
     ///
     /// # Errors
     ///
-    /// If nothing can be fetched at all: unknown vhost or handler, no client TLS, shutdown. No
-    /// callback follows then.
+    /// If nothing can be fetched at all: unknown vhost or handler, no client TLS or a name that TLS
+    /// cannot use, shutdown. No callback follows then.
     pub fn fetch(&mut self, vhost: VhostId, info: FetchInfo) -> Result<FetchId, FetchError> {
         self.inner.fetch(vhost, info)
     }

@@ -118,6 +118,11 @@ impl fmt::Display for FetchError {
             ..
         } = &*self.details;
         write!(f, "{url}: {stage} stage: {failure}")?;
+        if let FetchFailure::Connect(error) = failure {
+            if let Some(advice) = error.failure().advice() {
+                write!(f, "; {advice}")?;
+            }
+        }
         if *attempts > 1 {
             write!(f, " (after {attempts} attempts)")?;
         }

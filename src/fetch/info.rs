@@ -19,7 +19,8 @@ use crate::http::client::{
 ///
 /// Made from a URL; what to dial, what to send as `Host`, as SNI, and which name the certificate
 /// has to be for follow from it and can each be set apart, as in [`ClientConnectInfo`]. Every setter
-/// checks its argument at once. Nothing is sent that is not asked for: no `User-Agent`, no `Accept`.
+/// checks its argument at once, and [`Cx::fetch`](crate::Cx::fetch) the names for TLS. Nothing is
+/// sent that is not asked for: no `User-Agent`, no `Accept`.
 ///
 /// ```
 /// # use wsloop::{ArgumentError, FetchInfo};

@@ -10,7 +10,8 @@ use super::info::{FetchInfo, PoolKey};
 use crate::arena::Arena;
 use crate::conn::Queued;
 use crate::context::Parts;
-use crate::error::{Gone, VhostError};
+use crate::dial;
+use crate::error::{ConnectError, ConnectStage, Gone, VhostError};
 use crate::hook::HookPlace;
 use crate::http::HeaderList;
 use crate::http::client::{BodyWriteError, Freshness, Pool, PoolMetrics, Redirects};
@@ -334,6 +335,11 @@ impl Inner {
         };
         if info.connect().is_tls() && !known.has_client_tls() {
             return refuse(&info, FetchFailure::NoClientTls);
+        }
+        if let Err(failure) = known.check_names(info.connect()) {
+            let target = dial::target(info.connect());
+            let error = ConnectError::new(ConnectStage::Argument, failure, target);
+            return refuse(&info, FetchFailure::Connect(error));
         }
         if let Err(error) = info.outgoing(&info.connect().host_header()) {
             return refuse(&info, error.into());

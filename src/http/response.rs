@@ -83,10 +83,17 @@ impl Response {
         self
     }
 
-    /// The body; give its type in the headers.
+    /// The body; give its type in the headers. With a status that has none (204, 304) it makes the
+    /// response fail when it is sent.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
+    }
+
+    /// Whether it is one that a connection can send.
+    pub(crate) fn can_be_sent(&self) -> bool {
+        let framing = self.headers.iter().any(|(name, _)| is_framing_field(name));
+        !framing && (self.body.is_empty() || !has_no_body(self.status))
     }
 
     /// The status code.
@@ -239,7 +246,7 @@ impl ResponseHalf {
         response: &Response,
     ) -> Result<bool, RespondError> {
         let len = response.body.len() as u64;
-        if len > 0 && matches!(response.status, 204 | 304) {
+        if len > 0 && has_no_body(response.status) {
             return Err(RespondError::NoBody(response.status));
         }
         let headers = &response.headers;
@@ -292,7 +299,7 @@ impl ResponseHalf {
 
     fn framing(&self, status: u16, length: BodyLength) -> State {
         match length {
-            _ if self.is_head || matches!(status, 204 | 304) => State::Silent,
+            _ if self.is_head || has_no_body(status) => State::Silent,
             BodyLength::Known(len) => State::Length(len),
             BodyLength::Unknown if self.version < HttpVersion::Http11 => State::UntilClose,
             BodyLength::Unknown => State::Chunked,
@@ -372,6 +379,11 @@ impl ResponseHalf {
         self.state = State::Done;
         Ok(())
     }
+}
+
+/// Whether responses with this status have no body (RFC 9110 sections 15.3.5 and 15.4.5).
+pub(crate) const fn has_no_body(status: u16) -> bool {
+    matches!(status, 204 | 304)
 }
 
 /// Whether a header field belongs to the connection or delimits the message, so that only the

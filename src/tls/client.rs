@@ -415,6 +415,34 @@ impl ClientConfigs {
         &self,
         names: PeerNames<'_>,
     ) -> Result<ClientHandshake, TlsConfigError> {
+        let (sni, verify) = self.checked(names)?;
+        let (config, name) = match sni {
+            None => (Arc::clone(&self.unnamed), verify),
+            Some(sni) if sni == verify => (Arc::clone(&self.named), sni),
+            Some(sni) => (self.split(&sni, &verify)?, sni),
+        };
+        Ok(ClientHandshake {
+            config,
+            name,
+            verifies: self.verifier.is_some(),
+        })
+    }
+
+    /// Whether a connection can have these names.
+    pub(crate) fn check(&self, names: PeerNames<'_>) -> Result<(), TlsConfigError> {
+        match self.checked(names)? {
+            (Some(sni), verify) if sni != verify && self.verifier.is_none() => {
+                Err(TlsConfigError::VerifyNameOfRustls)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What to send as SNI and what to verify.
+    fn checked(
+        &self,
+        names: PeerNames<'_>,
+    ) -> Result<(Option<ServerName<'static>>, ServerName<'static>), TlsConfigError> {
         let host = server_name(names.host)?;
         let verify = match (names.verify_name, &self.names.verify) {
             (Some(name), _) => server_name(name)?,
@@ -430,16 +458,7 @@ impl ClientConfigs {
             SniName::Name(name) => Some(name),
             SniName::None => None,
         };
-        let (config, name) = match sni {
-            None => (Arc::clone(&self.unnamed), verify.clone()),
-            Some(sni) if sni == verify => (Arc::clone(&self.named), sni),
-            Some(sni) => (self.split(&sni, &verify)?, sni),
-        };
-        Ok(ClientHandshake {
-            config,
-            name,
-            verifies: self.verifier.is_some(),
-        })
+        Ok((sni, verify))
     }
 
     /// Pairs of names that have a configuration of their own.

@@ -392,3 +392,28 @@ fn what_cannot_be_dialled_at_all_is_refused_by_the_call() {
     context.run().unwrap();
     assert_eq!(caller.take().len(), 1, "the refused calls have no callback");
 }
+
+#[test]
+fn an_address_that_was_dialled_is_told_as_one_writes_it() {
+    let mut site = Site::new();
+    let info = ClientConnectInfo::from_url("ws://[2001:db8::1]:81/").unwrap();
+    site.connect(info.clone());
+    site.world.turn();
+    assert_eq!(site.caller.error().target, "[2001:db8::1]:81");
+    site.connect(info.address("host.test").unwrap());
+    site.world.turn();
+    assert_eq!(site.caller.error().target, "host.test:81");
+}
+
+#[test]
+fn what_can_be_done_is_told_with_the_reason() {
+    let mut site = Site::new();
+    site.connect(named());
+    site.world.turn();
+    let text = site.caller.error().text;
+    assert!(text.contains("is the name right?"), "{text}");
+    site.connect(ClientConnectInfo::from_url("ws://10.0.0.9:81/").unwrap());
+    site.world.turn();
+    let text = site.caller.error().text;
+    assert!(text.contains("is the server running"), "{text}");
+}

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use wsloop::{BodyLength, HttpFailure, Mount, Response, VhostConfig};
+use wsloop::{
+    BodyLength, Http, HttpFailure, HttpHandler, HttpRequest, Mount, Response, VhostConfig,
+};
 
 use super::common::{Handler, bodies, get, read, world};
 use crate::support::{Recorder, World, addr, request};
@@ -230,4 +232,49 @@ fn a_failure_after_the_begin_drops_the_connection() {
         !read(&peer).contains("0\r\n\r\n"),
         "a cut body must not look whole"
     );
+}
+
+/// A body with a status that has none, and a length of one's own: nothing of them can be sent, and
+/// a connection that just ends would tell nobody why.
+#[test]
+fn a_response_that_cannot_be_sent_is_answered_with_500() {
+    let odd = || {
+        [
+            Response::text(204, "a body"),
+            Response::text(304, "a body"),
+            Response::text(200, "")
+                .header("Content-Length", "3")
+                .unwrap(),
+        ]
+    };
+    let mut world = World::with(|log| {
+        let mut config = VhostConfig::new("a.test")
+            .listen(addr())
+            .protocol("p", Recorder::new(log));
+        for (n, response) in odd().into_iter().enumerate() {
+            let failing = response.clone();
+            config = config
+                .mount(Mount::call(format!("/call{n}"), move |_| response.clone()))
+                .mount(Mount::handler(format!("/fail{n}"), Failing(failing)));
+        }
+        config
+    });
+    for target in ["/call0", "/call1", "/call2", "/fail0", "/fail1", "/fail2"] {
+        let peer = world.dial();
+        peer.write(&get(target)).unwrap();
+        world.turn();
+        let text = read(&peer);
+        assert!(text.starts_with("HTTP/1.1 500 "), "{target}: {text:?}");
+    }
+}
+
+/// Gives up with a response.
+struct Failing(Response);
+
+impl HttpHandler for Failing {
+    type Exchange = ();
+
+    fn on_request(&mut self, _: &mut Http<'_>, _: &HttpRequest<'_>) -> Result<(), HttpFailure> {
+        Err(HttpFailure::respond(self.0.clone()))
+    }
 }

@@ -224,6 +224,14 @@ our_reason() {
     esac
 }
 
+# What this side says to do about a server's certificate.
+our_advice() {
+    case $1 in
+        unknown-ca) echo "; add its authority to the vhost's Roots, or have the server send its whole chain" ;;
+        wrong-name) echo '; dial it by a name of its certificate, or say which with verify_name(..)' ;;
+    esac
+}
+
 # YYYYMMDDHHMMSSZ as we write it
 utc() {
     echo "${1:0:4}-${1:4:2}-${1:6:2} ${1:8:2}:${1:10:2}:${1:12:2} UTC"
@@ -380,7 +388,7 @@ their_alert() {
 verdict_on_server() {
     case $1 in
         good) echo 'echoed, s_server read no alert' ;;
-        *) echo "tls stage: $(our_reason "$1" server), s_server read $(openssl_name "$1")" ;;
+        *) echo "tls stage: $(our_reason "$1" server)$(our_advice "$1"), s_server read $(openssl_name "$1")" ;;
     esac
 }
 

@@ -380,14 +380,15 @@ NO_TLS = AT + ": tls stage: the peer does not speak TLS, but " + {
     "python": "some protocol in plain text, as SMTP is; is it the right port?",
 }.get(PEER, "")
 WRONG_CA = AT + (": tls stage: the peer's certificate is not accepted: no trusted root has issued it, or an intermediate"
-    " certificate is missing")
+    " certificate is missing; add its authority to the vhost's Roots, or have the server send its whole chain")
 NO_CERTIFICATE = AT + ": tls stage: the peer refused with certificate_required (116): it requires a certificate and we gave none"
 # Node looks at it after the handshake, and hangs up without an alert.
 STRANGE_CERTIFICATE = AT + {
     "python": ": tls stage: the peer refused with unknown_ca (48): it does not trust the issuer of our certificate",
     "node": ": response stage: the peer closed the connection before its response was complete",
 }.get(PEER, "")
-NOBODY = AT + ": tcp stage: no address answered: Connection refused (os error 111)"
+NOBODY = AT + (": tcp stage: no address answered: Connection refused (os error 111); is the server running, and is the"
+    " port right?")
 
 process, base, more = {"nginx": nginx, "python": python, "node": node}[PEER]()
 passed = failed = 0

@@ -1,8 +1,11 @@
 //! Names: what is dialled, what is sent as SNI, what is said as `Host`, what is verified.
 
 use wsloop::tls::{Alert, CertificateProblem, ClientTls, HelloError, Identity, Sni, TlsFailure};
-use wsloop::{ArgumentProblem as Problem, ClientConnectInfo, ConnectFailure, ListenConfig};
-use wsloop::{PlaintextPolicy, VhostConfig, VhostId};
+use wsloop::{
+    ArgumentProblem as Problem, ClientConnectInfo, ConnectFailure, ConnectStage, Cx, FetchError,
+    FetchId, FetchInfo, FetchStage, Fetched, HttpClientHandler, ListenConfig, PlaintextPolicy,
+    VhostConfig, VhostId,
+};
 
 use crate::lab::{
     Event, Lab, Probe, clear_alert, identity, roots, server_tls, sni_of, socket, url,
@@ -340,11 +343,60 @@ fn names_that_cannot_be_sent_or_verified_are_errors_that_say_so() {
             "neither a host name nor an IP address",
         ),
     ] {
-        let _stranger = desk.lab.net.listen(addr()).unwrap();
-        desk.lab.connect(desk.client, given.info().unwrap());
-        let failed = desk.lab.journal.connect_error();
-        let failed = failed.unwrap_or_else(|| panic!("{given:?} goes out"));
-        assert!(failed.text.contains(part), "{given:?}: {}", failed.text);
+        // Before anything is looked up or dialled.
+        let info = given.info().unwrap();
+        let error = desk.lab.context.client_connect(desk.client, info);
+        let error = error.expect_err(&format!("{given:?} goes out"));
+        assert_eq!(error.stage(), ConnectStage::Argument, "{given:?}: {error}");
+        assert!(error.to_string().contains(part), "{given:?}: {error}");
+        desk.lab.turn();
+        assert!(desk.lab.journal.connect_error().is_none(), "{given:?}");
+    }
+}
+
+#[test]
+fn a_fetch_whose_names_cannot_be_verified_is_refused_by_the_call() {
+    let pki = Pki::new("ca");
+    let mut desk = Desk::new(&pki);
+    let config = VhostConfig::new("fetcher").client_tls(ClientTls::new(roots(&pki)));
+    let fetcher = desk.lab.add(config.http_client(Nobody));
+    for info in [
+        get().verify_name("a test"),
+        get().sni(Sni::Name(IP4.into())),
+    ] {
+        let error = desk.lab.context.fetch(fetcher, info).unwrap_err();
+        assert_eq!(error.stage(), FetchStage::Argument, "{error}");
+    }
+    assert!(desk.lab.context.fetch(fetcher, get()).is_ok());
+}
+
+fn get() -> FetchInfo {
+    FetchInfo::get("https://a.test/").unwrap()
+}
+
+/// Does not care what comes of a fetch.
+struct Nobody;
+
+impl HttpClientHandler for Nobody {
+    fn on_done(&mut self, _: &mut Cx<'_>, _: FetchId, _: Result<Fetched, FetchError>) {}
+}
+
+/// A name that the certificate is not for, and an authority that nobody trusts, are the two
+/// refusals that the program itself can do something about.
+#[test]
+fn what_can_be_done_about_a_certificate_that_is_not_accepted_is_said() {
+    let pki = Pki::new("ca");
+    let other = Pki::new("other");
+    for (issuer, name, advice) in [(&pki, "b.test", "verify_name"), (&other, "a.test", "Roots")] {
+        let mut desk = Desk::new(&pki);
+        serve(
+            &mut desk.lab,
+            "a.test",
+            identity(&issuer.leaf(&[name]).issue()),
+        );
+        desk.lab.dial(desk.client, "wss://a.test:80/");
+        let failed = desk.lab.journal.connect_error().unwrap();
+        assert!(failed.text.contains(advice), "{}", failed.text);
     }
 }
 
