@@ -222,6 +222,8 @@ impl Storm {
         self.net.forget_faults();
         self.net.limit_io(usize::MAX);
         self.net.set_capacity(64 * 1024);
+        // With a segment for each event, what was cut to bytes would take a turn for each of them.
+        self.net.set_selector(Selector::Poll);
         self.shared.lock().budget = 0;
         for node in 0..2 {
             self.set_right(node);
