@@ -41,7 +41,7 @@ impl App {
         if wants_panic(&mut model) {
             panic_now(model, Victim::Conn(node, id));
         }
-        let closes = !model.gentle && model.rng.once_in(25);
+        let closes = model.harms() && model.rng.once_in(25);
         drop(model);
         tricks::to_itself(&self.shared, node, wsi, &mut session.fragment);
         if closes {

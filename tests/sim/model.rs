@@ -176,6 +176,8 @@ pub(crate) struct Model {
     pub(crate) output_bytes: usize,
     /// No surprises: nobody panics, closes or breaks rules.
     pub(crate) gentle: bool,
+    /// Much is said and little happens: connections are calm nearly always.
+    pub(crate) fair: bool,
 }
 
 /// What goes with a panic in a callback.
@@ -227,6 +229,7 @@ impl Model {
             longest: MESSAGE_BYTES,
             output_bytes: 64 * 1024,
             gentle: false,
+            fair: false,
         }
     }
 
@@ -236,6 +239,11 @@ impl Model {
             println!("{line}");
         }
         self.log.push(line);
+    }
+
+    /// Whether somebody does harm now who might.
+    pub(crate) fn harms(&mut self) -> bool {
+        !self.gentle && (!self.fair || self.rng.once_in(8))
     }
 
     /// Whether a callback does something of its own now.

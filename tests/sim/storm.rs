@@ -52,6 +52,10 @@ impl Storm {
         // Handshakes are the dear part.
         model.tls = seed % 8 < 3;
         model.faults = model.rng.pick(&[1, 2, 5, 20]);
+        model.fair = !model.gentle && model.rng.once_in(3);
+        if model.fair {
+            (model.faults, model.budget) = (20, 2000);
+        }
         model.longest = model.rng.pick(&[MESSAGE_BYTES, MESSAGE_BYTES, 300_000]);
         model.output_bytes = model.rng.pick(&[8 * 1024, 64 * 1024, 200_000]);
         net.set_selector(
@@ -120,12 +124,12 @@ impl Storm {
                     tricks::from_anywhere(&shared, node, cx);
                 });
             }
-            8..=13 if !gentle => self.strangers.act(&self.net, &mut model),
+            8..=13 if model.harms() => self.strangers.act(&self.net, &mut model),
             14 | 15 => {
                 let millis = model.rng.pick(&[0, 1, 20]);
                 self.net.advance(Duration::from_millis(millis));
             }
-            16 if !gentle => {
+            16 if model.harms() => {
                 let millis = model.rng.pick(&[100, 100, 100, 500, 1500, 5000]);
                 self.net.advance(Duration::from_millis(millis));
             }
@@ -133,7 +137,7 @@ impl Storm {
                 self.net.advance(Duration::from_secs(70));
             }
             18 | 19 if model.rng.once_in(faults) => self.spoil_calls(&mut model),
-            20 => self.squeeze(&mut model),
+            20 if gentle || model.harms() => self.squeeze(&mut model),
             21 if tls => {
                 let identity = Pki::get().identity(model.rng.below(2));
                 drop(model);
@@ -218,6 +222,8 @@ impl Storm {
         self.net.forget_faults();
         self.net.limit_io(usize::MAX);
         self.net.set_capacity(64 * 1024);
+        // With a segment for each event, what was cut to bytes would take a turn for each of them.
+        self.net.set_selector(Selector::Poll);
         self.shared.lock().budget = 0;
         for node in 0..2 {
             self.set_right(node);

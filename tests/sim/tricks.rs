@@ -29,7 +29,7 @@ pub(crate) fn panic_now(mut model: MutexGuard<'_, Model>, victim: Victim) -> ! {
 
 /// Whether a callback panics now.
 pub(crate) fn wants_panic(model: &mut Model) -> bool {
-    !model.gentle && model.budget > 0 && model.rng.once_in(150)
+    model.budget > 0 && model.harms() && model.rng.once_in(150)
 }
 
 pub(crate) fn some_close(model: &mut Model) -> Close {
@@ -58,7 +58,7 @@ pub(crate) fn message(kind: MessageKind, bytes: &[u8]) -> Message<'_> {
 pub(crate) fn to_itself(shared: &Shared, node: Node, wsi: &mut Wsi<'_>, open: &mut Fragment) {
     let mut model = shared.lock();
     let id = wsi.id();
-    let fierce = !model.gentle;
+    let fierce = model.harms();
     match model.rng.below(17) {
         0..=2 => send(&mut model, node, wsi),
         16 => burst(&mut model, node, wsi),
@@ -237,7 +237,7 @@ impl Fragment {
 /// Something that any callback can do, and the program outside of callbacks.
 pub(crate) fn from_anywhere(shared: &Shared, node: Node, cx: &mut Cx<'_>) {
     let mut model = shared.lock();
-    let fierce = !model.gentle;
+    let fierce = model.harms();
     match model.rng.below(24) {
         0..=3 => connect(&mut model, node, cx),
         4..=6 => fetch(&mut model, node, cx),
@@ -459,7 +459,8 @@ fn policy() -> RetryPolicy {
 
 fn some_target(model: &mut Model, node: Node, scheme: &str) -> String {
     let other = 1 - node;
-    match model.rng.below(if model.gentle { 8 } else { 14 }) {
+    let choices = if model.harms() { 14 } else { 8 };
+    match model.rng.below(choices) {
         0..=4 => format!("{scheme}://n{other}.test/"),
         5..=6 if model.tls => format!("{scheme}s://n{other}.test/"),
         7 => format!("{scheme}://n{node}.test/"),

@@ -170,7 +170,7 @@ fn context_config(model: &mut Model) -> ContextConfig {
 }
 
 fn vhost_config(model: &mut Model, name: &str) -> VhostConfig {
-    let gentle = model.gentle;
+    let (gentle, fair) = (model.gentle, model.fair);
     let rng = &mut model.rng;
     let mut limits = Limits::default()
         .with_message_bytes(model.longest)
@@ -197,7 +197,7 @@ fn vhost_config(model: &mut Model, name: &str) -> VhostConfig {
         .timeouts(timeouts)
         .retry_and_idle_policy(policy.build().unwrap())
         .http_pool(tricks::pool());
-    if rng.once_in(2) {
+    if rng.once_in(if fair { 6 } else { 2 }) {
         let deflate = DeflateConfig::new();
         config = config.deflate(match rng.once_in(2) {
             true => deflate.context_takeover(Takeover::None),
