@@ -518,7 +518,8 @@ impl Accept {
         self
     }
 
-    /// Adds headers to the 101 response.
+    /// Adds headers to the 101 response. Those of the handshake itself, such as `Connection`, are
+    /// left out: the library writes them.
     pub fn headers(mut self, headers: HeaderList) -> Self {
         self.headers = headers;
         self
