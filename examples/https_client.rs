@@ -46,6 +46,8 @@ struct Answers {
     body: Bytes,
     rest: HashMap<FetchId, Bytes>,
     output: Option<File>,
+    /// Why the output could not be written.
+    unwritten: Option<io::Error>,
     done: usize,
     last: String,
     error: Option<FetchError>,
@@ -67,7 +69,10 @@ impl HttpClientHandler for Answers {
 
     fn on_body(&mut self, _: &mut Cx<'_>, _: FetchId, data: &[u8]) -> Result<(), FetchAbort> {
         let file = self.output.as_mut().ok_or(FetchAbort)?;
-        file.write_all(data).map_err(|_| FetchAbort)
+        file.write_all(data).map_err(|error| {
+            self.unwritten = Some(error);
+            FetchAbort
+        })
     }
 
     fn on_done(&mut self, _: &mut Cx<'_>, id: FetchId, outcome: Result<Fetched, FetchError>) {
@@ -184,6 +189,9 @@ impl Client {
         loop {
             let answers = self.context.http_client(self.answers).ok_or("no handler")?;
             if answers.done == before + times {
+                if let Some(error) = answers.unwritten.take() {
+                    return Err(format!("--output: {error}").into());
+                }
                 return answers
                     .error
                     .take()

@@ -507,8 +507,8 @@ impl fmt::Display for Address {
     }
 }
 
-/// Deadlines of one client connection; `None` leaves the vhost's in force. Each is a total that slow
-/// bytes do not extend.
+/// Deadlines of one client connection; `None` leaves the vhost's ([`Timeouts`](crate::Timeouts)) in
+/// force. Each is a total that slow bytes do not extend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientTimeouts {
@@ -518,9 +518,11 @@ pub struct ClientTimeouts {
     pub tcp: Option<Duration>,
     /// For the TLS handshake.
     pub tls: Option<Duration>,
-    /// From the connection to the end of the opening handshake.
+    /// From the connection to the end of the opening handshake; on the vhost it is called
+    /// [`response`](crate::Timeouts::response).
     pub handshake: Option<Duration>,
-    /// From the begin of the attempt to the end of the opening handshake.
+    /// From the begin of the attempt to the end of the opening handshake; on the vhost it is called
+    /// [`connect`](crate::Timeouts::connect).
     pub total: Option<Duration>,
 }
 

@@ -252,7 +252,7 @@ impl Limits {
     }
 }
 
-/// Deadlines. `Duration::MAX` is never.
+/// Deadlines. `Duration::MAX` is never; zero has always passed, so that what it is about always fails.
 ///
 /// Each is a total, which bytes that trickle in do not extend, but for [`write`](Self::write): that
 /// is about a peer that takes nothing, and [`Limits::output_rate`] about one that takes too little.
@@ -423,7 +423,8 @@ impl From<SocketAddr> for ListenConfig {
 /// How a vhost is made: its names, where it listens, its protocols, its limits.
 ///
 /// A vhost without a listener is for clients. Vhosts that listen on the same address share the
-/// listener, and the `Host` of a request chooses among them.
+/// listener: each is described with the same [`ListenConfig`], the SNI of a TLS client chooses among
+/// them, and without TLS the `Host` of a request.
 #[derive(Debug)]
 #[must_use]
 pub struct VhostConfig {

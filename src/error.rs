@@ -106,7 +106,7 @@ impl<T> From<Unsent<T>> for Close {
 
 /// The id names nothing (any more), so nothing was done.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("no such connection: it has ended, or the id belongs to another context")]
+#[error("nothing has this id: it has ended, or the id belongs to another context")]
 #[non_exhaustive]
 pub struct Gone;
 

@@ -561,6 +561,10 @@ impl Responder<'_> {
     ///
     /// [`RespondError`]; nothing of a refused piece is sent.
     pub fn write(&mut self, data: &[u8]) -> Result<Queued, RespondError> {
+        // Before the cap: nobody is told of room that comes after the end.
+        if self.response.is_done() {
+            return Err(RespondError::Finished);
+        }
         self.admit(data.len())?;
         self.append(|half, tail, _| half.write(tail, data))?;
         Ok(self.queued())

@@ -56,12 +56,19 @@
 //!     }
 //! }
 //!
-//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! fn serve() -> Result<(), Box<dyn std::error::Error>> {
 //!     let address: std::net::SocketAddr = "127.0.0.1:9001".parse()?;
 //!     let mut context = Context::new(ContextConfig::new())?;
 //!     context.create_vhost(VhostConfig::new("localhost").listen(address).protocol("echo", Echo))?;
 //!     context.run()?;
 //!     Ok(())
+//! }
+//!
+//! fn main() {
+//!     if let Err(error) = serve() {
+//!         eprintln!("{error}"); // a `main` that returns it prints its `Debug` form instead
+//!         std::process::exit(1);
+//!     }
 //! }
 //! ```
 //!

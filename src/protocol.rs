@@ -212,8 +212,8 @@ pub trait ContextObserver: Send + 'static {
         let _ = (cx, refusal);
     }
 
-    /// A listener cannot accept for want of descriptors or memory, or cannot at all. Comes once
-    /// when it begins to rest, not once per connection.
+    /// A listener cannot accept for want of descriptors or memory, or cannot at all. Comes when it
+    /// begins to rest, not once per connection: while the want lasts, about ten times a second.
     fn on_listener_trouble(&mut self, cx: &mut Cx<'_>, trouble: &ListenerTrouble) {
         let _ = (cx, trouble);
     }
@@ -316,7 +316,7 @@ pub struct TlsReport {
     pub failure: Option<crate::tls::TlsFailure>,
 }
 
-/// A listener in trouble.
+/// A listener in trouble. Its `Display` is a line for a log.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ListenerTrouble {
@@ -338,6 +338,16 @@ impl ListenerTrouble {
             address,
             error,
             resumes_after,
+        }
+    }
+}
+
+impl fmt::Display for ListenerTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, error, .. } = self;
+        match self.resumes_after {
+            Some(after) => write!(f, "cannot accept on {address}: {error}; again in {after:?}"),
+            None => write!(f, "cannot accept on {address} any more: {error}"),
         }
     }
 }
@@ -508,7 +518,8 @@ impl Accept {
         self
     }
 
-    /// Adds headers to the 101 response.
+    /// Adds headers to the 101 response. Those of the handshake itself, such as `Connection`, are
+    /// left out: the library writes them.
     pub fn headers(mut self, headers: HeaderList) -> Self {
         self.headers = headers;
         self

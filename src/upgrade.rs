@@ -636,7 +636,7 @@ impl Lift<'_> {
                 Some(name.as_str())
             }
             // RFC 6455 section 4.2.2: the server can only choose what the client offered.
-            Subprotocol::Named(_) => return self.refuse(&Refuse::new(500)),
+            Subprotocol::Named(name) => return self.refuse_subprotocol(name),
         };
         let extensions = self.agree_on_extensions(head, &accept);
         let extensions = extensions.as_deref();

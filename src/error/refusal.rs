@@ -52,6 +52,7 @@ impl RefusalReason {
             | Self::PlainHttp(_)
             | Self::Plaintext
             | Self::Protocol(_)
+            | Self::SubprotocolNotOffered(_)
             | Self::TooManyConnections
             | Self::Upgrade(_) => true,
         }
@@ -86,6 +87,12 @@ pub enum RefusalReason {
     /// The context is shutting down, or the vhost was destroyed.
     #[error("the context is shutting down or the vhost was destroyed")]
     Shutdown,
+    /// A protocol's verdict names a subprotocol that the client has not offered; answered with 500.
+    #[error(
+        "the protocol chose the subprotocol {0:?}, which the client does not offer; name one of \
+         Request::subprotocols"
+    )]
+    SubprotocolNotOffered(String),
     /// A deadline passed.
     #[error("{0}")]
     Timeout(Deadline),

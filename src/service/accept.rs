@@ -143,7 +143,7 @@ impl Context {
 
     pub(super) fn report(&mut self, trouble: &ListenerTrouble) {
         #[cfg(feature = "log")]
-        log::warn!("listener {}: {}", trouble.address, trouble.error);
+        log::warn!("{trouble}");
         let mut cx = Self::bare_cx(&mut self.inner);
         self.parts.observer.on_listener_trouble(&mut cx, trouble);
     }

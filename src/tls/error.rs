@@ -1,6 +1,6 @@
 //! What can be wrong with certificates, keys, roots and names, told before a connection is made.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -161,7 +161,14 @@ impl PemSource {
 impl fmt::Display for PemSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => path.display().fmt(f),
+            // On one line, and without what a terminal takes for a command.
+            Self::File(path) => path.to_string_lossy().chars().try_for_each(|c| {
+                if c.is_control() {
+                    c.escape_default().fmt(f)
+                } else {
+                    f.write_char(c)
+                }
+            }),
             Self::Memory => f.write_str("PEM text from memory"),
             Self::MemoryCertificate => f.write_str("the certificate's PEM text from memory"),
             Self::MemoryKey => f.write_str("the key's PEM text from memory"),
@@ -193,7 +200,10 @@ pub enum InputProblem {
         reason: String,
     },
     /// The private key cannot be used.
-    #[error("the private key cannot be used: {reason}")]
+    #[error(
+        "the private key cannot be used: {reason}; RSA of 2048 bits and more, ECDSA with P-256 or \
+         P-384, and Ed25519 can"
+    )]
     BadKey {
         /// What its parser said.
         reason: String,

@@ -472,7 +472,10 @@ fn certified(
 ) -> Result<CertifiedKey, TlsConfigError> {
     let key = provider.key_provider.load_private_key(key);
     let key = key.map_err(|error| {
-        let reason = error.to_string();
+        let reason = match error {
+            rustls::Error::General(reason) => reason,
+            other => other.to_string(),
+        };
         TlsConfigError::input(&sources.key, InputProblem::BadKey { reason })
     })?;
     if let Some(public_key) = key.public_key() {
@@ -820,6 +823,23 @@ mod tests {
         let bundle = dir.write("bundle.pem", &(leaf.key_pem() + &leaf.chain_pem()));
         let other = Identity::from_pem_bundle_file(&bundle).unwrap();
         assert!(identity.is_same(&other));
+    }
+
+    #[test]
+    fn a_path_cannot_begin_a_line_of_a_log() {
+        let error = Identity::from_pem_files("/no\nwhere/\u{1b}[2J\u{fc}.pem", "key").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "/no\\nwhere/\\u{1b}[2J\u{fc}.pem: there is no such file"
+        );
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_used_is_told_with_those_that_can() {
+        let key = "-----BEGIN PRIVATE KEY-----\nMAAC\n-----END PRIVATE KEY-----\n";
+        let error = pem(testpki::RSA_CERTIFICATE, key).unwrap_err().to_string();
+        assert!(error.contains("Ed25519"), "{error}");
+        assert!(!error.contains("unexpected"), "{error}");
     }
 
     #[test]

@@ -23,6 +23,12 @@ impl Lift<'_> {
         self.refused(RefusalReason::Protocol(refuse.status));
     }
 
+    /// The application's mistake: the client would have to fail the connection.
+    pub(super) fn refuse_subprotocol(&mut self, name: &str) {
+        self.respond_text(500, "internal error\n");
+        self.refused(RefusalReason::SubprotocolNotOffered(name.to_owned()));
+    }
+
     /// A plain HTTP request to a vhost that serves none.
     pub(super) fn answer_plain(&mut self, head: &RequestHead<'_>) {
         let (status, headers, text) = match Framing::of_request(head) {

@@ -246,6 +246,14 @@ fn a_subprotocol_that_was_not_offered_is_refused_with_500() {
     world.turn();
     assert!(text(peer.read()).starts_with("HTTP/1.1 500 "));
     assert_eq!(world.log.count("established"), 0);
+    // It was no refusal of the protocol's, and whoever wrote it has to find it.
+    let told = world.log.take();
+    let told = told.iter().find(|line| line.starts_with("refused "));
+    let told = told.expect("the observer is told");
+    assert!(
+        told.contains("\"surprise\"") && told.contains("offer"),
+        "{told}"
+    );
 }
 
 #[test]

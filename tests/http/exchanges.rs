@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use wsloop::{
-    BodyLength, Http, HttpFailure, HttpHandler, HttpRequest, Mount, Response, VhostConfig,
+    BodyLength, Http, HttpFailure, HttpHandler, HttpRequest, Mount, RespondError, Response,
+    VhostConfig,
 };
 
 use super::common::{Handler, bodies, get, read, world};
@@ -277,4 +278,21 @@ impl HttpHandler for Failing {
     fn on_request(&mut self, _: &mut Http<'_>, _: &HttpRequest<'_>) -> Result<(), HttpFailure> {
         Err(HttpFailure::respond(self.0.clone()))
     }
+}
+
+/// `Full` would have the handler wait for an `on_writable` that never comes.
+#[test]
+fn nothing_follows_a_complete_response_however_much_of_it_waits() {
+    let mut world = world(|log| Handler {
+        request: Some(Box::new(|http| {
+            http.respond(Response::text(200, "x".repeat(3 << 20)))?;
+            assert_eq!(http.write(b"more"), Err(RespondError::Finished));
+            Ok(())
+        })),
+        ..Handler::new(log)
+    });
+    let peer = world.dial();
+    peer.write(&get("/h")).unwrap();
+    world.turn();
+    assert!(read(&peer).starts_with("HTTP/1.1 200 "));
 }
