@@ -6,11 +6,13 @@
 mod bulk;
 mod calm;
 mod ending;
+mod run;
 
 use std::time::Instant;
 
 #[cfg(feature = "tls")]
 pub(crate) use self::bulk::place_of_payload;
+pub(crate) use self::run::{Run, Stop};
 use self::ending::{abnormal_end, transport_end};
 use crate::conn::{Aside, Conn, Flags, Phase, Role, STASHED_HEADER, SendHalf, Stash};
 use crate::context::Parts;
@@ -72,7 +74,7 @@ impl Lift<'_> {
         if self.wants_stash() || self.wants_reading() {
             Fate::KeepReady
         } else {
-            if self.is_calm() && !self.was_bulky() {
+            if self.conn.is_calm() && !self.was_bulky() {
                 self.settle();
             }
             Fate::Keep

@@ -308,16 +308,26 @@ impl Io {
     /// many bytes went.
     #[inline(always)]
     pub(crate) fn flush_open(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> Option<usize> {
-        let bytes = tx.opened();
-        if !bytes.is_empty() {
-            let n = self.write_calmly(bytes);
-            if n != bytes.len() {
-                tx.advance(n, pool);
-                return Some(n);
-            }
+        let waits = self.write_open(tx, pool);
+        if waits.is_none() {
+            tx.close(pool);
         }
-        tx.close(pool);
-        None
+        waits
+    }
+
+    /// The same for who has lent the queue and takes it back.
+    #[inline(always)]
+    pub(crate) fn write_open(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> Option<usize> {
+        let bytes = tx.opened();
+        if bytes.is_empty() {
+            return None;
+        }
+        let n = self.write_calmly(bytes);
+        if n == bytes.len() {
+            return None;
+        }
+        tx.advance(n, pool);
+        Some(n)
     }
 
     /// Writes once, to a calm transport.

@@ -87,6 +87,6 @@ impl Lift<'_> {
                 }
             }
         }
-        self.is_calm()
+        self.conn.is_calm()
     }
 }

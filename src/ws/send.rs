@@ -142,6 +142,30 @@ impl TxQueue {
         pool.lend_queue(&mut self.held).open_to = limit;
     }
 
+    /// The same with a queue that the caller has, if it has one, and gets back by
+    /// [`TxQueue::end_loan`].
+    #[inline(always)]
+    pub(crate) fn open_lent(
+        &mut self,
+        lent: &mut Option<Box<Held>>,
+        pool: &mut BufferPool,
+        limit: usize,
+    ) {
+        debug_assert!(self.held.is_none(), "an empty queue owns nothing");
+        std::mem::swap(&mut self.held, lent);
+        let held = self.held.get_or_insert_with(|| pool.take_queue());
+        held.open_to = limit;
+    }
+
+    /// Gives it back when all that it held has been written. It is still open.
+    #[inline(always)]
+    pub(crate) fn end_loan(&mut self, lent: &mut Option<Box<Held>>) {
+        if let Some(held) = &mut self.held {
+            held.flat.clear();
+        }
+        std::mem::swap(&mut self.held, lent);
+    }
+
     /// Whether all that waits lies together, and nothing of it has been written.
     #[inline]
     pub(crate) fn is_flat(&self) -> bool {
@@ -168,7 +192,6 @@ impl TxQueue {
     pub(crate) fn close(&mut self, pool: &mut BufferPool) {
         if let Some(held) = &mut self.held {
             held.flat.clear();
-            held.open_to = 0;
             pool.take_lent_queue(&mut self.held);
         }
     }
@@ -400,6 +423,11 @@ impl Held {
     #[cfg(feature = "sim")]
     pub(crate) fn capacity(&self) -> usize {
         self.flat.capacity()
+    }
+
+    /// Nobody may append to it any more without asking.
+    pub(crate) const fn shut(&mut self) {
+        self.open_to = 0;
     }
 
     /// Whether it owns more than the buffer.
