@@ -152,7 +152,9 @@ impl<T> Arena<T> {
 
     /// Lets the slots of removed entries be used again.
     pub(crate) fn recycle(&mut self) {
-        self.free.append(&mut self.retired);
+        if !self.retired.is_empty() {
+            self.free.append(&mut self.retired);
+        }
     }
 
     /// The entries that are not lifted, in slot order.

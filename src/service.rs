@@ -285,7 +285,7 @@ impl Context {
             return timeout;
         }
         self.read_clock();
-        let left = deadline.saturating_duration_since(self.inner.out.now);
+        let left = deadline.since(self.inner.out.moment);
         Some(timeout.map_or(left, |timeout| timeout.min(left)))
     }
 

@@ -130,15 +130,19 @@ impl<'e> Run<'_, 'e> {
         if used < n || waits || send.flags != Flags::CALM_VISIT {
             return Err(Stop::Rest { event, n, used });
         }
-        if let Some(taken) = io.write_open(&mut send.tx, &mut inner.out.pool) {
+        send.tx.exchange(queue);
+        if let Some(taken) = queue.as_deref_mut().and_then(|queue| io.write_open(queue)) {
+            // The rest is the connection's.
+            send.tx.exchange(queue);
+            send.tx.advance(taken, &mut inner.out.pool);
             send.note_output(inner.out.now, taken, io);
             return Err(Stop::Visit { event, n });
         }
-        send.tx.end_loan(queue);
         if io.is_readable() {
             return Err(Stop::Visit { event, n });
         }
         send.flags = Flags::CALM;
+        let index = send.id.index;
         // No callback can have removed it.
         if let Some(place) = inner.conns.place_of_lifted(index) {
             mem::swap(place, air);

@@ -8,7 +8,7 @@ use super::stream::{SHORT_READ_MEANS_DRAINED, Stream};
 use crate::dial::clone_error;
 use crate::pool::BufferPool;
 use crate::secure::Secure;
-use crate::ws::send::{Lent, SLICES, TxQueue};
+use crate::ws::send::{Held, Lent, SLICES, TxQueue};
 
 /// A stream, and the two ready bits that edge-triggered polling asks for: set by an event, cleared
 /// when the system has no more to give or take.
@@ -308,26 +308,31 @@ impl Io {
     /// many bytes went.
     #[inline(always)]
     pub(crate) fn flush_open(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> Option<usize> {
-        let waits = self.write_open(tx, pool);
-        if waits.is_none() {
-            tx.close(pool);
+        let bytes = tx.opened();
+        if !bytes.is_empty() {
+            let n = self.write_calmly(bytes);
+            if n != bytes.len() {
+                tx.advance(n, pool);
+                return Some(n);
+            }
         }
-        waits
+        tx.close(pool);
+        None
     }
 
-    /// The same for who has lent the queue and takes it back.
+    /// Writes once what an open queue holds that is no connection's now; how many bytes went, if
+    /// that was not all.
     #[inline(always)]
-    pub(crate) fn write_open(&mut self, tx: &mut TxQueue, pool: &mut BufferPool) -> Option<usize> {
-        let bytes = tx.opened();
-        if bytes.is_empty() {
-            return None;
+    pub(crate) fn write_open(&mut self, queue: &mut Held) -> Option<usize> {
+        let bytes = queue.opened();
+        if !bytes.is_empty() {
+            let n = self.write_calmly(bytes);
+            if n != bytes.len() {
+                return Some(n);
+            }
         }
-        let n = self.write_calmly(bytes);
-        if n == bytes.len() {
-            return None;
-        }
-        tx.advance(n, pool);
-        Some(n)
+        queue.empty();
+        None
     }
 
     /// Writes once, to a calm transport.
@@ -337,8 +342,9 @@ impl Io {
             return 0;
         }
         match self.stream.write_once(bytes) {
+            Ok(n) if n == bytes.len() => n,
             Ok(n) => {
-                if n < bytes.len() && self.is_drained_when_short() {
+                if self.is_drained_when_short() {
                     self.ready -= ReadyFlags::WRITABLE;
                 }
                 n

@@ -142,8 +142,8 @@ impl TxQueue {
         pool.lend_queue(&mut self.held).open_to = limit;
     }
 
-    /// The same with a queue that the caller has, if it has one, and gets back by
-    /// [`TxQueue::end_loan`].
+    /// The same with a queue that the caller has, if it has one, and takes back by
+    /// [`TxQueue::exchange`].
     #[inline(always)]
     pub(crate) fn open_lent(
         &mut self,
@@ -152,17 +152,14 @@ impl TxQueue {
         limit: usize,
     ) {
         debug_assert!(self.held.is_none(), "an empty queue owns nothing");
-        std::mem::swap(&mut self.held, lent);
+        self.exchange(lent);
         let held = self.held.get_or_insert_with(|| pool.take_queue());
         held.open_to = limit;
     }
 
-    /// Gives it back when all that it held has been written. It is still open.
+    /// Gives all that it holds in exchange for what the caller has.
     #[inline(always)]
-    pub(crate) fn end_loan(&mut self, lent: &mut Option<Box<Held>>) {
-        if let Some(held) = &mut self.held {
-            held.flat.clear();
-        }
+    pub(crate) fn exchange(&mut self, lent: &mut Option<Box<Held>>) {
         std::mem::swap(&mut self.held, lent);
     }
 
@@ -177,13 +174,7 @@ impl TxQueue {
     /// [`TxQueue::append_open`].
     #[inline(always)]
     pub(crate) fn opened(&self) -> &[u8] {
-        match &self.held {
-            Some(held) => {
-                debug_assert!(held.written == 0 && held.rest_len == 0, "it is flat");
-                &held.flat
-            }
-            None => &[],
-        }
+        self.held.as_deref().map_or(&[], Held::opened)
     }
 
     /// Gives it back when all that it held has been written, if there was anything. What was
@@ -423,6 +414,19 @@ impl Held {
     #[cfg(feature = "sim")]
     pub(crate) fn capacity(&self) -> usize {
         self.flat.capacity()
+    }
+
+    /// What lies in a queue that was opened calmly.
+    #[inline(always)]
+    pub(crate) fn opened(&self) -> &[u8] {
+        debug_assert!(self.written == 0 && self.rest_len == 0, "it is flat");
+        &self.flat
+    }
+
+    /// All of that has been written. It is still open.
+    #[inline(always)]
+    pub(crate) fn empty(&mut self) {
+        self.flat.clear();
     }
 
     /// Nobody may append to it any more without asking.

@@ -65,13 +65,13 @@ pub(crate) fn give_front(
     if longest < u16::from(MAX_SHORT) {
         return 0;
     }
-    let (mut at, mut input) = (0, input);
+    let received = input.len();
+    let (mut left, mut input) = (received, input);
     while let Some((first, start, len)) = masked_whole(input, u64::from(longest)) {
         // The header is there, so one look says whether the rest is.
         let Some((frame, rest)) = input.split_at_mut_checked(start + len) else {
             break;
         };
-        input = rest;
         let Some((header, payload)) = frame.split_at_mut_checked(start) else {
             break;
         };
@@ -89,12 +89,13 @@ pub(crate) fn give_front(
             },
             _ => Message::Binary(payload),
         };
-        at += start + len;
+        left = rest.len();
+        input = rest;
         if to.take(message).is_break() {
             break;
         }
     }
-    at
+    received - left
 }
 
 /// Who gets messages one after the other.
