@@ -607,8 +607,8 @@ pub(crate) trait Dispatch: Any + Send {
         wsi: &mut Wsi<'_>,
         session: usize,
     ) -> usize;
-    /// The same for the messages that lie whole at the front, in a calm visit of a server's
-    /// connection, until it is not calm any more.
+    /// Gives the messages that lie whole at the front, in a calm visit of a server's connection, until
+    /// it is not calm any more. How many bytes are left.
     fn drive_calmly(&mut self, input: &mut [u8], wsi: &mut Wsi<'_>, session: usize) -> usize;
     /// Visits the calm connections that events are about.
     fn visit_calmly<'e>(&mut self, run: Run<'_, 'e>) -> Stop<'e>;
@@ -706,7 +706,7 @@ impl<P: Protocol> Dispatch for Bound<P> {
         } = self;
         match (sessions.get_mut(session), delivery) {
             (Some(session), Delivery::Messages) => give_calmly(protocol, wsi, session, input),
-            _ => 0,
+            _ => input.len(),
         }
     }
 

@@ -68,7 +68,7 @@ impl Lift<'_> {
         let Some(room @ [_, ..]) = self.parts.buffer.get_mut(STASHED_HEADER..) else {
             return Some(0);
         };
-        let n = io.read_calmly(is_writable, room);
+        let n = io.read_calmly(is_writable, room).len();
         if n == 0 {
             return Some(0);
         }

@@ -41,12 +41,12 @@ pub(crate) enum Stop<'e> {
     /// The visit for this one, in which `n` bytes were read, has more to do than a calm one. Its
     /// connection is in the air.
     Visit { event: Event<'e>, n: usize },
-    /// The same when only the first `used` bytes have been processed, or a callback has done
+    /// The same when the last `left` bytes of them have not been processed, or a callback has done
     /// something out of the ordinary.
     Rest {
         event: Event<'e>,
         n: usize,
-        used: usize,
+        left: usize,
     },
 }
 
@@ -111,10 +111,11 @@ impl<'e> Run<'_, 'e> {
             return self.put_back(index, event);
         }
         send.flags = Flags::CALM_VISIT;
-        let n = io.read_calmly(event.is_writable(), room);
-        let Some(input @ [_, ..]) = room.get_mut(..n) else {
+        let input = io.read_calmly(event.is_writable(), room);
+        let n = input.len();
+        if n == 0 {
             return Err(Stop::Visit { event, n: 0 });
-        };
+        }
         send.last_received = inner.out.moment;
         let open_to = send.settings.open_to;
         send.tx.open_lent(queue, &mut inner.out.pool, open_to);
@@ -125,10 +126,10 @@ impl<'e> Run<'_, 'e> {
             inner.out.lender = addresses.start.addr()..addresses.end.addr();
         }
         let mut wsi = Wsi::new(inner, send, Some(io));
-        let used = bound.drive_calmly(input, &mut wsi, ws.session);
+        let left = bound.drive_calmly(input, &mut wsi, ws.session);
         let waits = lends && end_lending(&mut inner.out, send, io, input);
-        if used < n || waits || send.flags != Flags::CALM_VISIT {
-            return Err(Stop::Rest { event, n, used });
+        if left > 0 || waits || send.flags != Flags::CALM_VISIT {
+            return Err(Stop::Rest { event, n, left });
         }
         send.tx.exchange(queue);
         if let Some(taken) = queue.as_deref_mut().and_then(|queue| io.write_open(queue)) {

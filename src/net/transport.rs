@@ -171,25 +171,29 @@ impl Io {
         self.ready |= ReadyFlags::READABLE;
     }
 
-    /// As [`Io::read`] after an event of a calm transport: if something can be read.
+    /// As [`Io::read`] after an event of a calm transport, if something can be read. Gives what came.
     #[inline(always)]
-    pub(crate) fn read_calmly(&mut self, is_writable: bool, buffer: &mut [u8]) -> usize {
+    pub(crate) fn read_calmly<'b>(
+        &mut self,
+        is_writable: bool,
+        buffer: &'b mut [u8],
+    ) -> &'b mut [u8] {
         if is_writable {
             self.ready |= ReadyFlags::WRITABLE;
         }
-        match self.stream.read_once(buffer) {
-            Ok(n) if n > 0 => {
+        let read = self.stream.read_once(buffer);
+        if let Ok(n @ 1..) = read {
+            if let Some((came, rest)) = buffer.split_at_mut_checked(n) {
                 // A calm transport was not readable before the event.
-                if n >= buffer.len() || !self.is_drained_when_short() {
+                if rest.is_empty() || !self.is_drained_when_short() {
                     self.ready |= ReadyFlags::READABLE;
                 }
-                n
-            }
-            other => {
-                self.ready |= ReadyFlags::READABLE;
-                self.note_end(other)
+                return came;
             }
         }
+        self.ready |= ReadyFlags::READABLE;
+        self.note_end(read);
+        &mut []
     }
 
     /// What a read has come to that gave no bytes.

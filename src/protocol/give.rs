@@ -65,7 +65,7 @@ pub(super) fn give_next<P: Protocol>(
 }
 
 /// The shortest path, of a calm visit of a server's connection: gives the messages that lie whole at
-/// the front, until it is not calm any more. How many bytes they took.
+/// the front, until it is not calm any more. How many bytes are left.
 #[inline(always)]
 pub(super) fn give_calmly<P: Protocol>(
     protocol: &mut P,

@@ -18,8 +18,8 @@ impl Lift<'_> {
             parts.put_plain(plain);
             return Some(0);
         };
-        let n = io.read_calmly(is_writable, room);
-        let (Some(secure), Some(input @ [_, ..])) = (&mut io.secure, room.get_mut(..n)) else {
+        let input = io.read_calmly(is_writable, room);
+        let (Some(secure), n @ 1..) = (&mut io.secure, input.len()) else {
             parts.put_plain(plain);
             return Some(0);
         };
@@ -50,7 +50,8 @@ impl Lift<'_> {
         send.tx
             .open_calmly(&mut inner.out.pool, send.settings.open_to);
         let mut wsi = Wsi::new(inner, send, Some(io));
-        let used = bound.dispatch.drive_calmly(input, &mut wsi, ws.session);
+        let left = bound.dispatch.drive_calmly(input, &mut wsi, ws.session);
+        let used = input.len().saturating_sub(left);
         let rest = input.get_mut(used..).unwrap_or_default();
         if !rest.is_empty() || send.flags != Flags::CALM_VISIT {
             return self.give_rest(rest);

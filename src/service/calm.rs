@@ -58,10 +58,10 @@ impl Context {
             Stop::Done => {}
             Stop::Event(event) => return Some(event),
             Stop::Visit { event, n } => self.end_visit(event, Some(n)),
-            Stop::Rest { event, n, used } => {
+            Stop::Rest { event, n, left } => {
                 let Self { inner, parts, .. } = self;
                 let conn = self.air.as_deref_mut()?;
-                let spent = Lift { conn, inner, parts }.go_on_calmly(n, used);
+                let spent = Lift { conn, inner, parts }.go_on_calmly(n, n.saturating_sub(left));
                 self.end_visit(event, spent);
             }
         }

@@ -53,8 +53,8 @@ impl Feed<'_> {
 
 /// The shortest way of all: gives the messages that lie whole at the front of what a server has
 /// received, while nothing has begun of which the receiving half must know, in frames of at most
-/// `longest` bytes, until who takes them says to stop. How many bytes they took; what follows them, be it
-/// a message, is as it came, for [`Feed::next`] to judge.
+/// `longest` bytes, until who takes them says to stop. How many bytes follow them, which are as they
+/// came, for [`Feed::next`] to judge.
 #[inline(always)]
 pub(crate) fn give_front(
     input: &mut [u8],
@@ -63,10 +63,9 @@ pub(crate) fn give_front(
 ) -> usize {
     // So that this need not be asked for each short frame.
     if longest < u16::from(MAX_SHORT) {
-        return 0;
+        return input.len();
     }
-    let received = input.len();
-    let (mut left, mut input) = (received, input);
+    let (mut left, mut input) = (input.len(), input);
     while let Some((first, start, len)) = masked_whole(input, u64::from(longest)) {
         // The header is there, so one look says whether the rest is.
         let Some((frame, rest)) = input.split_at_mut_checked(start + len) else {
@@ -95,7 +94,7 @@ pub(crate) fn give_front(
             break;
         }
     }
-    received - left
+    left
 }
 
 /// Who gets messages one after the other.
@@ -169,8 +168,8 @@ mod tests {
         goes_on: ControlFlow<()>,
     ) -> (Vec<Vec<u8>>, usize) {
         let taken = &mut Vec::new();
-        let used = give_front(input, longest, Takes { taken, goes_on });
-        (std::mem::take(taken), used)
+        let left = give_front(input, longest, Takes { taken, goes_on });
+        (std::mem::take(taken), input.len() - left)
     }
 
     #[test]
