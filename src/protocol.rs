@@ -6,6 +6,7 @@ mod sessions;
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use self::give::{give_calmly, give_next, give_whole};
@@ -608,8 +609,13 @@ pub(crate) trait Dispatch: Any + Send {
         session: usize,
     ) -> usize;
     /// Gives the messages that lie whole at the front, in a calm visit of a server's connection, until
-    /// it is not calm any more. How many bytes are left.
-    fn drive_calmly(&mut self, input: &mut [u8], wsi: &mut Wsi<'_>, session: usize) -> usize;
+    /// it is not calm any more: that is a break. How many bytes are left.
+    fn drive_calmly(
+        &mut self,
+        input: &mut [u8],
+        wsi: &mut Wsi<'_>,
+        session: usize,
+    ) -> ControlFlow<usize, usize>;
     /// Visits the calm connections that events are about.
     fn visit_calmly<'e>(&mut self, run: Run<'_, 'e>) -> Stop<'e>;
     fn writable(&mut self, wsi: &mut Wsi<'_>, session: usize);
@@ -698,7 +704,12 @@ impl<P: Protocol> Dispatch for Bound<P> {
     }
 
     #[inline(always)]
-    fn drive_calmly(&mut self, input: &mut [u8], wsi: &mut Wsi<'_>, session: usize) -> usize {
+    fn drive_calmly(
+        &mut self,
+        input: &mut [u8],
+        wsi: &mut Wsi<'_>,
+        session: usize,
+    ) -> ControlFlow<usize, usize> {
         let Self {
             protocol,
             sessions,
@@ -706,7 +717,7 @@ impl<P: Protocol> Dispatch for Bound<P> {
         } = self;
         match (sessions.get_mut(session), delivery) {
             (Some(session), Delivery::Messages) => give_calmly(protocol, wsi, session, input),
-            _ => input.len(),
+            _ => ControlFlow::Continue(input.len()),
         }
     }
 

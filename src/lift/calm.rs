@@ -14,7 +14,7 @@ use crate::net::transport::Io;
 use crate::protocol::Dispatch;
 use crate::timer::saturating_add;
 use crate::upgrade::NO_SESSION;
-use crate::ws::recv::RecvPool;
+use crate::ws::recv::{RecvPool, has_front};
 use crate::wsi::Wsi;
 
 impl Conn {
@@ -38,6 +38,7 @@ impl Conn {
             && send.has_no_output_deadline()
             // So it waits for no inflater, and is not in the middle of inflating.
             && send.sends_plain()
+            && has_front(send.settings.short_way)
             && io.is_calm()
             && !io.is_readable()
             && !ws.recv.is_inside_message()
@@ -121,7 +122,12 @@ impl Lift<'_> {
 
 /// Sends what was lent of the received bytes. Whether something waits yet that was queued then.
 #[inline(never)]
-pub(super) fn end_lending(out: &mut Out, send: &mut SendHalf, io: &mut Io, input: &mut [u8]) -> bool {
+pub(super) fn end_lending(
+    out: &mut Out,
+    send: &mut SendHalf,
+    io: &mut Io,
+    input: &mut [u8],
+) -> bool {
     out.lender = 0..0;
     if out.lent.is_empty() {
         return false;

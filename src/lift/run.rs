@@ -4,14 +4,14 @@
 //! visit, and all of them share the receive buffer and one queue of output.
 
 use std::mem;
+use std::ops::ControlFlow;
 
 use super::calm::end_lending;
-use crate::conn::{Conn, Flags, Role};
+use crate::conn::{Conn, Flags, NO_PROTOCOL, Role};
 use crate::id::{Token, same_generation};
 use crate::inner::Inner;
 use crate::net::poller::{Event, Events};
 use crate::protocol::Dispatch;
-use crate::ws::Side;
 use crate::ws::send::{Held, LEND_FROM};
 use crate::wsi::Wsi;
 
@@ -53,9 +53,8 @@ pub(crate) enum Stop<'e> {
 impl Conn {
     /// Whether an event is dealt with in a [`Run`].
     pub(crate) fn is_for_run(&self, event: Event<'_>) -> bool {
-        let is_plain = self.io.as_ref().is_some_and(|io| io.secure.is_none());
-        let is_server = matches!(self.role, Role::Ws(_)) && self.send.side == Side::Server;
-        is_plain && is_server && self.send.flags == Flags::CALM && event.is_plain()
+        let is_established = self.io.is_some() && matches!(self.role, Role::Ws(_));
+        is_established && is_calm_one_of(self, self.send.runs_with) && event.is_plain()
     }
 }
 
@@ -98,18 +97,24 @@ impl<'e> Run<'_, 'e> {
         };
         let fits = |known| same_generation(generation, known);
         match inner.conns.place_any(index, fits) {
-            Some(place) if is_calm_one_of(place.as_deref(), *protocol) && event.is_plain() => {
-                debug_assert!(place.as_deref().is_some_and(Conn::is_calm), "it is calm");
-                mem::swap(place, air);
-            }
+            Some(place) if event.is_plain() => match place {
+                Some(conn) if is_calm_one_of(conn, *protocol) => {
+                    debug_assert!(conn.is_calm(), "something has happened to it");
+                    mem::swap(place, air);
+                }
+                _ => return Err(Stop::Event(event)),
+            },
             _ => return Err(Stop::Event(event)),
         }
-        let Some(Conn { io: Some(io), role: Role::Ws(ws), send, .. }) = air.as_deref_mut() else {
+        let Some(Conn {
+            io: Some(io),
+            role: Role::Ws(ws),
+            send,
+            ..
+        }) = air.as_deref_mut()
+        else {
             return self.put_back(index, event);
         };
-        if io.secure.is_some() || send.side != Side::Server {
-            return self.put_back(index, event);
-        }
         send.flags = Flags::CALM_VISIT;
         let input = io.read_calmly(event.is_writable(), room);
         let n = input.len();
@@ -126,10 +131,17 @@ impl<'e> Run<'_, 'e> {
             inner.out.lender = addresses.start.addr()..addresses.end.addr();
         }
         let mut wsi = Wsi::new(inner, send, Some(io));
-        let left = bound.drive_calmly(input, &mut wsi, ws.session);
+        let driven = bound.drive_calmly(input, &mut wsi, ws.session);
         let waits = lends && end_lending(&mut inner.out, send, io, input);
-        if left > 0 || waits || send.flags != Flags::CALM_VISIT {
-            return Err(Stop::Rest { event, n, left });
+        debug_assert!(
+            driven.is_break() || waits || send.flags == Flags::CALM_VISIT,
+            "who gives messages sees to that"
+        );
+        match driven {
+            ControlFlow::Continue(0) if !waits => {}
+            ControlFlow::Continue(left) | ControlFlow::Break(left) => {
+                return Err(Stop::Rest { event, n, left });
+            }
         }
         send.tx.exchange(queue);
         if let Some(taken) = queue.as_deref_mut().and_then(|queue| io.write_open(queue)) {
@@ -161,7 +173,8 @@ impl<'e> Run<'_, 'e> {
     }
 }
 
+/// Whether it is calm, and the runs of that protocol are those it has part in.
 #[inline(always)]
-fn is_calm_one_of(conn: Option<&Conn>, protocol: u32) -> bool {
-    conn.is_some_and(|conn| conn.send.flags == Flags::CALM && conn.send.protocol == protocol)
+fn is_calm_one_of(conn: &Conn, protocol: u32) -> bool {
+    conn.send.flags == Flags::CALM && conn.send.runs_with == protocol && protocol != NO_PROTOCOL
 }

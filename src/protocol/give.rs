@@ -65,14 +65,14 @@ pub(super) fn give_next<P: Protocol>(
 }
 
 /// The shortest path, of a calm visit of a server's connection: gives the messages that lie whole at
-/// the front, until it is not calm any more. How many bytes are left.
+/// the front, until it is not calm any more: that is a break. How many bytes are left.
 #[inline(always)]
 pub(super) fn give_calmly<P: Protocol>(
     protocol: &mut P,
     wsi: &mut Wsi<'_>,
     session: &mut P::Session,
     input: &mut [u8],
-) -> usize {
+) -> ControlFlow<usize, usize> {
     let longest = wsi.send_half().settings.short_way;
     let to = Calmly {
         protocol,

@@ -1,5 +1,7 @@
 //! The short way of a visit over TLS: see [`Lift::visit_calmly`].
 
+use std::ops::ControlFlow::{Break, Continue};
+
 use crate::conn::{Conn, Flags, Role, STASHED_HEADER};
 use crate::lift::Lift;
 use crate::tls::session::Received;
@@ -50,7 +52,8 @@ impl Lift<'_> {
         send.tx
             .open_calmly(&mut inner.out.pool, send.settings.open_to);
         let mut wsi = Wsi::new(inner, send, Some(io));
-        let left = bound.dispatch.drive_calmly(input, &mut wsi, ws.session);
+        let (Continue(left) | Break(left)) =
+            bound.dispatch.drive_calmly(input, &mut wsi, ws.session);
         let used = input.len().saturating_sub(left);
         let rest = input.get_mut(used..).unwrap_or_default();
         if !rest.is_empty() || send.flags != Flags::CALM_VISIT {

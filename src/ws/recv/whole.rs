@@ -53,18 +53,19 @@ impl Feed<'_> {
 
 /// The shortest way of all: gives the messages that lie whole at the front of what a server has
 /// received, while nothing has begun of which the receiving half must know, in frames of at most
-/// `longest` bytes, until who takes them says to stop. How many bytes follow them, which are as they
-/// came, for [`Feed::next`] to judge.
+/// `longest` bytes (at least as long as short ones, see [`has_front`]), until who takes them says to
+/// stop: that is a break. How many bytes follow them, which are as they came, for [`Feed::next`] to
+/// judge.
 #[inline(always)]
 pub(crate) fn give_front(
     input: &mut [u8],
     longest: u16,
     mut to: impl Take,
-) -> usize {
-    // So that this need not be asked for each short frame.
-    if longest < u16::from(MAX_SHORT) {
-        return input.len();
-    }
+) -> ControlFlow<usize, usize> {
+    debug_assert!(
+        has_front(longest),
+        "a short frame is not asked for its length"
+    );
     let (mut left, mut input) = (input.len(), input);
     while let Some((first, start, len)) = masked_whole(input, u64::from(longest)) {
         // The header is there, so one look says whether the rest is.
@@ -91,10 +92,15 @@ pub(crate) fn give_front(
         left = rest.len();
         input = rest;
         if to.take(message).is_break() {
-            break;
+            return ControlFlow::Break(left);
         }
     }
-    left
+    ControlFlow::Continue(left)
+}
+
+/// Whether [`give_front`] can be asked where messages of up to that many bytes are taken.
+pub(crate) const fn has_front(longest: u16) -> bool {
+    longest >= MAX_SHORT as u16
 }
 
 /// Who gets messages one after the other.
@@ -162,13 +168,10 @@ mod tests {
         }
     }
 
-    fn given(
-        input: &mut [u8],
-        longest: u16,
-        goes_on: ControlFlow<()>,
-    ) -> (Vec<Vec<u8>>, usize) {
+    fn given(input: &mut [u8], longest: u16, goes_on: ControlFlow<()>) -> (Vec<Vec<u8>>, usize) {
         let taken = &mut Vec::new();
-        let left = give_front(input, longest, Takes { taken, goes_on });
+        let (ControlFlow::Continue(left) | ControlFlow::Break(left)) =
+            give_front(input, longest, Takes { taken, goes_on });
         (std::mem::take(taken), input.len() - left)
     }
 
