@@ -101,16 +101,26 @@ impl<T> Arena<T> {
         self.slot_mut(index, generation)?.entry.take()
     }
 
-    /// As [`Arena::lift`] for who knows only some bits of the generation, which `fits` compares.
-    #[inline]
-    pub(crate) fn lift_any(&mut self, index: u32, fits: impl FnOnce(u64) -> bool) -> Option<T> {
+    /// The place of an entry that is not lifted, for who knows only some bits of the generation,
+    /// which `fits` compares. Who takes it out has lifted it.
+    #[inline(always)]
+    pub(crate) fn place_any(
+        &mut self,
+        index: u32,
+        fits: impl FnOnce(u64) -> bool,
+    ) -> Option<&mut Option<T>> {
         let slot = self.slots.get_mut(index as usize)?;
-        if fits(slot.generation()) {
-            // There is none in a slot that is not live.
-            slot.entry.take()
-        } else {
-            None
-        }
+        // There is no entry in a slot that is not live.
+        fits(slot.generation()).then_some(&mut slot.entry)
+    }
+
+    /// The empty place of an entry that was lifted just now, for who knows that nobody can have
+    /// removed it.
+    #[inline(always)]
+    pub(crate) fn place_of_lifted(&mut self, index: u32) -> Option<&mut Option<T>> {
+        let slot = self.slots.get_mut(index as usize)?;
+        debug_assert!(slot.is_live() && slot.entry.is_none(), "it was lifted");
+        Some(&mut slot.entry)
     }
 
     /// Puts back what [`Arena::lift`] took.
@@ -125,9 +135,8 @@ impl<T> Arena<T> {
     /// The same for who has lifted it just now and knows that nobody can have removed it.
     #[inline]
     pub(crate) fn put_back(&mut self, index: u32, value: T) {
-        if let Some(slot) = self.slots.get_mut(index as usize) {
-            debug_assert!(slot.is_live() && slot.entry.is_none(), "it was lifted");
-            slot.entry = Some(value);
+        if let Some(place) = self.place_of_lifted(index) {
+            *place = Some(value);
         }
     }
 
@@ -143,7 +152,9 @@ impl<T> Arena<T> {
 
     /// Lets the slots of removed entries be used again.
     pub(crate) fn recycle(&mut self) {
-        self.free.append(&mut self.retired);
+        if !self.retired.is_empty() {
+            self.free.append(&mut self.retired);
+        }
     }
 
     /// The entries that are not lifted, in slot order.

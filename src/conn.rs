@@ -244,6 +244,9 @@ pub(crate) struct SendHalf {
     pub(crate) armed: Option<Moment>,
     /// Whether it has been calm as what it is now.
     pub(crate) settled: bool,
+    /// The protocol whose runs its calm visits are part of (see `Run`); [`NO_PROTOCOL`] over TLS and
+    /// on a client, which have none.
+    pub(crate) runs_with: u32,
     pub(crate) rare: Option<Box<Rare>>,
     /// What was agreed on about compression.
     #[cfg_attr(not(feature = "deflate"), expect(dead_code, reason = "nothing"))]
@@ -295,6 +298,7 @@ impl SendHalf {
             deadlines: Deadlines::default(),
             armed: None,
             settled: false,
+            runs_with: NO_PROTOCOL,
             rare: None,
             compression: Agreed::default(),
         }

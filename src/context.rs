@@ -527,7 +527,8 @@ impl Context {
         if self.has_work() {
             return Some(self.inner.out.now);
         }
-        self.inner.out.next_deadline()
+        let out = &self.inner.out;
+        out.epoch.instant(out.next_deadline()?)
     }
 
     /// Connections of the context, in whatever state: accepted, dialling, established, closing.

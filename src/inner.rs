@@ -20,7 +20,7 @@ use crate::id::{FetchId, TimerTag, VhostId, WsiId};
 use crate::mount::{Route, RouteTarget};
 use crate::net::random::Random;
 use crate::pool::BufferPool;
-use crate::timer::{Alarms, Epoch, Moment, TimerKey, Timers, saturating_add};
+use crate::timer::{Alarm, Alarms, Epoch, Moment, TimerKey, Timers, saturating_add};
 use crate::ws::Side;
 use crate::ws::send::Lent;
 
@@ -145,11 +145,14 @@ impl Out {
 
     /// When a timer or an alarm is due next.
     #[inline]
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&self) -> Option<Moment> {
         let timer = self.timers.next_deadline();
-        let alarm = self.alarms.first();
-        let alarm = alarm.and_then(|alarm| self.epoch.instant(alarm.at()));
-        [timer, alarm].into_iter().flatten().min()
+        let timer = timer.map(|timer| self.epoch.moment(timer));
+        let alarm = self.alarms.first().map(Alarm::at);
+        match (timer, alarm) {
+            (Some(timer), Some(alarm)) => Some(timer.min(alarm)),
+            (timer, alarm) => timer.or(alarm),
+        }
     }
 }
 

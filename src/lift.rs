@@ -6,12 +6,14 @@
 mod bulk;
 mod calm;
 mod ending;
+mod run;
 
 use std::time::Instant;
 
 #[cfg(feature = "tls")]
 pub(crate) use self::bulk::place_of_payload;
 use self::ending::{abnormal_end, transport_end};
+pub(crate) use self::run::{Run, Stop};
 use crate::conn::{Aside, Conn, Flags, Phase, Role, STASHED_HEADER, SendHalf, Stash};
 use crate::context::Parts;
 use crate::dial::clone_error;
@@ -22,7 +24,7 @@ use crate::inner::{Inner, LiftMark, Out};
 use crate::net::transport::{Io, ReadEnd};
 use crate::retry::{PingState, Validity};
 use crate::timer::{Alarm, TimerKey, saturating_add};
-use crate::ws::{Close, CloseCode};
+use crate::ws::{Close, CloseCode, Side};
 use crate::wsi::Wsi;
 
 /// One connection with everything it may need, none of which is another connection.
@@ -72,7 +74,7 @@ impl Lift<'_> {
         if self.wants_stash() || self.wants_reading() {
             Fate::KeepReady
         } else {
-            if self.is_calm() && !self.was_bulky() {
+            if self.conn.is_calm() && !self.was_bulky() {
                 self.settle();
             }
             Fate::Keep
@@ -81,12 +83,16 @@ impl Lift<'_> {
 
     /// It is calm.
     fn settle(&mut self) {
-        let send = &mut self.conn.send;
+        let Conn { io, send, .. } = &mut *self.conn;
         send.flags |= Flags::CALM;
         // What it needed before it was established. Who gets deadlines again keeps the room.
         if !send.settled {
             send.settled = true;
             send.deadlines.trim();
+            let is_plain = io.as_ref().is_some_and(|io| io.secure.is_none());
+            if is_plain && send.side == Side::Server {
+                send.runs_with = send.protocol;
+            }
         }
     }
 

@@ -199,6 +199,9 @@ impl BufferPool {
     /// Takes back an emptied queue that was lent and in which nothing but its buffer was used.
     #[inline(always)]
     pub(crate) fn take_lent_queue(&mut self, place: &mut Option<Box<Held>>) {
+        if let Some(queue) = place {
+            queue.shut();
+        }
         let max = self.max_capacity;
         let is_fit = |queue: &mut Box<Held>| queue.buffer().capacity() <= max;
         if self.queue.is_none() && place.as_mut().is_some_and(is_fit) {

@@ -9,9 +9,9 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use self::give::{give_next, give_whole};
+use self::give::{give_calmly, give_next, give_whole};
 use self::sessions::Sessions;
-use crate::conn::{Flags, Phase};
+use crate::conn::Phase;
 use crate::error::{CloseCause, ConnectError, ServerRefusal, VhostError};
 use crate::hook::{Attributes, HookError};
 use crate::http::HeaderList;
@@ -19,6 +19,7 @@ use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::origin::{OriginError, Transport};
 use crate::http::response::Response;
 use crate::id::{RequestId, TimerTag, VhostId, WsiId};
+use crate::lift::{Run, Stop};
 use crate::net::transport::Io;
 
 #[cfg(feature = "tls")]
@@ -26,7 +27,7 @@ use crate::tls::{Expiring, IdentityWarning, TlsConfigError};
 #[cfg(feature = "tls")]
 use crate::ws::Side;
 use crate::ws::handshake::UpgradeRequest;
-use crate::ws::recv::{Delivery, Recv, RecvPool, give_front};
+use crate::ws::recv::{Delivery, Recv, RecvPool};
 use crate::ws::{Chunk, Close, CloseFrame, Message};
 use crate::wsi::{Cx, Wsi};
 
@@ -618,9 +619,16 @@ pub(crate) trait Dispatch: Any + Send {
         wsi: &mut Wsi<'_>,
         session: usize,
     ) -> usize;
-    /// The same for the messages that lie whole at the front, in a calm visit of a server's
-    /// connection, until it is not calm any more.
-    fn drive_calmly(&mut self, input: &mut [u8], wsi: &mut Wsi<'_>, session: usize) -> usize;
+    /// Gives the messages that lie whole at the front, in a calm visit of a server's connection, until
+    /// it is not calm any more: that is a break. How many bytes are left.
+    fn drive_calmly(
+        &mut self,
+        input: &mut [u8],
+        wsi: &mut Wsi<'_>,
+        session: usize,
+    ) -> ControlFlow<usize, usize>;
+    /// Visits the calm connections that events are about.
+    fn visit_calmly<'e>(&mut self, run: Run<'_, 'e>) -> Stop<'e>;
     fn writable(&mut self, wsi: &mut Wsi<'_>, session: usize);
     fn timer(&mut self, wsi: &mut Wsi<'_>, session: usize, tag: TimerTag);
     fn free_timer(&mut self, cx: &mut Cx<'_>, tag: TimerTag);
@@ -706,26 +714,26 @@ impl<P: Protocol> Dispatch for Bound<P> {
         feed.finish()
     }
 
-    fn drive_calmly(&mut self, input: &mut [u8], wsi: &mut Wsi<'_>, session: usize) -> usize {
+    #[inline(always)]
+    fn drive_calmly(
+        &mut self,
+        input: &mut [u8],
+        wsi: &mut Wsi<'_>,
+        session: usize,
+    ) -> ControlFlow<usize, usize> {
         let Self {
             protocol,
             sessions,
             delivery,
         } = self;
-        let (Some(session), Delivery::Messages) = (sessions.get_mut(session), delivery) else {
-            return 0;
-        };
-        let longest = wsi.send_half().settings.short_way;
-        give_front(input, longest, |message| {
-            if let Err(close) = protocol.on_message(wsi, session, message) {
-                wsi.close(close);
-            }
-            if wsi.send_half().flags == Flags::CALM_VISIT {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        })
+        match (sessions.get_mut(session), delivery) {
+            (Some(session), Delivery::Messages) => give_calmly(protocol, wsi, session, input),
+            _ => ControlFlow::Continue(input.len()),
+        }
+    }
+
+    fn visit_calmly<'e>(&mut self, run: Run<'_, 'e>) -> Stop<'e> {
+        run.each(self)
     }
 
     fn writable(&mut self, wsi: &mut Wsi<'_>, session: usize) {

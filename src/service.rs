@@ -17,7 +17,7 @@ use crate::fetch::FetchFailure;
 use crate::id::{FetchId, Token, VhostId, WsiId, same_generation};
 use crate::inner::{Command, Inner, LiftMark, Out, Owner, TimerKind, VhostState};
 use crate::lift::{Fate, Lift};
-use crate::net::poller::{Event, Found};
+use crate::net::poller::{Event, Events, Found};
 use crate::net::resolve::Resolved;
 use crate::timer::{Alarm, Round, saturating_add};
 use crate::vhost;
@@ -285,7 +285,7 @@ impl Context {
             return timeout;
         }
         self.read_clock();
-        let left = deadline.saturating_duration_since(self.inner.out.now);
+        let left = deadline.since(self.inner.out.moment);
         Some(timeout.map_or(left, |timeout| timeout.min(left)))
     }
 
@@ -300,14 +300,18 @@ impl Context {
         lent.each();
     }
 
-    #[inline(always)]
-    fn on_event(&mut self, event: Event<'_>) {
+    /// Deals with an event, and with those that follow it if that is the shortest way. Gives the
+    /// next one, if it has taken one that is not dealt with.
+    fn on_event<'e>(&mut self, event: Event<'e>, events: &mut Events<'e>) -> Option<Event<'e>> {
         match Token::unpack(event.token()) {
-            Token::Wsi { index, generation } => self.on_transport(index, generation, event),
+            Token::Wsi { index, generation } => {
+                return self.on_transport(index, generation, event, events);
+            }
             Token::Listener { index, generation } => self.on_listener(index, generation),
             // What it woke us for is asked for in every turn.
             Token::Waker => {}
         }
+        None
     }
 
     #[cold]
@@ -627,10 +631,14 @@ impl LentEvents<'_> {
     #[inline(always)]
     fn each(mut self) {
         let Self { context, events } = &mut self;
-        events.each(context.turn.events_done, |event| {
+        let mut events = events.iter(context.turn.events_done);
+        while let Some(event) = events.next() {
             context.turn.events_done += 1;
-            context.on_event(event);
-        });
+            let mut event = Some(event);
+            while let Some(this) = event {
+                event = context.on_event(this, &mut events);
+            }
+        }
     }
 }
 

@@ -292,6 +292,14 @@ impl Epoch {
     }
 }
 
+impl Moment {
+    /// How long after `earlier` it is, if it is.
+    #[inline]
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
 /// `now + d`, or `None` ("never") when the clock cannot say a time that far away.
 pub(crate) fn saturating_add(now: Instant, d: Duration) -> Option<Instant> {
     now.checked_add(d)

@@ -8,18 +8,16 @@ use slab::Slab;
 
 use super::Lift;
 use crate::conn::{Conn, Flags, Phase, Rare, Role, STASHED_HEADER, SendHalf, Stash};
-use crate::context::{Keyed, Parts};
+use crate::context::Keyed;
 use crate::inner::{Inner, Out};
 use crate::net::transport::Io;
 use crate::protocol::Dispatch;
 use crate::timer::saturating_add;
 use crate::upgrade::NO_SESSION;
-use crate::ws::Side;
-use crate::ws::recv::RecvPool;
-use crate::ws::send::LEND_FROM;
+use crate::ws::recv::{RecvPool, has_front};
 use crate::wsi::Wsi;
 
-impl Lift<'_> {
+impl Conn {
     /// Whether nothing but received bytes, or its timer, can give it work: what nearly every visit
     /// leaves behind. [`Flags::CALM`] remembers it.
     pub(crate) fn is_calm(&self) -> bool {
@@ -28,7 +26,7 @@ impl Lift<'_> {
             role: Role::Ws(ws),
             send,
             stash: Stash::Empty,
-        } = &*self.conn
+        } = self
         else {
             return false;
         };
@@ -40,6 +38,7 @@ impl Lift<'_> {
             && send.has_no_output_deadline()
             // So it waits for no inflater, and is not in the middle of inflating.
             && send.sends_plain()
+            && has_front(send.settings.short_way)
             && io.is_calm()
             && !io.is_readable()
             && ws.recv.is_between_messages()
@@ -50,67 +49,39 @@ impl Lift<'_> {
     /// Whether its timer, set by an earlier visit, is not later than its next deadline. For a calm
     /// connection deadlines only ever move away.
     fn is_filed(&self) -> bool {
-        self.conn.send.armed.is_some() || self.conn.next_deadline().is_none()
+        self.send.armed.is_some() || self.next_deadline().is_none()
     }
+}
 
-    /// The visit of a calm connection for which the poller has told nothing but that it is
-    /// readable (or writable, as it was): reads once, gives what came, and sends what that led to.
-    /// `None` if it is calm then. If not, [`Lift::pump_all`] has the rest to do, and gets how many
-    /// bytes were read.
-    #[inline(always)]
-    pub(crate) fn visit_calmly(
-        conn: &mut Conn,
-        inner: &mut Inner,
-        parts: &mut Parts,
-        is_writable: bool,
-    ) -> Option<usize> {
-        let Conn { io, role, send, .. } = &mut *conn;
-        let (Some(io), Role::Ws(ws)) = (io, role) else {
+impl Lift<'_> {
+    /// The visit of a calm connection that is not one of a [`Run`], for which the poller has told
+    /// nothing but that it is readable (or writable, as it was): reads once, gives what came, and
+    /// sends what that led to. `None` if it is calm then. If not, [`Lift::pump_all`] has the rest to
+    /// do, and gets how many bytes were read.
+    pub(crate) fn visit_calmly(&mut self, is_writable: bool) -> Option<usize> {
+        let Some(io) = &mut self.conn.io else {
             return Some(0);
         };
-        // Only what leads elsewhere needs a lift, which lies in memory.
         if io.secure.is_some() {
-            return Lift { conn, inner, parts }.visit_records_calmly(is_writable);
+            return self.visit_records_calmly(is_writable);
         }
         // A buffer that a panic lost is made by the other path.
-        let Some(room @ [_, ..]) = parts.buffer.get_mut(STASHED_HEADER..) else {
+        let Some(room @ [_, ..]) = self.parts.buffer.get_mut(STASHED_HEADER..) else {
             return Some(0);
         };
-        let n = io.read_calmly(is_writable, room);
-        let Some(input @ [_, ..]) = room.get_mut(..n) else {
+        let n = io.read_calmly(is_writable, room).len();
+        if n == 0 {
             return Some(0);
-        };
-        send.last_received = inner.out.moment;
-        let bound = parts.protocols.get_mut(send.protocol as usize);
-        let (Some(bound), Side::Server) = (bound, send.side) else {
-            return Lift { conn, inner, parts }.go_on_calmly(n, 0);
-        };
-        let open_to = send.settings.open_to;
-        send.tx.open_calmly(&mut inner.out.pool, open_to);
-        // No shorter message is lent.
-        let lends = n >= LEND_FROM;
-        if lends {
-            let addresses = input.as_ptr_range();
-            inner.out.lender = addresses.start.addr()..addresses.end.addr();
         }
-        let mut wsi = Wsi::new(inner, send, Some(io));
-        let used = bound.dispatch.drive_calmly(input, &mut wsi, ws.session);
-        let waits = lends && end_lending(&mut inner.out, send, io, input);
-        if used < n || waits || send.flags != Flags::CALM_VISIT {
-            return Lift { conn, inner, parts }.go_on_calmly(n, used);
-        }
-        if let Some(taken) = io.flush_open(&mut send.tx, &mut inner.out.pool) {
-            send.note_output(inner.out.now, taken, io);
-            return Some(n);
-        }
-        io.is_readable().then_some(n)
+        self.conn.send.last_received = self.inner.out.moment;
+        self.go_on_calmly(n, 0)
     }
 
-    /// The same for what is no whole message, and after anything out of the ordinary. `n` bytes
-    /// were read, of which `used` are done.
+    /// A calm visit after `n` bytes were read, of which `used` are done: what is no whole message, and
+    /// what follows anything out of the ordinary.
     #[cold]
     #[inline(never)]
-    fn go_on_calmly(&mut self, n: usize, used: usize) -> Option<usize> {
+    pub(crate) fn go_on_calmly(&mut self, n: usize, used: usize) -> Option<usize> {
         let Self { conn, inner, parts } = self;
         conn.send.flags -= Flags::CALM | Flags::SENDS;
         let input = parts
@@ -134,7 +105,7 @@ impl Lift<'_> {
                 }
             }
         }
-        (!self.is_calm()).then_some(n)
+        (!self.conn.is_calm()).then_some(n)
     }
 
     /// Gives received bytes to the protocol and puts aside what is left.
@@ -151,7 +122,12 @@ impl Lift<'_> {
 
 /// Sends what was lent of the received bytes. Whether something waits yet that was queued then.
 #[inline(never)]
-fn end_lending(out: &mut Out, send: &mut SendHalf, io: &mut Io, input: &mut [u8]) -> bool {
+pub(super) fn end_lending(
+    out: &mut Out,
+    send: &mut SendHalf,
+    io: &mut Io,
+    input: &mut [u8],
+) -> bool {
     out.lender = 0..0;
     if out.lent.is_empty() {
         return false;

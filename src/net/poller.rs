@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitflags::bitflags;
-use mio::{Events, Interest, Token};
+use mio::{Interest, Token};
 
 use super::listen::Listener;
 #[cfg(feature = "sim")]
@@ -51,7 +51,7 @@ impl Poller {
     /// Room for what a poll finds.
     pub(crate) fn room(&self) -> Found {
         match self {
-            Self::Os { capacity, .. } => Found::Os(Events::with_capacity(*capacity)),
+            Self::Os { capacity, .. } => Found::Os(mio::Events::with_capacity(*capacity)),
             #[cfg(feature = "sim")]
             Self::Sim(_) => Found::Sim(Vec::new()),
         }
@@ -170,7 +170,7 @@ impl WakeHandle {
 #[derive(Debug)]
 pub(crate) enum Found {
     /// The system's.
-    Os(Events),
+    Os(mio::Events),
     /// A simulated network's.
     #[cfg(feature = "sim")]
     Sim(Vec<Ready>),
@@ -179,7 +179,7 @@ pub(crate) enum Found {
 impl Found {
     /// No events, and no room for any.
     pub(crate) fn nothing() -> Self {
-        Self::Os(Events::with_capacity(0))
+        Self::Os(mio::Events::with_capacity(0))
     }
 
     /// How many there are.
@@ -191,26 +191,42 @@ impl Found {
         }
     }
 
-    /// Tells of each but the first `done`.
+    /// Each but the first `done`.
     #[inline(always)]
-    pub(crate) fn each(&self, done: usize, mut tell: impl FnMut(Event<'_>)) {
+    pub(crate) fn iter(&self, done: usize) -> Events<'_> {
         match self {
             Self::Os(events) => {
                 let mut events = events.iter();
                 for _ in 0..done {
                     events.next();
                 }
-                for event in events {
-                    tell(Event::Os(event));
-                }
+                Events::Os(events)
             }
             #[cfg(feature = "sim")]
-            Self::Sim(found) => found
-                .iter()
-                .skip(done)
-                .copied()
-                .map(Event::Sim)
-                .for_each(tell),
+            Self::Sim(found) => Events::Sim(found.get(done..).unwrap_or_default().iter()),
+        }
+    }
+}
+
+/// What a poll has found, one after the other.
+#[derive(Debug)]
+pub(crate) enum Events<'a> {
+    /// The system's.
+    Os(mio::event::Iter<'a>),
+    /// A simulated network's.
+    #[cfg(feature = "sim")]
+    Sim(std::slice::Iter<'a, Ready>),
+}
+
+impl<'a> Iterator for Events<'a> {
+    type Item = Event<'a>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Event<'a>> {
+        match self {
+            Self::Os(events) => events.next().map(Event::Os),
+            #[cfg(feature = "sim")]
+            Self::Sim(found) => found.next().copied().map(Event::Sim),
         }
     }
 }
@@ -389,10 +405,10 @@ impl Poller {
         let mut found = self.room();
         let is_full = self.wait(timeout, &mut found);
         out.clear();
-        found.each(0, |event| {
-            let (token, flags) = (event.token(), event.flags());
-            out.push(Ready { token, flags });
-        });
+        out.extend(found.iter(0).map(|event| Ready {
+            token: event.token(),
+            flags: event.flags(),
+        }));
         assert_eq!(found.len(), out.len());
         is_full
     }

@@ -8,7 +8,7 @@ use super::stream::{SHORT_READ_MEANS_DRAINED, Stream};
 use crate::dial::clone_error;
 use crate::pool::BufferPool;
 use crate::secure::Secure;
-use crate::ws::send::{Lent, SLICES, TxQueue};
+use crate::ws::send::{Held, Lent, SLICES, TxQueue};
 
 /// A stream, and the two ready bits that edge-triggered polling asks for: set by an event, cleared
 /// when the system has no more to give or take.
@@ -171,25 +171,29 @@ impl Io {
         self.ready |= ReadyFlags::READABLE;
     }
 
-    /// As [`Io::read`] after an event of a calm transport: if something can be read.
+    /// As [`Io::read`] after an event of a calm transport, if something can be read. Gives what came.
     #[inline(always)]
-    pub(crate) fn read_calmly(&mut self, is_writable: bool, buffer: &mut [u8]) -> usize {
+    pub(crate) fn read_calmly<'b>(
+        &mut self,
+        is_writable: bool,
+        buffer: &'b mut [u8],
+    ) -> &'b mut [u8] {
         if is_writable {
             self.ready |= ReadyFlags::WRITABLE;
         }
-        match self.stream.read_once(buffer) {
-            Ok(n) if n > 0 => {
+        let read = self.stream.read_once(buffer);
+        if let Ok(n @ 1..) = read {
+            if let Some((came, rest)) = buffer.split_at_mut_checked(n) {
                 // A calm transport was not readable before the event.
-                if n >= buffer.len() || !self.is_drained_when_short() {
+                if rest.is_empty() || !self.is_drained_when_short() {
                     self.ready |= ReadyFlags::READABLE;
                 }
-                n
-            }
-            other => {
-                self.ready |= ReadyFlags::READABLE;
-                self.note_end(other)
+                return came;
             }
         }
+        self.ready |= ReadyFlags::READABLE;
+        self.note_end(read);
+        &mut []
     }
 
     /// What a read has come to that gave no bytes.
@@ -320,6 +324,21 @@ impl Io {
         None
     }
 
+    /// Writes once what an open queue holds that is no connection's now; how many bytes went, if
+    /// that was not all.
+    #[inline(always)]
+    pub(crate) fn write_open(&mut self, queue: &mut Held) -> Option<usize> {
+        let bytes = queue.opened();
+        if !bytes.is_empty() {
+            let n = self.write_calmly(bytes);
+            if n != bytes.len() {
+                return Some(n);
+            }
+        }
+        queue.empty();
+        None
+    }
+
     /// Writes once, to a calm transport.
     #[inline(always)]
     pub(crate) fn write_calmly(&mut self, bytes: &[u8]) -> usize {
@@ -327,8 +346,9 @@ impl Io {
             return 0;
         }
         match self.stream.write_once(bytes) {
+            Ok(n) if n == bytes.len() => n,
             Ok(n) => {
-                if n < bytes.len() && self.is_drained_when_short() {
+                if self.is_drained_when_short() {
                     self.ready -= ReadyFlags::WRITABLE;
                 }
                 n

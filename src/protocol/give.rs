@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 
 use super::Protocol;
-use crate::conn::Phase;
-use crate::ws::recv::{Feed, Item};
+use crate::conn::{Flags, Phase};
+use crate::ws::Message;
+use crate::ws::recv::{Feed, Item, Take, give_front};
 use crate::wsi::Wsi;
 
 /// Gives the next item, whatever it is. Whether there was one, and another may follow.
@@ -61,6 +62,47 @@ pub(super) fn give_next<P: Protocol>(
         feed.discard_data();
     }
     true
+}
+
+/// The shortest path, of a calm visit of a server's connection: gives the messages that lie whole at
+/// the front, until it is not calm any more: that is a break. How many bytes are left.
+#[inline(always)]
+pub(super) fn give_calmly<P: Protocol>(
+    protocol: &mut P,
+    wsi: &mut Wsi<'_>,
+    session: &mut P::Session,
+    input: &mut [u8],
+) -> ControlFlow<usize, usize> {
+    let longest = wsi.send_half().settings.short_way;
+    let to = Calmly {
+        protocol,
+        wsi,
+        session,
+    };
+    give_front(input, longest, to)
+}
+
+/// Who gets the messages of a calm visit. (A closure could not be told to be inlined in both places
+/// that have such visits.)
+struct Calmly<'m, 'w, P: Protocol> {
+    protocol: &'m mut P,
+    wsi: &'m mut Wsi<'w>,
+    session: &'m mut P::Session,
+}
+
+impl<P: Protocol> Take for Calmly<'_, '_, P> {
+    #[inline(always)]
+    fn take(&mut self, message: Message<'_>) -> ControlFlow<()> {
+        let done = self.protocol.on_message(self.wsi, self.session, message);
+        if let Err(close) = done {
+            self.wsi.close(close);
+        }
+        if self.wsi.send_half().flags == Flags::CALM_VISIT {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    }
 }
 
 /// The fast path of an open connection: gives the messages that lie whole at the front of what

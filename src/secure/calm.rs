@@ -1,5 +1,7 @@
 //! The short way of a visit over TLS: see [`Lift::visit_calmly`].
 
+use std::ops::ControlFlow::{Break, Continue};
+
 use crate::conn::{Conn, Flags, Role, STASHED_HEADER};
 use crate::lift::Lift;
 use crate::tls::session::Received;
@@ -18,8 +20,8 @@ impl Lift<'_> {
             parts.put_plain(plain);
             return Some(0);
         };
-        let n = io.read_calmly(is_writable, room);
-        let (Some(secure), Some(input @ [_, ..])) = (&mut io.secure, room.get_mut(..n)) else {
+        let input = io.read_calmly(is_writable, room);
+        let (Some(secure), n @ 1..) = (&mut io.secure, input.len()) else {
             parts.put_plain(plain);
             return Some(0);
         };
@@ -52,7 +54,9 @@ impl Lift<'_> {
         send.tx
             .open_calmly(&mut inner.out.pool, send.settings.open_to);
         let mut wsi = Wsi::new(inner, send, Some(io));
-        let used = bound.dispatch.drive_calmly(input, &mut wsi, ws.session);
+        let (Continue(left) | Break(left)) =
+            bound.dispatch.drive_calmly(input, &mut wsi, ws.session);
+        let used = input.len().saturating_sub(left);
         let rest = input.get_mut(used..).unwrap_or_default();
         if !rest.is_empty() || send.flags != Flags::CALM_VISIT {
             return self.give_rest(rest);
@@ -89,6 +93,6 @@ impl Lift<'_> {
                 }
             }
         }
-        self.is_calm()
+        self.conn.is_calm()
     }
 }

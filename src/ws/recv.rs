@@ -17,7 +17,7 @@ use self::assembly::Assembly;
 #[cfg(not(feature = "deflate"))]
 use self::inflated::compressed_bound;
 pub use self::limits::{RecvLimits, RecvPool};
-pub(crate) use self::whole::give_front;
+pub(crate) use self::whole::{Take, give_front, has_front};
 use super::close::{CloseFrame, MAX_PAYLOAD_LEN};
 use super::error::ProtocolError;
 use super::frame::{FrameHeader, Opcode};

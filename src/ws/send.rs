@@ -144,6 +144,27 @@ impl TxQueue {
         pool.lend_queue(&mut self.held).open_to = limit;
     }
 
+    /// The same with a queue that the caller has, if it has one, and takes back by
+    /// [`TxQueue::exchange`].
+    #[inline(always)]
+    pub(crate) fn open_lent(
+        &mut self,
+        lent: &mut Option<Box<Held>>,
+        pool: &mut BufferPool,
+        limit: usize,
+    ) {
+        debug_assert!(self.held.is_none(), "an empty queue owns nothing");
+        self.exchange(lent);
+        let held = self.held.get_or_insert_with(|| pool.take_queue());
+        held.open_to = limit;
+    }
+
+    /// Gives all that it holds in exchange for what the caller has.
+    #[inline(always)]
+    pub(crate) fn exchange(&mut self, lent: &mut Option<Box<Held>>) {
+        std::mem::swap(&mut self.held, lent);
+    }
+
     /// Whether all that waits lies together, and nothing of it has been written.
     #[inline]
     pub(crate) fn is_flat(&self) -> bool {
@@ -155,13 +176,7 @@ impl TxQueue {
     /// [`TxQueue::append_open`].
     #[inline(always)]
     pub(crate) fn opened(&self) -> &[u8] {
-        match &self.held {
-            Some(held) => {
-                debug_assert!(held.written == 0 && held.rest_len == 0, "it is flat");
-                &held.flat
-            }
-            None => &[],
-        }
+        self.held.as_deref().map_or(&[], Held::opened)
     }
 
     /// Gives it back when all that it held has been written, if there was anything. What was
@@ -170,7 +185,6 @@ impl TxQueue {
     pub(crate) fn close(&mut self, pool: &mut BufferPool) {
         if let Some(held) = &mut self.held {
             held.flat.clear();
-            held.open_to = 0;
             pool.take_lent_queue(&mut self.held);
         }
     }
@@ -182,7 +196,13 @@ impl TxQueue {
         let held = self.held.as_mut()?;
         let flat = &mut held.flat;
         let first = FIN | opcode.bits();
+        let halves = (payload.first_chunk(), payload.last_chunk());
         match payload.len() {
+            len @ HALF..=HALVES if flat.len() + (len + 2) <= held.open_to => {
+                let short = u8::try_from(len).unwrap_or_default();
+                append_halves(flat, [first, short], halves.0?, halves.1?);
+                return Some(flat.len() - held.written + held.rest_len);
+            }
             len @ 0..=MAX_SHORT if flat.len() + (len + 2) <= held.open_to => {
                 let short = u8::try_from(len).unwrap_or_default();
                 flat.extend_from_slice(&[first, short]);
@@ -405,6 +425,24 @@ impl Held {
         self.flat.capacity()
     }
 
+    /// What lies in a queue that was opened calmly.
+    #[inline(always)]
+    pub(crate) fn opened(&self) -> &[u8] {
+        debug_assert!(self.written == 0 && self.rest_len == 0, "it is flat");
+        &self.flat
+    }
+
+    /// All of that has been written. It is still open.
+    #[inline(always)]
+    pub(crate) fn empty(&mut self) {
+        self.flat.clear();
+    }
+
+    /// Nobody may append to it any more without asking.
+    pub(crate) const fn shut(&mut self) {
+        self.open_to = 0;
+    }
+
     /// Whether it owns more than the buffer.
     #[inline]
     pub(crate) fn is_bulky(&self) -> bool {
@@ -587,6 +625,19 @@ impl Segment {
     }
 }
 
+/// Appends a short header and a payload whose second half ends where it ends, and overlaps the first.
+/// Pieces of a known size take no call, and here one question less whether there is room.
+#[inline(always)]
+fn append_halves(flat: &mut Vec<u8>, header: [u8; 2], head: &[u8; HALF], tail: &[u8; HALF]) {
+    let end = flat.len() + header.len() + usize::from(header[1]);
+    let mut begin = [0; 2 + HALF];
+    begin[..2].copy_from_slice(&header);
+    begin[2..].copy_from_slice(head);
+    flat.extend_from_slice(&begin);
+    flat.truncate(end - HALF);
+    flat.extend_from_slice(tail);
+}
+
 /// Appends a whole frame. With a `mask` (a client's) the payload is masked on its way.
 pub(crate) fn append_frame(
     tail: &mut Vec<u8>,
@@ -662,6 +713,9 @@ pub(crate) const SLICES: usize = 64;
 pub(crate) const ROOM: usize = 1024;
 /// The bit of a frame that ends its message.
 const FIN: u8 = 0x80;
+/// What is as long as that, up to twice as long, is copied in two pieces.
+const HALF: usize = 16;
+const HALVES: usize = 2 * HALF;
 /// From this size on a shared payload is queued by reference: below, a copy is cheaper than
 /// another slice of a vectored write.
 const SHARE_FROM: usize = 4096;

@@ -53,25 +53,23 @@ impl Feed<'_> {
 
 /// The shortest way of all: gives the messages that lie whole at the front of what a server has
 /// received, while nothing has begun of which the receiving half must know, in frames of at most
-/// `longest` bytes, until `give` says to stop. How many bytes they took; what follows them, be it
-/// a message, is as it came, for [`Feed::next`] to judge.
+/// `longest` bytes (at least as long as short ones, see [`has_front`]), until who takes them says to
+/// stop: that is a break. How many bytes follow them, which are as they came, for [`Feed::next`] to
+/// judge.
 #[inline(always)]
 pub(crate) fn give_front(
     input: &mut [u8],
     longest: u16,
-    mut give: impl FnMut(Message<'_>) -> ControlFlow<()>,
-) -> usize {
-    // So that this need not be asked for each short frame.
-    if longest < u16::from(MAX_SHORT) {
-        return 0;
-    }
-    let mut at = 0;
-    while let Some(rest) = input.get_mut(at..) {
-        let Some((first, start, len)) = masked_whole(rest, u64::from(longest)) else {
-            break;
-        };
+    mut to: impl Take,
+) -> ControlFlow<usize, usize> {
+    debug_assert!(
+        has_front(longest),
+        "a short frame is not asked for its length"
+    );
+    let (mut left, mut input) = (input.len(), input);
+    while let Some((first, start, len)) = masked_whole(input, u64::from(longest)) {
         // The header is there, so one look says whether the rest is.
-        let Some(frame) = rest.get_mut(..start + len) else {
+        let Some((frame, rest)) = input.split_at_mut_checked(start + len) else {
             break;
         };
         let Some((header, payload)) = frame.split_at_mut_checked(start) else {
@@ -91,12 +89,24 @@ pub(crate) fn give_front(
             },
             _ => Message::Binary(payload),
         };
-        at += start + len;
-        if give(message).is_break() {
-            break;
+        left = rest.len();
+        input = rest;
+        if to.take(message).is_break() {
+            return ControlFlow::Break(left);
         }
     }
-    at
+    ControlFlow::Continue(left)
+}
+
+/// Whether [`give_front`] can be asked where messages of up to that many bytes are taken.
+pub(crate) const fn has_front(longest: u16) -> bool {
+    longest >= MAX_SHORT as u16
+}
+
+/// Who gets messages one after the other.
+pub(crate) trait Take {
+    /// Whether it wants another one.
+    fn take(&mut self, message: Message<'_>) -> ControlFlow<()>;
 }
 
 /// The header of an unfragmented, masked data frame without extensions: its first byte, its own length
@@ -146,13 +156,23 @@ mod tests {
         frame
     }
 
-    fn given(input: &mut [u8], longest: u16) -> (Vec<Vec<u8>>, usize) {
-        let mut given = Vec::new();
-        let used = give_front(input, longest, |message| {
-            given.push(message.as_bytes().to_vec());
-            ControlFlow::Continue(())
-        });
-        (given, used)
+    struct Takes<'a> {
+        taken: &'a mut Vec<Vec<u8>>,
+        goes_on: ControlFlow<()>,
+    }
+
+    impl Take for Takes<'_> {
+        fn take(&mut self, message: Message<'_>) -> ControlFlow<()> {
+            self.taken.push(message.as_bytes().to_vec());
+            self.goes_on
+        }
+    }
+
+    fn given(input: &mut [u8], longest: u16, goes_on: ControlFlow<()>) -> (Vec<Vec<u8>>, usize) {
+        let taken = &mut Vec::new();
+        let (ControlFlow::Continue(left) | ControlFlow::Break(left)) =
+            give_front(input, longest, Takes { taken, goes_on });
+        (std::mem::take(taken), input.len() - left)
     }
 
     #[test]
@@ -184,7 +204,7 @@ mod tests {
             Vec::new(),
         ] {
             let mut input = [whole.concat(), bad.clone()].concat();
-            let (given, used) = given(&mut input, 1000);
+            let (given, used) = given(&mut input, 1000, ControlFlow::Continue(()));
             assert_eq!(given, good.clone().map(|(_, payload)| payload));
             assert_eq!(input.split_off(used), bad);
         }
@@ -193,8 +213,9 @@ mod tests {
     #[test]
     fn who_says_stop_gets_no_more() {
         let mut input = [frame(0x82, b"one"), frame(0x82, b"two")].concat();
-        let used = give_front(&mut input, 1000, |_| ControlFlow::Break(()));
-        assert_eq!(used, 9);
-        assert_eq!(given(&mut input[used..], 1000).0, [b"two"]);
+        let (first, used) = given(&mut input, 1000, ControlFlow::Break(()));
+        assert_eq!((first, used), (vec![b"one".to_vec()], 9));
+        let (second, _) = given(&mut input[used..], 1000, ControlFlow::Break(()));
+        assert_eq!(second, [b"two"]);
     }
 }
