@@ -25,7 +25,9 @@ impl Lift<'_> {
         };
         conn.send.last_received = inner.out.moment;
         let outcome = secure.receive_calmly(input, &mut plain);
-        if !matches!(&outcome, Ok(received) if *received == Received::default()) {
+        // What is to be answered has its number among the records already.
+        let is_usual = matches!(&outcome, Ok(received) if *received == Received::default());
+        if !is_usual || !secure.is_flushed() {
             conn.send.flags -= Flags::CALM | Flags::SENDS;
             self.records_opened(plain, outcome);
             return Some(n);
