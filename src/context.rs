@@ -122,7 +122,21 @@ pub(crate) struct Parts {
     key_log: Option<crate::tls::SharedKeyLog>,
     /// Where records are opened into, with room for a stashed header in front.
     #[cfg(feature = "tls")]
-    plain: Vec<u8>,
+    pub(crate) plain: Vec<u8>,
+    /// The name that the last TLS session was for.
+    #[cfg(feature = "tls")]
+    pub(crate) last_name: Option<std::sync::Arc<crate::tls::session::Name>>,
+}
+
+/// [`Parts::plain`] with nothing but the room for a stashed header, whatever the last user left.
+#[cfg(feature = "tls")]
+#[inline(always)]
+pub(crate) fn ready_plain(plain: &mut Vec<u8>) -> &mut Vec<u8> {
+    if plain.len() < STASHED_HEADER {
+        plain.resize(STASHED_HEADER, 0);
+    }
+    plain.truncate(STASHED_HEADER);
+    plain
 }
 
 #[derive(Debug)]
@@ -187,11 +201,8 @@ impl Parts {
     /// The buffer for opened records, for the time of one read.
     #[cfg(feature = "tls")]
     pub(crate) fn take_plain(&mut self) -> Vec<u8> {
-        let mut plain = std::mem::take(&mut self.plain);
-        if plain.len() != STASHED_HEADER {
-            plain.resize(STASHED_HEADER, 0);
-        }
-        plain
+        ready_plain(&mut self.plain);
+        std::mem::take(&mut self.plain)
     }
 
     #[cfg(feature = "tls")]
@@ -332,6 +343,8 @@ impl Context {
             key_log: config.key_log,
             #[cfg(feature = "tls")]
             plain: Vec::new(),
+            #[cfg(feature = "tls")]
+            last_name: None,
         };
         Ok(Self {
             inner,

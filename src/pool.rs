@@ -118,6 +118,16 @@ impl BufferPool {
         records
     }
 
+    /// The same without taking it, as it was used last.
+    #[cfg(feature = "tls")]
+    #[inline(always)]
+    pub(crate) fn records(&mut self, len: usize) -> &mut [u8] {
+        if self.records.len() < len {
+            self.records = self.take_records(len);
+        }
+        &mut self.records
+    }
+
     /// Gives it back.
     #[cfg(feature = "tls")]
     #[inline]

@@ -199,6 +199,7 @@ impl Lift<'_> {
         if let Some((id, generation, verifies)) = chosen {
             secure.generation = generation;
             secure.verified = verifies;
+            secure.share_name(&mut self.parts.last_name);
             self.move_to_vhost(id);
         }
         received
@@ -376,7 +377,8 @@ impl Lift<'_> {
             Err(error) => return client.fail(ConnectFailure::TlsConfig(Box::new(error))),
         };
         match Secure::client(handshake, cell.generation(), now) {
-            Ok(secure) => {
+            Ok(mut secure) => {
+                secure.share_name(&mut self.parts.last_name);
                 io.secure = Some(Box::new(secure));
                 self.conn.io = Some(io);
                 self.await_handshake();

@@ -614,7 +614,7 @@ impl TlsCells {
     fn pool(&self, config: PoolConfig) -> VhostPool {
         let mut pool = VhostPool::new(config);
         if let Some(client) = &self.client {
-            pool.retire(client.generation());
+            pool.retire(client.generation().into());
         }
         pool
     }

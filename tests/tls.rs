@@ -40,6 +40,8 @@ mod names;
 mod paused;
 #[path = "tls/port.rs"]
 mod port;
+#[path = "tls/renegotiation.rs"]
+mod renegotiation;
 #[path = "tls/rotation.rs"]
 mod rotation;
 #[path = "tls/silence.rs"]

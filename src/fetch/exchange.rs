@@ -179,7 +179,7 @@ impl Lift<'_> {
         let id = self.conn.send.id;
         let vhost = self.inner.vhost_mut(self.conn.send.vhost());
         if let (Some(vhost), Some(generation)) = (vhost, generation) {
-            vhost.http_pool.set_generation(id, generation);
+            vhost.http_pool.set_generation(id, generation.into());
         }
     }
 

@@ -68,7 +68,7 @@ impl Context {
             return;
         };
         if let Some(cell) = &vhost.client_tls {
-            vhost.http_pool.retire(cell.generation());
+            vhost.http_pool.retire(cell.generation().into());
             self.inner.fetches.note_change(id);
         }
     }

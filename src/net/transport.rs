@@ -225,15 +225,6 @@ impl Io {
             && secure.is_none_or(|secure| secure.is_calm())
     }
 
-    /// Whether there is nothing to read and, over TLS, nothing to say or to finish, in a visit in
-    /// which nothing failed.
-    #[cfg(feature = "tls")]
-    #[inline]
-    pub(crate) fn is_quiet(&self) -> bool {
-        let secure = self.secure.as_ref();
-        !self.is_readable() && secure.is_none_or(|secure| secure.is_calm())
-    }
-
     /// Whether a read may give something.
     #[inline]
     pub(crate) fn is_readable(&self) -> bool {
@@ -542,6 +533,38 @@ impl Io {
             self.write_failed(error);
             0
         })
+    }
+
+    /// [`Io::flush_open`] through TLS.
+    #[cfg(feature = "tls")]
+    #[inline(always)]
+    pub(crate) fn flush_open_records(
+        &mut self,
+        tx: &mut TxQueue,
+        pool: &mut BufferPool,
+    ) -> Option<usize> {
+        let plain = tx.opened();
+        if !plain.is_empty() {
+            let secure = self.secure.as_mut();
+            let is_writable = self.ready.contains(ReadyFlags::WRITABLE);
+            let Some(secure) = secure.filter(|_| is_writable) else {
+                return Some(0);
+            };
+            let Some(records) = secure.seal_calmly(plain, pool) else {
+                return Some(0);
+            };
+            let (len, plain) = (records.len(), plain.len());
+            let written = self.write_calmly(records);
+            if written != len {
+                if let Some(secure) = &mut self.secure {
+                    secure.keep_rest(len, plain, written, pool);
+                }
+                tx.advance(plain, pool);
+                return Some(written);
+            }
+        }
+        tx.close(pool);
+        None
     }
 
     /// How many bytes have been queued for it and not been handed to the system, about.

@@ -1,9 +1,12 @@
 //! The short way of a visit over TLS: see [`Lift::visit_calmly`].
 
+use std::mem;
 use std::ops::ControlFlow::{Break, Continue};
 
 use crate::conn::{Conn, Flags, Role, STASHED_HEADER};
+use crate::context::ready_plain;
 use crate::lift::Lift;
+use crate::tls::TlsFailure;
 use crate::tls::session::Received;
 use crate::ws::Side;
 use crate::wsi::Wsi;
@@ -12,75 +15,65 @@ impl Lift<'_> {
     /// [`Lift::visit_calmly`] for a connection over TLS.
     #[inline(never)]
     pub(crate) fn visit_records_calmly(&mut self, is_writable: bool) -> Option<usize> {
-        let mut plain = self.parts.take_plain();
         let Self { conn, inner, parts } = self;
-        let (Some(io), Some(room @ [_, ..])) =
-            (&mut conn.io, parts.buffer.get_mut(STASHED_HEADER..))
-        else {
-            parts.put_plain(plain);
+        let Conn { io, role, send, .. } = &mut **conn;
+        let (Some(io), Role::Ws(ws)) = (io, role) else {
+            return Some(0);
+        };
+        let Some(room @ [_, ..]) = parts.buffer.get_mut(STASHED_HEADER..) else {
             return Some(0);
         };
         let input = io.read_calmly(is_writable, room);
         let (Some(secure), n @ 1..) = (&mut io.secure, input.len()) else {
-            parts.put_plain(plain);
             return Some(0);
         };
-        conn.send.last_received = inner.out.moment;
-        let outcome = secure.receive_calmly(input, &mut plain);
-        // What the session answers by itself is encrypted already: nothing may go ahead of it.
-        let is_usual = matches!(&outcome, Ok(received) if *received == Received::default());
-        if !is_usual || !secure.is_flushed() {
-            conn.send.flags -= Flags::CALM | Flags::SENDS;
-            self.records_opened(plain, outcome);
-            return Some(n);
+        send.last_received = inner.out.moment;
+        let plain = ready_plain(&mut parts.plain);
+        if let Some(outcome) = secure.receive_calmly(input, plain) {
+            return self.opened_oddly(n, outcome);
         }
-        let is_calm = self.give_calmly(plain.get_mut(STASHED_HEADER..).unwrap_or_default());
-        self.parts.put_plain(plain);
-        (!is_calm).then_some(n)
-    }
-
-    /// Gives opened data to the protocol and sends what that led to. Whether it is calm then.
-    #[inline]
-    fn give_calmly(&mut self, input: &mut [u8]) -> bool {
-        let Self { conn, inner, parts } = self;
-        let Conn { io, role, send, .. } = &mut **conn;
-        let (Some(io), Role::Ws(ws)) = (io, role) else {
-            return false;
-        };
+        let input = plain.get_mut(STASHED_HEADER..).unwrap_or_default();
         let bound = parts.protocols.get_mut(send.protocol as usize);
         let (Some(bound), Side::Server) = (bound, send.side) else {
-            return self.give_rest(input);
+            return self.give_rest(n, 0);
         };
-        send.tx
-            .open_calmly(&mut inner.out.pool, send.settings.open_to);
+        let open_to = send.settings.open_to;
+        send.tx.open_calmly(&mut inner.out.pool, open_to);
         let mut wsi = Wsi::new(inner, send, Some(io));
         let (Continue(left) | Break(left)) =
             bound.dispatch.drive_calmly(input, &mut wsi, ws.session);
-        let used = input.len().saturating_sub(left);
-        let rest = input.get_mut(used..).unwrap_or_default();
-        if !rest.is_empty() || send.flags != Flags::CALM_VISIT {
-            return self.give_rest(rest);
+        if left > 0 || send.flags != Flags::CALM_VISIT {
+            let used = input.len().saturating_sub(left);
+            return self.give_rest(n, used);
         }
-        let pool = &mut inner.out.pool;
-        if send.tx.is_empty() {
-            send.tx.give_back(pool);
-        } else {
-            let taken = io.flush_records_at_once(&mut send.tx, pool);
-            if !io.is_flushed(&send.tx) {
-                send.note_output(inner.out.now, taken, io);
-                return false;
-            }
+        if let Some(taken) = io.flush_open_records(&mut send.tx, &mut inner.out.pool) {
+            send.note_output(inner.out.now, taken, io);
+            return Some(n);
         }
-        io.is_quiet()
+        // With everything opened, and everything written, TLS has nothing to say or to finish.
+        io.is_readable().then_some(n)
     }
 
-    /// The same for what is no whole message, and after anything out of the ordinary.
+    /// More than application data has come, or not all of a record.
+    #[cold]
     #[inline(never)]
-    fn give_rest(&mut self, input: &mut [u8]) -> bool {
+    fn opened_oddly(&mut self, n: usize, outcome: Result<Received, TlsFailure>) -> Option<usize> {
         self.conn.send.flags -= Flags::CALM | Flags::SENDS;
-        if !input.is_empty() {
+        let plain = mem::take(&mut self.parts.plain);
+        self.records_opened(plain, outcome);
+        Some(n)
+    }
+
+    /// The same for what is no whole message, and after anything out of the ordinary. Of what was
+    /// opened `used` bytes are done.
+    #[inline(never)]
+    fn give_rest(&mut self, n: usize, used: usize) -> Option<usize> {
+        self.conn.send.flags -= Flags::CALM | Flags::SENDS;
+        let mut plain = mem::take(&mut self.parts.plain);
+        if let Some(input @ [_, ..]) = plain.get_mut(STASHED_HEADER + used..) {
             self.give_aside(input);
         }
+        self.parts.put_plain(plain);
         let Conn { io, send, .. } = &mut *self.conn;
         if let (Some(io), false) = (io, send.flags.contains(Flags::ABORT)) {
             let pool = &mut self.inner.out.pool;
@@ -93,6 +86,6 @@ impl Lift<'_> {
                 }
             }
         }
-        self.conn.is_calm()
+        (!self.conn.is_calm()).then_some(n)
     }
 }

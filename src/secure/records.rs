@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::Deadline;
@@ -9,7 +10,7 @@ use crate::net::transport::Flushed;
 use crate::pool::BufferPool;
 use crate::tls::client::ClientHandshake;
 use crate::tls::server::ServerConfigs;
-use crate::tls::session::{Received, Selection, Session};
+use crate::tls::session::{Name, Received, Selection, Session, Unusual};
 use crate::tls::trace::TlsHandshake;
 use crate::tls::unbuffered::Place;
 use crate::tls::verify::take_unverified;
@@ -26,7 +27,7 @@ pub(crate) struct Secure {
     /// What an idle connection does not have.
     unsent: Option<Box<Unsent>>,
     /// Which settings of the vhost it was made with.
-    pub(crate) generation: u64,
+    pub(crate) generation: u32,
     /// Whether the peer's certificate was verified: by our own rules, for those of a configuration
     /// of rustls are not known, and not let pass by a `danger_` option.
     pub(super) verified: bool,
@@ -62,7 +63,7 @@ impl Secure {
     /// Queues the ClientHello.
     pub(crate) fn client(
         handshake: ClientHandshake,
-        generation: u64,
+        generation: u32,
         now: Instant,
     ) -> Result<Self, TlsFailure> {
         let mut records = Vec::new();
@@ -109,19 +110,37 @@ impl Secure {
         received
     }
 
-    /// The same for a calm connection.
-    #[inline]
+    /// The same for a calm connection: what came of it, unless it is still calm.
+    #[inline(always)]
     pub(super) fn receive_calmly(
         &mut self,
         input: &mut [u8],
         plain: &mut Vec<u8>,
+    ) -> Option<Result<Received, TlsFailure>> {
+        let place = &mut Place::default();
+        let received = self.session.receive_calmly(input, place, plain);
+        received.err().map(|odd| self.received_oddly(odd, input))
+    }
+
+    #[cold]
+    #[inline(never)]
+    #[expect(clippy::boxed_local, reason = "it is a box until here")]
+    fn received_oddly(
+        &mut self,
+        unusual: Box<Unusual>,
+        input: &[u8],
     ) -> Result<Received, TlsFailure> {
         let mut records = Vec::new();
-        let received = self.session.receive_calmly(input, plain, &mut records);
+        let received = self.session.received_oddly(*unusual, input, &mut records);
         if !records.is_empty() {
             self.queue(records);
         }
         received
+    }
+
+    /// Keeps its session's name together with the last one.
+    pub(super) fn share_name(&mut self, last: &mut Option<Arc<Name>>) {
+        self.session.share_name(last);
     }
 
     /// Whether received application data are all that can give work.
@@ -166,7 +185,7 @@ impl Secure {
     }
 
     /// Whether what is encrypted now is the next to be written.
-    pub(crate) const fn may_seal(&self) -> bool {
+    pub(crate) fn may_seal(&self) -> bool {
         self.is_flushed() && self.session.can_send()
     }
 
@@ -220,6 +239,45 @@ impl Secure {
                 progress = Flushed::Some;
             }
         }
+    }
+
+    /// Encrypts `plain` for one write of a calm connection: the records, if that could be done
+    /// so. What there was is for [`Secure::keep_rest`] then, if it is not written whole.
+    #[inline(always)]
+    pub(crate) fn seal_calmly<'p>(
+        &mut self,
+        plain: &[u8],
+        pool: &'p mut BufferPool,
+    ) -> Option<&'p [u8]> {
+        if plain.len() > SEAL_AT_ONCE {
+            return None;
+        }
+        let room = pool.records(RECORDS_ROOM);
+        let len = self.session.seal_calmly(plain, room)?;
+        room.get(..len)
+    }
+
+    /// Of the `len` bytes of records that `plain` bytes were encrypted to, `written` are gone.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn keep_rest(
+        &mut self,
+        len: usize,
+        plain: usize,
+        written: usize,
+        pool: &mut BufferPool,
+    ) {
+        let mut records = pool.take();
+        let room = pool.records(RECORDS_ROOM);
+        records.extend_from_slice(room.get(..len).unwrap_or_default());
+        let place = 0..len;
+        let unsent = Unsent {
+            records,
+            written,
+            sealed: plain,
+            place,
+        };
+        self.unsent = Some(Box::new(unsent));
     }
 
     /// Encrypts and writes what waits, if it lies together and goes into one write: what nearly

@@ -20,7 +20,7 @@ use super::{TlsEnv, pem};
 pub(crate) struct ServerCell {
     settings: ServerTls,
     configs: Arc<ServerConfigs>,
-    generation: u64,
+    generation: u32,
 }
 
 impl ServerCell {
@@ -43,7 +43,7 @@ impl ServerCell {
 
     /// How often the settings were exchanged: connections that were made under another generation
     /// have another identity, or were judged by other rules.
-    pub(crate) const fn generation(&self) -> u64 {
+    pub(crate) const fn generation(&self) -> u32 {
         self.generation
     }
 
@@ -51,7 +51,7 @@ impl ServerCell {
     pub(crate) fn set(&mut self, settings: ServerTls, env: &TlsEnv) -> Result<(), TlsConfigError> {
         self.configs = Arc::new(settings.build(env)?);
         self.settings = settings;
-        self.generation += 1;
+        self.generation = self.generation.wrapping_add(1);
         Ok(())
     }
 
@@ -70,7 +70,7 @@ impl ServerCell {
 pub(crate) struct ClientCell {
     settings: ClientTls,
     configs: Arc<ClientConfigs>,
-    generation: u64,
+    generation: u32,
 }
 
 impl ClientCell {
@@ -92,7 +92,7 @@ impl ClientCell {
     }
 
     /// As [`ServerCell::generation`].
-    pub(crate) const fn generation(&self) -> u64 {
+    pub(crate) const fn generation(&self) -> u32 {
         self.generation
     }
 
@@ -100,7 +100,7 @@ impl ClientCell {
     pub(crate) fn set(&mut self, settings: ClientTls, env: &TlsEnv) -> Result<(), TlsConfigError> {
         self.configs = Arc::new(settings.build(env)?);
         self.settings = settings;
-        self.generation += 1;
+        self.generation = self.generation.wrapping_add(1);
         Ok(())
     }
 

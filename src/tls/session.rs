@@ -11,6 +11,7 @@
 
 mod agreed;
 mod handshake;
+mod unsettled;
 
 use std::fmt;
 use std::io;
@@ -24,6 +25,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
 
 use self::handshake::Handshake;
+use self::unsettled::Unsettled;
 use super::alert::Alert;
 use super::failure::{TlsFailure, TlsStage};
 use super::hello::{self, ClientHello, HelloScan, Sniffed, TlsVersion};
@@ -31,38 +33,30 @@ use super::info::TlsInfo;
 use super::last_alert;
 use super::tap::{ALERT, Boundary, MAX_FRAGMENT_LEN, RECORD_HEADER_LEN};
 use super::trace::{self, HelloSummary, Recorder, Scope, TlsHandshake, TlsStep, TlsTrace};
-use super::unbuffered::{self, Buffers, Place, SealError, SentAlert, Turn, Unbuffered};
+use super::unbuffered::{self, Buffers, Odd, Place, SealError, SentAlert, Turn, Unbuffered};
 use crate::error::Deadline;
 
 /// One TLS connection, client or server.
 ///
 /// It does no I/O and has no clock. After a failure it takes and gives nothing any more.
 pub(crate) struct Session {
-    link: Link,
-    /// What rustls has left of the bytes so far: the begin of a record, behind the records of a
-    /// handshake message that is not complete. rustls decrypts and joins in place, so the bytes
-    /// come back to it exactly as it left them. Empty, and without memory, at most times.
-    stash: Vec<u8>,
-    /// Where the bytes so far end between the records; during a handshake its tap knows.
-    incoming: Boundary,
-    /// What only a handshake needs; gone when it is over.
-    handshake: Option<Box<Handshake>>,
-    recorder: Option<Box<Recorder>>,
-    server_name: Option<Box<str>>,
-    failure: Option<Box<TlsFailure>>,
-    closed_by_peer: bool,
-    closed_by_us: bool,
+    /// rustls' half. A server has none until its client's hello is there, and none any more once
+    /// it has refused its client after the handshake.
+    engine: Option<Box<Engine>>,
+    /// All that is not over yet.
+    unsettled: Option<Box<Unsettled>>,
+    server_name: Option<Arc<Name>>,
 }
 
-/// The side of the connection, with rustls' half.
-enum Link {
-    /// A server that waits for a ClientHello.
-    Hello,
-    Client(Box<UnbufferedClientConnection>),
-    Server(Box<UnbufferedServerConnection>),
-    /// A server that has refused its client after the handshake, and what that had agreed on.
-    Refused(Option<Box<TlsInfo>>),
+/// rustls' half, by the side of the connection.
+enum Engine {
+    Client(UnbufferedClientConnection),
+    Server(UnbufferedServerConnection),
 }
+
+/// The name of a server. Connections that follow each other mostly ask for the same one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Name(Box<str>);
 
 /// What the chooser of a server's configuration answers. An error refuses the connection, with the
 /// alert that [`TlsFailure::alert`] names.
@@ -87,10 +81,25 @@ pub(crate) struct Received {
     pub(crate) closed_by_peer: bool,
 }
 
+/// What a calm session has received that was more than application data in whole records.
+#[derive(Debug)]
+pub(crate) struct Unusual {
+    odd: Odd,
+    /// Where it ends.
+    boundary: Boundary,
+}
+
+impl Unusual {
+    #[cold]
+    fn new(odd: Odd, boundary: Boundary) -> Box<Self> {
+        Box::new(Self { odd, boundary })
+    }
+}
+
 impl Session {
     /// A server's session: it waits for a ClientHello.
     pub(crate) fn server(now: Instant) -> Self {
-        Self::new(Link::Hello, now)
+        Self::new(None, now)
     }
 
     /// A client's session for the server `name`, which is what goes out as SNI and what the
@@ -107,25 +116,24 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<Self, TlsFailure> {
         let refused = |error| TlsFailure::from_rustls(error, SentAlert::Nothing);
-        let server_name = name.to_str().into();
+        let server_name = Arc::new(Name(name.to_str().into()));
         let client = UnbufferedClientConnection::new(config, name).map_err(refused)?;
-        let mut session = Self::new(Link::Client(Box::new(client)), now);
+        let mut session = Self::new(Some(Engine::Client(client)), now);
         session.server_name = Some(server_name);
         session.traced(now, |session| session.begin(out))?;
         Ok(session)
     }
 
-    fn new(link: Link, now: Instant) -> Self {
-        Self {
-            link,
-            stash: Vec::new(),
-            incoming: Boundary::default(),
+    fn new(engine: Option<Engine>, now: Instant) -> Self {
+        let unsettled = Unsettled {
             handshake: Some(Box::default()),
             recorder: Some(Box::new(Recorder::new(now))),
+            ..Unsettled::default()
+        };
+        Self {
+            engine: engine.map(Box::new),
+            unsettled: Some(Box::new(unsettled)),
             server_name: None,
-            failure: None,
-            closed_by_peer: false,
-            closed_by_us: false,
         }
     }
 
@@ -152,76 +160,81 @@ impl Session {
         now: Instant,
         select: &mut dyn FnMut(&ClientHello) -> Selection,
     ) -> Result<Received, TlsFailure> {
-        if let Some(failure) = &self.failure {
-            return Err(TlsFailure::clone(failure));
+        if self.is_calm() {
+            return match self.receive_calmly(input, place, plain) {
+                Ok(()) => Ok(Received::default()),
+                Err(unusual) => self.received_oddly(*unusual, input, out),
+            };
+        }
+        if let Some(failure) = self.failure() {
+            return Err(failure.clone());
         }
         let handshaking = self.is_handshaking();
-        if !self.closed_by_us && !input.is_empty() {
-            self.traced(now, |session| {
+        if self.is_open() && !input.is_empty() {
+            let result = self.traced(now, |session| {
                 let mut buffers = Buffers { place, plain, out };
                 let result = session.take(input, &mut buffers, select);
                 result.map_err(|stop| session.fail(stop, buffers.out))
-            })?;
+            });
+            self.settle();
+            result?;
         }
         Ok(Received {
             established_now: handshaking && !self.is_handshaking(),
-            closed_by_peer: self.closed_by_peer,
+            closed_by_peer: self.is_closed_by_peer(),
         })
     }
 
-    /// As [`receive`](Self::receive) for a session that [is calm](Self::is_calm).
-    #[inline]
+    /// As [`receive`](Self::receive) for a session that [is calm](Self::is_calm). What is not
+    /// application data in whole records is for [`received_oddly`](Self::received_oddly).
+    #[inline(always)]
     pub(crate) fn receive_calmly(
         &mut self,
         input: &mut [u8],
+        place: &mut Place<'_>,
         plain: &mut Vec<u8>,
-        out: &mut Vec<u8>,
-    ) -> Result<Received, TlsFailure> {
-        let place = &mut Place::default();
-        let mut buffers = Buffers { place, plain, out };
-        self.incoming.feed(input);
-        let turn = match &mut self.link {
-            Link::Client(client) => unbuffered::run(&mut **client, input, None, &mut buffers),
-            Link::Server(server) => unbuffered::run(&mut **server, input, None, &mut buffers),
-            Link::Hello | Link::Refused(_) => Turn::default(),
+    ) -> Result<(), Box<Unusual>> {
+        // rustls moves what it works on.
+        let mut boundary = Boundary::default();
+        boundary.feed(input);
+        let opened = match self.engine.as_deref_mut() {
+            Some(Engine::Server(server)) => unbuffered::open(server, input, place, plain),
+            Some(Engine::Client(client)) => unbuffered::open(client, input, place, plain),
+            None => Ok(()),
         };
-        if turn.used == input.len() && turn.error.is_none() && !turn.closed_by_peer {
-            return Ok(Received::default());
-        }
-        self.received_oddly(turn, input, &mut buffers)
+        opened.map_err(|odd| Unusual::new(*odd, boundary))
     }
 
-    /// The rest of [`receive_calmly`](Self::receive_calmly) for what does not leave the session
-    /// calm.
+    /// The rest of [`receive_calmly`](Self::receive_calmly).
     #[cold]
     #[inline(never)]
-    fn received_oddly(
+    pub(crate) fn received_oddly(
         &mut self,
-        turn: Turn,
+        unusual: Unusual,
         input: &[u8],
-        buffers: &mut Buffers<'_, '_>,
+        out: &mut Vec<u8>,
     ) -> Result<Received, TlsFailure> {
-        let kept = self.conclude(turn, input.len()).and_then(|used| {
+        let Unusual { odd, boundary } = unusual;
+        out.extend(odd.out);
+        self.unsettled().incoming = boundary;
+        let kept = self.conclude(odd.turn, input.len()).and_then(|used| {
             let left = input.get(used..).unwrap_or_default();
-            self.stash.extend_from_slice(left);
+            self.unsettled().stash.extend_from_slice(left);
             self.check_stash()
         });
-        match kept {
-            Ok(()) => Ok(Received {
-                established_now: false,
-                closed_by_peer: self.closed_by_peer,
-            }),
-            Err(stop) => Err(self.fail(stop, buffers.out)),
-        }
+        let kept = kept.map_err(|stop| self.fail(stop, out));
+        self.settle();
+        kept.map(|()| Received {
+            established_now: false,
+            closed_by_peer: self.is_closed_by_peer(),
+        })
     }
 
     /// Whether nothing but application data is on anybody's mind: established, in order, not in
     /// the middle of a record, and past all that the trace is kept for.
     #[inline]
-    pub(crate) fn is_calm(&self) -> bool {
-        let is_open = !self.closed_by_peer && !self.closed_by_us && self.failure.is_none();
-        let is_past = self.handshake.is_none() && self.recorder.is_none();
-        is_open && is_past && self.stash.is_empty()
+    pub(crate) const fn is_calm(&self) -> bool {
+        self.unsettled.is_none()
     }
 
     /// Encrypts `plaintext` to the end of `out`, in records of at most 16 KiB (or what the
@@ -231,19 +244,21 @@ impl Session {
     ///
     /// When the session cannot send: not yet, or not any more.
     pub(crate) fn seal(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
-        if self.closed_by_us || self.failure.is_some() {
+        if !self.is_open() {
             return Err(SealError::Closed);
         }
         if self.is_handshaking() {
             return Err(SealError::NotEstablished);
         }
-        let stash = &mut self.stash;
-        let result = match &mut self.link {
-            Link::Client(client) => unbuffered::seal(&mut **client, stash, plaintext, out),
-            Link::Server(server) => unbuffered::seal(&mut **server, stash, plaintext, out),
-            Link::Hello | Link::Refused(_) => Err(SealError::NotEstablished),
+        let stash = stash_of(&mut self.unsettled);
+        let result = match self.engine.as_deref_mut() {
+            Some(Engine::Client(client)) => unbuffered::seal(client, stash, plaintext, out),
+            Some(Engine::Server(server)) => unbuffered::seal(server, stash, plaintext, out),
+            None => Err(SealError::NotEstablished),
         };
-        self.closed_by_us |= result.is_err();
+        if result.is_err() {
+            self.unsettled().closed_by_us = true;
+        }
         result
     }
 
@@ -262,14 +277,37 @@ impl Session {
         if !self.can_send() {
             return Ok(None);
         }
-        let stash = &mut self.stash;
-        let result = match &mut self.link {
-            Link::Client(client) => unbuffered::seal_into(&mut **client, stash, plaintext, room),
-            Link::Server(server) => unbuffered::seal_into(&mut **server, stash, plaintext, room),
-            Link::Hello | Link::Refused(_) => Ok(None),
+        let stash = stash_of(&mut self.unsettled);
+        let result = match self.engine.as_deref_mut() {
+            Some(Engine::Server(server)) => unbuffered::seal_into(server, stash, plaintext, room),
+            Some(Engine::Client(client)) => unbuffered::seal_into(client, stash, plaintext, room),
+            None => Ok(None),
         };
-        self.closed_by_us |= result.is_err();
+        if result.is_err() {
+            self.seal_failed();
+        }
         result
+    }
+
+    /// The same for a session that [is calm](Self::is_calm). `None` also after an error, which
+    /// `seal` finds again.
+    #[inline(always)]
+    pub(crate) fn seal_calmly(&mut self, plaintext: &[u8], room: &mut [u8]) -> Option<usize> {
+        let result = match self.engine.as_deref_mut() {
+            Some(Engine::Server(server)) if self.unsettled.is_none() => {
+                unbuffered::seal_into(server, &mut [], plaintext, room)
+            }
+            _ => return self.seal_into(plaintext, room).ok().flatten(),
+        };
+        if result.is_err() {
+            self.seal_failed();
+        }
+        result.ok().flatten()
+    }
+
+    #[cold]
+    fn seal_failed(&mut self) {
+        self.unsettled().closed_by_us = true;
     }
 
     /// Ends our side in order: `close_notify` is appended to `out`, once. Call it when nothing
@@ -280,14 +318,15 @@ impl Session {
         if !self.can_send() {
             return;
         }
-        self.closed_by_us = true;
-        let stash = &mut self.stash;
-        match &mut self.link {
-            Link::Client(client) => unbuffered::close(&mut **client, stash, out),
-            Link::Server(server) => unbuffered::close(&mut **server, stash, out),
-            Link::Hello | Link::Refused(_) => {}
+        let stash = stash_of(&mut self.unsettled);
+        match self.engine.as_deref_mut() {
+            Some(Engine::Client(client)) => unbuffered::close(client, stash, out),
+            Some(Engine::Server(server)) => unbuffered::close(server, stash, out),
+            None => {}
         }
-        self.stash = Vec::new();
+        let unsettled = self.unsettled();
+        unsettled.closed_by_us = true;
+        unsettled.stash = Vec::new();
     }
 
     /// A server refuses its client although the handshake is complete and in order: the alert that
@@ -297,24 +336,20 @@ impl Session {
             return;
         }
         let info = TlsInfo::of(self).map(Box::new);
-        let sent = match (
-            mem::replace(&mut self.link, Link::Refused(info)),
-            failure.alert(),
-        ) {
-            (Link::Server(server), Some(alert)) => last_alert::write(*server, alert, out),
+        let sent = match (self.engine.take().map(|engine| *engine), failure.alert()) {
+            (Some(Engine::Server(server)), Some(alert)) => last_alert::write(server, alert, out),
             _ => SentAlert::Nothing,
         };
         self.traced(now, |_| note_failure(failure, sent));
-        self.stash = Vec::new();
-        self.failure = Some(Box::new(failure.clone()));
+        let unsettled = self.unsettled();
+        unsettled.refused = info;
+        unsettled.stash = Vec::new();
+        unsettled.failure = Some(Box::new(failure.clone()));
     }
 
     /// What the handshake agreed on, after [`refuse`](Self::refuse).
-    pub(crate) const fn refused_info(&self) -> Option<&TlsInfo> {
-        match &self.link {
-            Link::Refused(Some(info)) => Some(info),
-            _ => None,
-        }
+    pub(crate) fn refused_info(&self) -> Option<&TlsInfo> {
+        self.unsettled.as_ref()?.refused.as_deref()
     }
 
     /// The peer's end of stream has come.
@@ -339,7 +374,7 @@ impl Session {
 
     /// The handshake has taken too long: makes that its failure.
     pub(crate) fn time_out(&mut self, now: Instant, deadline: Deadline) -> TlsFailure {
-        let stage = match &self.handshake {
+        let stage = match self.handshake() {
             Some(handshake) => self.stage(handshake),
             None => TlsStage::ServerFinished,
         };
@@ -348,8 +383,8 @@ impl Session {
 
     /// Makes final what somebody else has found out about the peer. Nothing is said to it.
     pub(crate) fn give_up(&mut self, now: Instant, failure: TlsFailure) -> TlsFailure {
-        if let Some(failure) = &self.failure {
-            return TlsFailure::clone(failure);
+        if let Some(failure) = self.failure() {
+            return failure.clone();
         }
         self.traced(now, |session| session.fail(failure.into(), &mut Vec::new()))
     }
@@ -360,13 +395,13 @@ impl Session {
         established: Result<(), TlsFailure>,
         handshaking: impl FnOnce(TlsStage) -> TlsFailure,
     ) -> Result<(), TlsFailure> {
-        if let Some(failure) = &self.failure {
-            return Err(TlsFailure::clone(failure));
+        if let Some(failure) = self.failure() {
+            return Err(failure.clone());
         }
-        if self.closed_by_peer || self.closed_by_us {
+        if self.is_closed_by_peer() || !self.is_open() {
             return Ok(());
         }
-        let failure = match &self.handshake {
+        let failure = match self.handshake() {
             None => match established {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
@@ -379,36 +414,48 @@ impl Session {
 
     /// Whether [`seal`](Self::seal) works: the handshake is complete, and neither a failure nor
     /// our own `close` came after. The peer's `close_notify` changes nothing about it.
-    pub(crate) const fn can_send(&self) -> bool {
-        self.handshake.is_none() && !self.closed_by_us && self.failure.is_none()
+    pub(crate) fn can_send(&self) -> bool {
+        let unsettled = self.unsettled.as_ref();
+        unsettled.is_none_or(|state| state.handshake.is_none() && state.is_open())
     }
 
     /// Whether a call has failed: all later ones do too.
-    pub(crate) const fn has_failed(&self) -> bool {
-        self.failure.is_some()
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure().is_some()
     }
 
     /// Whether the handshake is not complete.
-    pub(crate) const fn is_handshaking(&self) -> bool {
-        self.handshake.is_some()
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.handshake().is_some()
     }
 
     /// The server's name: what a client asked for (SNI), or what we ask for as a client.
     pub(crate) fn server_name(&self) -> Option<&str> {
-        self.server_name.as_deref()
+        self.server_name.as_ref().map(|name| &*name.0)
+    }
+
+    /// Keeps its name together with the `last` session that had the same one.
+    pub(crate) fn share_name(&mut self, last: &mut Option<Arc<Name>>) {
+        if self.server_name == *last {
+            self.server_name.clone_from(last);
+        } else {
+            last.clone_from(&self.server_name);
+        }
     }
 
     /// The trace so far. It grows until it is taken: a TLS 1.3 client learns that its certificate
     /// is rejected only after the handshake, so take it when the peer's first data has come.
     pub(crate) fn take_trace(&mut self) -> Option<TlsTrace> {
-        let recorder = self.recorder.take()?;
+        let recorder = self.unsettled.as_mut()?.recorder.take()?;
+        self.settle();
         Some(recorder.into_trace())
     }
 
     /// A copy of the trace so far.
     pub(crate) fn trace(&self) -> TlsTrace {
-        self.recorder
-            .as_ref()
+        let unsettled = self.unsettled.as_ref();
+        let recorder = unsettled.and_then(|state| state.recorder.as_ref());
+        recorder
             .map(|recorder| recorder.trace())
             .unwrap_or_default()
     }
@@ -416,56 +463,84 @@ impl Session {
     /// Bytes that this session takes, rustls' own included as an estimate.
     pub(crate) fn memory(&self) -> usize {
         let certificates = self.peer_certificates().iter().map(|der| der.len());
-        let rustls = match self.link {
-            Link::Hello | Link::Refused(_) => 0,
-            Link::Client(_) => CLIENT_MEMORY,
-            Link::Server(_) => SERVER_MEMORY,
+        let rustls = match self.engine.as_deref() {
+            None => 0,
+            Some(Engine::Client(_)) => CLIENT_MEMORY,
+            Some(Engine::Server(_)) => SERVER_MEMORY,
         };
-        let handshake = self.handshake.as_ref();
-        size_of::<Self>()
-            + rustls
-            + certificates.sum::<usize>()
-            + self.stash.capacity()
-            + handshake.map_or(0, |state| size_of::<Handshake>() + state.early.capacity())
-            + self
-                .recorder
-                .as_ref()
-                .map_or(0, |recorder| recorder.memory())
+        let unsettled = self.unsettled.as_ref().map_or(0, |state| state.memory());
+        size_of::<Self>() + rustls + certificates.sum::<usize>() + unsettled
     }
 
     /// Does `work` with this session's trace as the one that is written to, if it still has one.
     fn traced<R>(&mut self, now: Instant, work: impl FnOnce(&mut Self) -> R) -> R {
-        let Some(recorder) = self.recorder.take() else {
+        let unsettled = self.unsettled.as_mut();
+        let Some(recorder) = unsettled.and_then(|state| state.recorder.take()) else {
             return work(self);
         };
         let scope = Scope::enter(recorder, now);
         let result = work(self);
-        self.recorder = scope.leave();
+        self.unsettled().recorder = scope.leave();
         result
     }
 
     fn common(&self) -> Option<&CommonState> {
-        match &self.link {
-            Link::Hello | Link::Refused(_) => None,
-            Link::Client(client) => Some(client.common()),
-            Link::Server(server) => Some(server.common()),
+        match self.engine.as_deref()? {
+            Engine::Client(client) => Some(client.common()),
+            Engine::Server(server) => Some(server.common()),
         }
+    }
+
+    fn unsettled(&mut self) -> &mut Unsettled {
+        self.unsettled.get_or_insert_default()
+    }
+
+    /// Gives back what is not needed any more.
+    fn settle(&mut self) {
+        self.unsettled.take_if(|state| state.is_over());
+    }
+
+    fn handshake(&self) -> Option<&Handshake> {
+        self.unsettled.as_ref()?.handshake.as_deref()
+    }
+
+    fn handshake_mut(&mut self) -> Option<&mut Handshake> {
+        self.unsettled.as_mut()?.handshake.as_deref_mut()
+    }
+
+    fn failure(&self) -> Option<&TlsFailure> {
+        self.unsettled.as_ref()?.failure.as_deref()
+    }
+
+    /// Whether neither a failure nor our own end has come.
+    fn is_open(&self) -> bool {
+        self.unsettled.as_ref().is_none_or(|state| state.is_open())
+    }
+
+    fn is_closed_by_peer(&self) -> bool {
+        let unsettled = self.unsettled.as_ref();
+        unsettled.is_some_and(|state| state.closed_by_peer)
+    }
+
+    fn stash(&self) -> &[u8] {
+        let unsettled = self.unsettled.as_ref();
+        unsettled.map_or(&[], |state| &state.stash)
     }
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let side = match self.link {
-            Link::Hello | Link::Refused(_) | Link::Server(_) => "server",
-            Link::Client(_) => "client",
+        let side = match self.engine.as_deref() {
+            None | Some(Engine::Server(_)) => "server",
+            Some(Engine::Client(_)) => "client",
         };
         f.debug_struct("Session")
             .field("side", &side)
-            .field("server_name", &self.server_name)
+            .field("server_name", &self.server_name())
             .field("version", &self.version())
             .field("handshaking", &self.is_handshaking())
-            .field("stash", &self.stash.len())
-            .field("failure", &self.failure)
+            .field("stash", &self.stash().len())
+            .field("failure", &self.failure())
             .finish_non_exhaustive()
     }
 }
@@ -510,24 +585,25 @@ impl Session {
         buffers: &mut Buffers<'_, '_>,
         select: &mut dyn FnMut(&ClientHello) -> Selection,
     ) -> Result<(), Stop> {
-        if self.handshake.as_ref().is_none_or(|state| state.heard) {
+        if self.handshake().is_none_or(|state| state.heard) {
             return self.deliver(input, buffers);
         }
-        if self.stash.is_empty() {
+        let stash = &mut self.unsettled().stash;
+        if stash.is_empty() {
             return match self.listen(input, select)? {
                 true => self.deliver(input, buffers),
                 false => {
-                    self.stash.extend_from_slice(input);
+                    self.unsettled().stash.extend_from_slice(input);
                     Ok(())
                 }
             };
         }
-        self.stash.extend_from_slice(input);
-        let mut wire = mem::take(&mut self.stash);
+        stash.extend_from_slice(input);
+        let mut wire = mem::take(stash);
         match self.listen(&wire, select)? {
             true => self.deliver(&mut wire, buffers),
             false => {
-                self.stash = wire;
+                self.unsettled().stash = wire;
                 Ok(())
             }
         }
@@ -540,20 +616,22 @@ impl Session {
         wire: &[u8],
         select: &mut dyn FnMut(&ClientHello) -> Selection,
     ) -> Result<bool, TlsFailure> {
-        if let (Link::Hello, Some(handshake)) = (&self.link, &mut self.handshake) {
+        let is_asked = self.engine.is_none();
+        if let (true, Some(handshake)) = (is_asked, self.handshake_mut()) {
             let Some(hello) = handshake.hello.scan(wire)? else {
                 return Ok(false);
             };
             trace::note_with(|| TlsStep::HelloReceived(HelloSummary::from(&hello)));
-            self.server_name = hello.server_name().map(Into::into);
+            let name = hello.server_name();
+            self.server_name = name.map(|name| Arc::new(Name(name.into())));
             let chosen = select(&hello)?;
             let server = UnbufferedServerConnection::new(chosen.config);
             let server = server.map_err(|error| TlsFailure::Internal {
                 detail: error.to_string().into(),
                 alert: Some(Alert::INTERNAL_ERROR),
             })?;
-            self.link = Link::Server(Box::new(server));
-            if let Some(handshake) = &mut self.handshake {
+            self.engine = Some(Box::new(Engine::Server(server)));
+            if let Some(handshake) = self.handshake_mut() {
                 handshake.requests_certificate = chosen.requests_certificate;
             }
         } else {
@@ -563,7 +641,7 @@ impl Session {
                 Sniffed::Tls => {}
             }
         }
-        if let Some(handshake) = &mut self.handshake {
+        if let Some(handshake) = self.handshake_mut() {
             handshake.heard = true;
         }
         Ok(true)
@@ -573,33 +651,30 @@ impl Session {
     /// pending record, so that a stash never grows by more than a record.
     fn deliver(&mut self, mut input: &mut [u8], buffers: &mut Buffers<'_, '_>) -> Result<(), Stop> {
         loop {
-            if self.stash.is_empty() {
-                self.feed(input);
+            let unsettled = self.unsettled();
+            if unsettled.stash.is_empty() {
+                unsettled.feed(input);
                 let used = self.process(input, buffers)?;
                 if let Some(left @ [_, ..]) = input.get(used..) {
-                    self.stash.extend_from_slice(left);
+                    self.unsettled().stash.extend_from_slice(left);
                     return self.check_stash();
                 }
                 return Ok(());
             }
-            let missing = match &self.handshake {
-                Some(handshake) => handshake.incoming.missing(),
-                None => self.incoming.missing(),
-            };
-            let missing = match missing {
+            let missing = match unsettled.missing() {
                 0 => RECORD_HEADER_LEN,
                 missing => missing,
             };
             let (now, later) = input.split_at_mut(missing.min(input.len()));
-            self.feed(now);
-            self.stash.extend_from_slice(now);
+            unsettled.feed(now);
+            unsettled.stash.extend_from_slice(now);
             self.check_stash()?;
             // Also for a header alone: rustls refuses a bad one without waiting for the rest.
-            let mut stash = mem::take(&mut self.stash);
+            let mut stash = mem::take(&mut self.unsettled().stash);
             let used = self.process(&mut stash, buffers)?;
             if used < stash.len() {
                 stash.drain(..used);
-                self.stash = stash;
+                self.unsettled().stash = stash;
             }
             if later.is_empty() {
                 return Ok(());
@@ -608,22 +683,14 @@ impl Session {
         }
     }
 
-    #[inline]
-    fn feed(&mut self, wire: &[u8]) {
-        match &mut self.handshake {
-            Some(handshake) => handshake.incoming.feed(wire),
-            None => self.incoming.feed(wire),
-        }
-    }
-
     fn check_stash(&self) -> Result<(), Stop> {
         // A server gets nothing long after the handshake; a client gets tickets, which may hold
         // its own certificates.
-        let limit = match (&self.link, &self.handshake) {
-            (Link::Server(_), None) => MAX_STASH,
+        let limit = match (self.engine.as_deref(), self.handshake()) {
+            (Some(Engine::Server(_)), None) => MAX_STASH,
             _ => MAX_HANDSHAKE_STASH,
         };
-        match self.stash.len() > limit {
+        match self.stash().len() > limit {
             true => Err(TlsFailure::StashOverflow { limit }.into()),
             false => Ok(()),
         }
@@ -632,16 +699,15 @@ impl Session {
     /// Lets rustls work on `bytes` until it needs more; answers how many it has done with.
     fn process(&mut self, bytes: &mut [u8], buffers: &mut Buffers<'_, '_>) -> Result<usize, Stop> {
         let begin = buffers.out.len();
-        let early = match &mut self.handshake {
-            Some(handshake) => Some(&mut handshake.early),
-            None => None,
+        let handshake = self.unsettled.as_mut();
+        let handshake = handshake.and_then(|state| state.handshake.as_deref_mut());
+        let early = handshake.map(|state| &mut state.early);
+        let turn = match self.engine.as_deref_mut() {
+            Some(Engine::Client(client)) => unbuffered::run(client, bytes, early, buffers),
+            Some(Engine::Server(server)) => unbuffered::run(server, bytes, early, buffers),
+            None => Turn::default(),
         };
-        let turn = match &mut self.link {
-            Link::Client(client) => unbuffered::run(&mut **client, bytes, early, buffers),
-            Link::Server(server) => unbuffered::run(&mut **server, bytes, early, buffers),
-            Link::Hello | Link::Refused(_) => Turn::default(),
-        };
-        if self.handshake.is_some() {
+        if self.is_handshaking() {
             let sent = buffers.out.get(begin..).unwrap_or_default();
             self.observe(sent, buffers.plain);
         }
@@ -650,8 +716,8 @@ impl Session {
 
     /// How many of `len` bytes that rustls has worked on are done with.
     fn conclude(&mut self, turn: Turn, len: usize) -> Result<usize, Stop> {
-        if turn.closed_by_peer && !self.closed_by_peer {
-            self.closed_by_peer = true;
+        if turn.closed_by_peer && !self.is_closed_by_peer() {
+            self.unsettled().closed_by_peer = true;
             trace::note(TlsStep::PeerClosed);
         }
         match turn.error {
@@ -661,26 +727,27 @@ impl Session {
             }),
             // RFC 8446 section 6.1: "Any data received after a closure alert has been received
             // MUST be ignored."
-            None if self.closed_by_peer => Ok(len),
+            None if self.is_closed_by_peer() => Ok(len),
             None => Ok(turn.used),
         }
     }
 
     /// Notes what rustls has done to a handshake, and ends it when it is complete.
     fn observe(&mut self, sent: &[u8], plain: &mut Vec<u8>) {
-        let Some(mut handshake) = self.handshake.take() else {
+        let Some(mut handshake) = self.unsettled().handshake.take() else {
             return;
         };
         handshake.outgoing.feed(sent);
         let Some(common) = self.common() else {
-            self.handshake = Some(handshake);
+            self.unsettled().handshake = Some(handshake);
             return;
         };
         let kind = common.handshake_kind().map(TlsHandshake::from);
         if kind == Some(TlsHandshake::FullWithRetry) {
             trace::note(TlsStep::HelloRetryRequest);
         }
-        if let Link::Server(_) = self.link {
+        let is_server = matches!(self.engine.as_deref(), Some(Engine::Server(_)));
+        if is_server {
             handshake.observe_flight(common);
         }
         handshake.certificate_requested |= handshake.incoming.seen().certificate_request;
@@ -694,16 +761,15 @@ impl Session {
             trace::note(TlsStep::CertificateReceived { count });
         }
         if common.is_handshaking() {
-            self.handshake = Some(handshake);
+            self.unsettled().handshake = Some(handshake);
             return;
         }
-        if let (Link::Server(_), true, None) = (&self.link, handshake.certificate_requested, chain)
-        {
+        if is_server && handshake.certificate_requested && chain.is_none() {
             trace::note(TlsStep::CertificateReceived { count: 0 });
         }
         trace::note_with(|| self.established());
         plain.append(&mut handshake.early);
-        self.incoming = handshake.incoming.boundary();
+        self.unsettled().incoming = handshake.incoming.boundary();
     }
 
     fn established(&self) -> TlsStep {
@@ -724,25 +790,26 @@ impl Session {
     /// say, the alert is ours and goes in the clear.
     fn fail(&mut self, stop: Stop, out: &mut Vec<u8>) -> TlsFailure {
         let Stop { failure, mut sent } = stop;
-        let heard = self.handshake.as_ref().is_none_or(|state| state.heard);
+        let heard = self.handshake().is_none_or(|state| state.heard);
         if let (false, Some(alert)) = (heard, failure.alert()) {
             out.extend([ALERT, 3, 3, 0, 2, FATAL, alert.value()]);
             sent = SentAlert::Clear(alert);
         }
         note_failure(&failure, sent);
-        self.stash = Vec::new();
-        self.failure = Some(Box::new(failure.clone()));
+        let unsettled = self.unsettled();
+        unsettled.stash = Vec::new();
+        unsettled.failure = Some(Box::new(failure.clone()));
         failure
     }
 
     /// How far the handshake has come.
     fn stage(&self, handshake: &Handshake) -> TlsStage {
-        match &self.link {
-            Link::Hello if self.stash.is_empty() => TlsStage::BeforeHello,
-            Link::Hello => TlsStage::ClientHello,
-            Link::Server(_) if handshake.flight_at.is_none() => TlsStage::SecondClientHello,
-            Link::Server(_) | Link::Refused(_) => TlsStage::ClientFlight,
-            Link::Client(client) => match client.protocol_version() {
+        match self.engine.as_deref() {
+            None if self.stash().is_empty() => TlsStage::BeforeHello,
+            None => TlsStage::ClientHello,
+            Some(Engine::Server(_)) if handshake.flight_at.is_none() => TlsStage::SecondClientHello,
+            Some(Engine::Server(_)) => TlsStage::ClientFlight,
+            Some(Engine::Client(client)) => match client.protocol_version() {
                 None => TlsStage::ServerHello,
                 Some(ProtocolVersion::TLSv1_2) if handshake.outgoing.seen().change_cipher_spec => {
                     TlsStage::ServerFinished
@@ -751,6 +818,14 @@ impl Session {
             },
         }
     }
+}
+
+/// What rustls has left of the input so far.
+#[inline]
+fn stash_of(unsettled: &mut Option<Box<Unsettled>>) -> &mut [u8] {
+    unsettled
+        .as_mut()
+        .map_or(&mut [], |state| &mut state.stash[..])
 }
 
 fn note_failure(failure: &TlsFailure, sent: SentAlert) {

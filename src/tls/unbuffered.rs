@@ -33,6 +33,7 @@ pub(crate) trait Unbuffered {
 impl Unbuffered for UnbufferedClientConnection {
     type Data = ClientConnectionData;
 
+    #[inline(always)]
     fn process<'c, 'i>(&'c mut self, tls: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(tls)
     }
@@ -49,6 +50,7 @@ impl Unbuffered for UnbufferedClientConnection {
 impl Unbuffered for UnbufferedServerConnection {
     type Data = ServerConnectionData;
 
+    #[inline(always)]
     fn process<'c, 'i>(&'c mut self, tls: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(tls)
     }
@@ -109,15 +111,14 @@ impl<'p> Place<'p> {
     }
 }
 
-impl Buffers<'_, '_> {
-    #[inline]
-    fn give(&mut self, payload: &[u8]) {
-        let payload = match self.place.room {
-            [] => payload,
-            _ => self.place.fill(payload),
-        };
-        self.plain.extend_from_slice(payload);
-    }
+/// Puts application data to their place, and what there is no room for to the end of `plain`.
+#[inline]
+fn give(place: &mut Place<'_>, plain: &mut Vec<u8>, payload: &[u8]) {
+    let payload = match place.room {
+        [] => payload,
+        _ => place.fill(payload),
+    };
+    plain.extend_from_slice(payload);
 }
 
 /// What came of working on some bytes.
@@ -157,57 +158,138 @@ pub(crate) enum SealError {
     NotEstablished,
 }
 
+/// What came of bytes that were more than application data in whole records.
+#[derive(Debug, Default)]
+pub(crate) struct Odd {
+    pub(crate) turn: Turn,
+    /// What goes to the peer.
+    pub(crate) out: Vec<u8>,
+}
+
+/// As [`run`] where nothing but application data in whole records is expected. Does the same with
+/// what is anything else, and says so.
+#[inline(always)]
+pub(crate) fn open<U: Unbuffered>(
+    connection: &mut U,
+    bytes: &mut [u8],
+    place: &mut Place<'_>,
+    plain: &mut Vec<u8>,
+) -> Result<(), Box<Odd>> {
+    let len = bytes.len();
+    let mut used = 0;
+    loop {
+        let rest = bytes.get_mut(used..).unwrap_or_default();
+        let status = connection.process(rest);
+        let Ok(ConnectionState::ReadTraffic(mut traffic)) = status.state else {
+            let mut odd = Box::<Odd>::default();
+            let Odd { turn, out } = &mut *odd;
+            turn.used = used;
+            let buffers = &mut Buffers { place, plain, out };
+            let step = work_off::<U>(status, turn, &mut None, buffers);
+            if goes_on(connection, step, turn, len, buffers) {
+                run_on(connection, bytes, turn, None, buffers);
+            }
+            return Err(odd);
+        };
+        used += status.discard;
+        while let Some(Ok(record)) = traffic.next_record() {
+            used += record.discard;
+            give(place, plain, record.payload);
+            if traffic.peek_len().is_none() {
+                break;
+            }
+        }
+        if used >= len && !connection.common().wants_write() {
+            return Ok(());
+        }
+    }
+}
+
 /// Works on `bytes` until rustls needs more, or cannot go on. During a handshake 0-RTT data go to
 /// `early`.
 pub(crate) fn run<U: Unbuffered>(
     connection: &mut U,
     bytes: &mut [u8],
-    mut early: Option<&mut Vec<u8>>,
+    early: Option<&mut Vec<u8>>,
     buffers: &mut Buffers<'_, '_>,
 ) -> Turn {
     let mut turn = Turn::default();
+    run_on(connection, bytes, &mut turn, early, buffers);
+    turn
+}
+
+#[inline(never)]
+fn run_on<U: Unbuffered>(
+    connection: &mut U,
+    bytes: &mut [u8],
+    turn: &mut Turn,
+    mut early: Option<&mut Vec<u8>>,
+    buffers: &mut Buffers<'_, '_>,
+) {
     loop {
         let rest = bytes.get_mut(turn.used..).unwrap_or_default();
-        let UnbufferedStatus { mut discard, state } = connection.process(rest);
-        let step = match state {
-            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                // Only 0-RTT data that the handshake has confirmed is still here.
-                if let Some(early) = &mut early {
-                    buffers.plain.append(early);
-                }
-                while let Some(Ok(record)) = traffic.next_record() {
-                    discard += record.discard;
-                    buffers.give(record.payload);
-                }
-                Ok(Step::Read)
+        let status = connection.process(rest);
+        let step = work_off::<U>(status, turn, &mut early, buffers);
+        if !goes_on(connection, step, turn, bytes.len(), buffers) {
+            return;
+        }
+    }
+}
+
+/// Does what a state of rustls asks for.
+fn work_off<U: Unbuffered>(
+    status: UnbufferedStatus<'_, '_, U::Data>,
+    turn: &mut Turn,
+    early: &mut Option<&mut Vec<u8>>,
+    buffers: &mut Buffers<'_, '_>,
+) -> Result<Step, Error> {
+    turn.used += status.discard;
+    match status.state? {
+        ConnectionState::ReadTraffic(mut traffic) => {
+            // Only 0-RTT data that the handshake has confirmed is still here.
+            if let Some(early) = early {
+                buffers.plain.append(early);
             }
-            Ok(ConnectionState::ReadEarlyData(data)) => {
-                let mut none = Vec::new();
-                let early = early.as_deref_mut().unwrap_or(&mut none);
-                U::read_early(data, early).map(|()| Step::Again)
+            while let Some(Ok(record)) = traffic.next_record() {
+                turn.used += record.discard;
+                give(buffers.place, buffers.plain, record.payload);
             }
-            Ok(ConnectionState::EncodeTlsData(data)) => encode(data, buffers.out),
-            Ok(ConnectionState::TransmitTlsData(data)) => {
-                data.done();
-                Ok(Step::Again)
-            }
-            Ok(ConnectionState::PeerClosed) => {
-                turn.closed_by_peer = true;
-                Ok(Step::Again)
-            }
-            Ok(_) => Ok(Step::Blocked),
-            Err(error) => Err(error),
-        };
-        turn.used += discard;
-        match step {
-            Ok(Step::Again) => {}
-            // With nothing to read and nothing to answer it would say that it is blocked.
-            Ok(Step::Read) if turn.used < bytes.len() || connection.common().wants_write() => {}
-            Ok(Step::Blocked | Step::Read) => return turn,
-            Err(error) => {
-                turn.error = Some((error, flush_alert(connection, buffers.out)));
-                return turn;
-            }
+            Ok(Step::Read)
+        }
+        ConnectionState::ReadEarlyData(data) => {
+            let mut none = Vec::new();
+            let early = early.as_deref_mut().unwrap_or(&mut none);
+            U::read_early(data, early).map(|()| Step::Again)
+        }
+        ConnectionState::EncodeTlsData(data) => encode(data, buffers.out),
+        ConnectionState::TransmitTlsData(data) => {
+            data.done();
+            Ok(Step::Again)
+        }
+        ConnectionState::PeerClosed => {
+            turn.closed_by_peer = true;
+            Ok(Step::Again)
+        }
+        _ => Ok(Step::Blocked),
+    }
+}
+
+/// Whether rustls is to be asked again.
+fn goes_on<U: Unbuffered>(
+    connection: &mut U,
+    step: Result<Step, Error>,
+    turn: &mut Turn,
+    len: usize,
+    buffers: &mut Buffers<'_, '_>,
+) -> bool {
+    match step {
+        Ok(Step::Again) => true,
+        // With nothing to read and nothing to answer it would say that it is blocked.
+        Ok(Step::Read) => turn.used < len || connection.common().wants_write(),
+        Ok(Step::Blocked) => false,
+        Err(error) => {
+            turn.error = Some((error, flush_alert(connection, buffers.out)));
+            false
         }
     }
 }
@@ -234,6 +316,7 @@ pub(crate) fn seal<U: Unbuffered>(
 
 /// As [`seal`], to the begin of `room`; how many bytes the records take. `None` if nothing was
 /// encrypted because something has to go ahead of it, or because of a lack of room: `seal` does it.
+#[inline(always)]
 pub(crate) fn seal_into<U: Unbuffered>(
     connection: &mut U,
     stash: &mut [u8],

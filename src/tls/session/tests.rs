@@ -34,8 +34,8 @@ fn exchange(client: &mut dyn End, server: &mut dyn End, size: usize) {
 fn assert_idle(end: &Ours) {
     assert_eq!(end.failure, None);
     assert!(end.session.can_send());
-    assert_eq!(end.session.stash.capacity(), 0);
-    assert!(end.session.handshake.is_none());
+    assert_eq!(end.session.stash().len(), 0);
+    assert!(!end.session.is_handshaking());
     let established = end.got.iter().filter(|got| got.established_now);
     assert_eq!(established.count(), 1);
 }

@@ -20,7 +20,7 @@ fn close_notify_is_an_orderly_end_and_leaves_the_other_direction_open() {
         assert!(server.was_closed());
         assert_eq!(server.failure, None);
         assert_eq!(server.plain, b"last words");
-        assert_eq!(server.session.stash.capacity(), 0);
+        assert_eq!(server.session.stash().len(), 0);
         server.send(b"an answer");
         assert!(!server.take_out().is_empty());
         server.feed(b"ignored too");
@@ -59,7 +59,7 @@ fn tl_22_an_end_without_close_notify_is_a_truncation() {
     assert_eq!(server.eof(), Err(TlsFailure::Truncated));
     assert_eq!(client.eof(), Err(TlsFailure::Truncated));
     assert_eq!(client.eof(), Err(TlsFailure::Truncated));
-    assert_eq!(server.session.stash.capacity(), 0);
+    assert_eq!(server.session.stash().len(), 0);
 }
 
 #[test]
