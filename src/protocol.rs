@@ -694,10 +694,9 @@ impl<P: Protocol> Dispatch for Bound<P> {
             return input.len();
         };
         let limits = wsi.recv_limits();
-        // Nobody wants what a closing connection waits to inflate.
-        let discards = recv.is_waiting() && wsi.send_half().phase != Phase::Open;
         let mut feed = recv.feed(wsi.side(), *delivery, &limits, pool, input);
-        if discards {
+        // Nobody wants what comes to a connection that closes, whoever began that.
+        if wsi.send_half().phase != Phase::Open {
             feed.discard_data();
         }
         loop {

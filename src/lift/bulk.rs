@@ -56,8 +56,8 @@ pub(crate) fn place_of_payload<'r>(
     most: usize,
 ) -> &'r mut [u8] {
     match role {
-        // What was put aside comes first.
-        Role::Ws(ws) if send.is_reading() && matches!(stash, Stash::Empty) => {
+        // What was put aside comes first, and what comes to one that closes is not kept.
+        Role::Ws(ws) if send.is_giving() && matches!(stash, Stash::Empty) => {
             ws.recv.room(&send.settings.recv, DIRECT_FROM, most)
         }
         _ => &mut [],

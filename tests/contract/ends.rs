@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wsloop::sim::SimPeer;
-use wsloop::{Close, CloseCode, TimerTag, VhostConfig};
+use wsloop::{Close, CloseCode, Limits, TimerTag, VhostConfig};
 
 use crate::Site;
 use crate::support::{
@@ -271,6 +271,72 @@ fn established_comes_before_data_that_came_with_the_request() {
     );
     assert!(lines[4].starts_with("closed"), "{lines:?}");
     assert_eq!(lines.len(), 5, "{lines:?}");
+}
+
+/// It is looked at for the peer's Close frame and for nothing else, whoever began to close.
+#[test]
+fn after_a_local_close_what_the_peer_still_sends_is_neither_judged_nor_kept() {
+    for (closer, inside) in [(0, false), (1, false), (1, true), (2, false), (2, true)] {
+        let mut world = World::with(|log| {
+            let recorder = Recorder {
+                established: Some(Box::new(move |wsi| {
+                    if closer == 1 {
+                        wsi.set_timer(Duration::from_secs(1), TimerTag(1));
+                    }
+                    Ok(())
+                })),
+                message: Some(Box::new(move |wsi, _| {
+                    if closer == 0 {
+                        wsi.close(Close::normal());
+                    }
+                    Ok(())
+                })),
+                timer: Some(Box::new(|wsi, _| {
+                    wsi.close(Close::normal());
+                    Ok(())
+                })),
+                ..Recorder::new(log)
+            };
+            let limits = Limits::default().with_message_bytes(200_000);
+            let mut config = VhostConfig::new("a.test").listen(addr()).limits(limits);
+            config.add_protocol("p", recorder);
+            config
+        });
+        let peer = world.open();
+        let long = masked(0x82, &[7; 200_000]);
+        let (begin, rest) = long.split_at(if inside { 1_000 } else { 0 });
+        let first = if closer == 0 {
+            masked(0x81, b"go")
+        } else {
+            begin.to_vec()
+        };
+        peer.write(&first).unwrap();
+        world.turn();
+        if closer == 2 {
+            world.context.shutdown(Duration::from_secs(60));
+        } else {
+            world.pass(Duration::from_secs(1));
+        }
+        world.turn();
+        world.log.take();
+        let before = world.context.memory();
+        // All but its last bytes: what would be kept is most of it.
+        let (most, last) = rest.split_at(rest.len() - 10);
+        peer.write(most).unwrap();
+        world.turn();
+        let kept = world.context.memory().saturating_sub(before);
+        assert!(kept < 1_000, "{closer} {inside}: {kept} bytes are kept");
+        peer.write(last).unwrap();
+        peer.write(&masked(0x81, b"\xff")).unwrap();
+        peer.write(&masked(0x82, &[7; 200_001])).unwrap();
+        peer.write(&masked(0x88, &close_payload(1000, ""))).unwrap();
+        world.turn();
+        let end = world.log.take().pop().unwrap();
+        assert!(
+            end.ends_with("clean") && !end.contains("not clean"),
+            "{closer}: {end}"
+        );
+    }
 }
 
 #[test]
