@@ -388,6 +388,15 @@ impl ClientConnectInfo {
         self.dial_port.unwrap_or(self.port)
     }
 
+    /// Whom it dials, for people.
+    pub(crate) fn dial_target(&self) -> String {
+        match (self.dial_addresses(), self.dial_address()) {
+            ([first, ..], _) => first.to_string(),
+            ([], Address::Ip(ip)) => SocketAddr::new(*ip, self.dial_port()).to_string(),
+            ([], Address::Name(name)) => format!("{name}:{}", self.dial_port()),
+        }
+    }
+
     /// The value of `Host`.
     pub fn host_header(&self) -> Cow<'_, str> {
         let default_port = self.security.default_port();

@@ -193,17 +193,6 @@ fn timeouts(settings: &Settings, info: &ClientConnectInfo) -> Timeouts {
     timeouts
 }
 
-/// What was dialled, for people.
-pub(crate) fn target(info: &ClientConnectInfo) -> String {
-    match info.dial_addresses() {
-        [] => match info.dial_address() {
-            Address::Ip(ip) => SocketAddr::new(*ip, info.dial_port()).to_string(),
-            name @ Address::Name(_) => format!("{name}:{}", info.dial_port()),
-        },
-        [first, ..] => first.to_string(),
-    }
-}
-
 impl ClientRole {
     /// The request that it is dialled for.
     pub(crate) fn fetch(&self) -> Option<FetchId> {
@@ -717,7 +706,7 @@ impl Lift<'_> {
             details: Box::new(ConnectDetails {
                 stage,
                 failure,
-                target: target(&client.info),
+                target: client.info.dial_target(),
                 tried: std::mem::take(&mut client.tried),
                 elapsed: now.saturating_duration_since(client.began),
                 attempts: client.retry.attempts().saturating_add(current),

@@ -405,7 +405,7 @@ impl Inner {
         vhost: VhostId,
         info: ClientConnectInfo,
     ) -> Result<WsiId, ConnectError> {
-        let target = dial::target(&info);
+        let target = info.dial_target();
         let refuse = |failure| ConnectError::new(ConnectStage::Argument, failure, target.clone());
         if self.shutting_down {
             return Err(refuse(ConnectFailure::Shutdown));

@@ -786,3 +786,24 @@ impl<P: Protocol> Dispatch for Bound<P> {
         self.sessions.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_in_trouble_says_where_why_and_for_how_long() {
+        let error = || std::io::Error::other("no room");
+        let at = SocketAddr::from(([127, 0, 0, 1], 80));
+        for (resumes_after, text) in [
+            (
+                Some(Duration::from_millis(100)),
+                "cannot accept on 127.0.0.1:80: no room; again in 100ms",
+            ),
+            (None, "cannot accept on 127.0.0.1:80 any more: no room"),
+        ] {
+            let trouble = ListenerTrouble::new(at, error(), resumes_after);
+            assert_eq!(trouble.to_string(), text);
+        }
+    }
+}

@@ -13,6 +13,9 @@ impl ConnectFailure {
             Self::NoAddress | Self::Resolve(_) => {
                 Some("is the name right? address(..) dials an IP address instead")
             }
+            Self::Refused(refusal) if matches!(refusal.status, 200..=299 | 404) => {
+                Some("no WebSocket is served there: is the path right?")
+            }
             Self::Timeout(Deadline {
                 stage: DeadlineStage::Tcp,
                 ..

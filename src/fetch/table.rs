@@ -10,7 +10,6 @@ use super::info::{FetchInfo, PoolKey};
 use crate::arena::Arena;
 use crate::conn::Queued;
 use crate::context::Parts;
-use crate::dial;
 use crate::error::{ConnectError, ConnectStage, Gone, VhostError};
 use crate::hook::HookPlace;
 use crate::http::HeaderList;
@@ -337,7 +336,7 @@ impl Inner {
             return refuse(&info, FetchFailure::NoClientTls);
         }
         if let Err(failure) = known.check_names(info.connect()) {
-            let target = dial::target(info.connect());
+            let target = info.connect().dial_target();
             let error = ConnectError::new(ConnectStage::Argument, failure, target);
             return refuse(&info, FetchFailure::Connect(error));
         }

@@ -837,7 +837,7 @@ mod tests {
     #[test]
     fn a_key_that_cannot_be_used_is_told_with_those_that_can() {
         let key = "-----BEGIN PRIVATE KEY-----\nMAAC\n-----END PRIVATE KEY-----\n";
-        let error = pem(testpki::RSA_CERTIFICATE, key).unwrap_err().to_string();
+        let error = pem(testpki::RSA_CERTIFICATE, key).unwrap_err();
         assert!(error.contains("Ed25519"), "{error}");
         assert!(!error.contains("unexpected"), "{error}");
     }

@@ -137,6 +137,16 @@ fn answered(bytes: &[u8], end: bool) -> crate::Summary {
     error
 }
 
+/// Most often the path is one of the server's pages.
+#[test]
+fn an_answer_that_is_no_websocket_s_has_one_ask_for_the_path() {
+    for (status, asks) in [("200 OK", true), ("404 Not Found", true), ("403 No", false)] {
+        let response = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        let text = answered(response.as_bytes(), false).text;
+        assert_eq!(text.contains("is the path right?"), asks, "{text}");
+    }
+}
+
 #[test]
 fn hc_05_a_refusal_brings_status_headers_and_body() {
     let chunked = b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\n\
