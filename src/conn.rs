@@ -193,7 +193,7 @@ bitflags! {
         /// Counts as a TLS handshake in progress.
         const HANDSHAKING = 1 << 7;
         /// At the end of its last visit there was nothing about it but that it waits for bytes
-        /// (`Lift::is_calm`), and nothing has happened to it since. Whatever gives it something
+        /// ([`Conn::is_calm`]), and nothing has happened to it since. Whatever gives it something
         /// else to do takes this away ([`SendHalf::mark`]) or sets another flag; messages to
         /// write leave it and set `DIRTY`.
         const CALM = 1 << 8;

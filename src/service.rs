@@ -472,7 +472,7 @@ impl Context {
     }
 
     /// Takes a connection out of its slot, works on it, and puts it back or ends it. Nothing but
-    /// [`Context::on_transport`] does that beside it.
+    /// [`Context::on_transport`] and its runs do that beside it.
     fn lift(&mut self, id: WsiId, work: impl FnOnce(&mut Lift<'_>) -> Fate) {
         if let Some(conn) = self.inner.conns.lift(id.index, id.generation) {
             self.visit(conn, work);

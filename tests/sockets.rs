@@ -15,8 +15,8 @@ use bytes::Bytes;
 use real::{Host, Peer, REQUEST, in_child, loopback, masked, plain};
 use socket2::{Domain, Socket, Type};
 use wsloop::{
-    ClientConnectInfo, Close, ConnectFailure, Context, ContextConfig, Limits, ListenConfig,
-    Message, VhostConfig, VhostError,
+    ClientConnectInfo, Close, ConnectFailure, Context, ContextConfig, Established, Limits,
+    ListenConfig, Message, Protocol, VhostConfig, VhostError, Wsi,
 };
 
 #[test]
@@ -767,6 +767,62 @@ fn a_panic_in_a_batch_of_events_costs_nobody_else_an_event() {
     for peer in peers.iter_mut().skip(1).step_by(3) {
         assert_eq!(server.read_to_end(peer), b"");
     }
+}
+
+/// Says everything twice.
+struct Twice;
+
+impl Protocol for Twice {
+    type Session = ();
+
+    fn on_established(&mut self, _: &mut Wsi<'_>, _: &Established<'_>) -> Result<(), Close> {
+        Ok(())
+    }
+
+    fn on_message(
+        &mut self,
+        wsi: &mut Wsi<'_>,
+        _: &mut (),
+        message: Message<'_>,
+    ) -> Result<(), Close> {
+        wsi.send(message)?;
+        Ok(wsi.send(message).map(drop)?)
+    }
+}
+
+/// A batch is dealt with in runs of one protocol each, which end at what is out of the ordinary.
+#[test]
+fn connections_of_two_protocols_in_one_batch_are_all_served() {
+    let mut server = Host::server();
+    let other = VhostConfig::new("other").listen(loopback());
+    let other = server.context.create_vhost(other.protocol("twice", Twice));
+    let other = server.context.listen_addrs(other.unwrap())[0];
+    let mut peers = [1, 2, 2, 1, 1, 2, 1, 2, 1, 1].map(|times| match times {
+        1 => (1, server.open()),
+        _ => (2, server.upgrade(Peer::connect(other))),
+    });
+    let large = [b'x'; 5000];
+    for round in 0..6 {
+        for (n, (_, peer)) in peers.iter_mut().enumerate() {
+            match (n + round) % 5 {
+                0 => peer.write(&[masked(0x01, b"in "), masked(0x80, b"parts")].concat()),
+                1 => peer.write(&[masked(0x89, b"!"), masked(0x81, b"ping")].concat()),
+                2 => peer.write(&masked(0x82, &large)),
+                _ => peer.write(&masked(0x81, b"whole")),
+            }
+        }
+        for (n, (times, peer)) in peers.iter_mut().enumerate() {
+            let (pong, frame) = match (n + round) % 5 {
+                0 => (vec![], plain(0x81, b"in parts")),
+                1 => (plain(0x8a, b"!"), plain(0x81, b"ping")),
+                2 => (vec![], plain(0x82, &large)),
+                _ => (vec![], plain(0x81, b"whole")),
+            };
+            let answer = [pong, frame.repeat(*times)].concat();
+            assert_eq!(server.read(peer, answer.len()), answer, "{n} in {round}");
+        }
+    }
+    assert_eq!(server.context.connections(), peers.len());
 }
 
 #[test]

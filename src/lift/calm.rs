@@ -21,7 +21,7 @@ impl Conn {
     /// Whether nothing but received bytes, or its timer, can give it work: what nearly every visit
     /// leaves behind. [`Flags::CALM`] remembers it.
     pub(crate) fn is_calm(&self) -> bool {
-        let Conn {
+        let Self {
             io: Some(io),
             role: Role::Ws(ws),
             send,
@@ -54,7 +54,7 @@ impl Conn {
 }
 
 impl Lift<'_> {
-    /// The visit of a calm connection that is not one of a [`Run`], for which the poller has told
+    /// The visit of a calm connection that is not one of a [`Run`](super::Run), for which the poller has told
     /// nothing but that it is readable (or writable, as it was): reads once, gives what came, and
     /// sends what that led to. `None` if it is calm then. If not, [`Lift::pump_all`] has the rest to
     /// do, and gets how many bytes were read.

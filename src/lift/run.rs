@@ -54,7 +54,8 @@ impl Conn {
     /// Whether an event is dealt with in a [`Run`].
     pub(crate) fn is_for_run(&self, event: Event<'_>) -> bool {
         let is_established = self.io.is_some() && matches!(self.role, Role::Ws(_));
-        is_established && is_calm_one_of(self, self.send.runs_with) && event.is_plain()
+        let has_runs = is_established && self.send.runs_with != NO_PROTOCOL;
+        has_runs && is_calm_one_of(self, self.send.runs_with) && event.is_plain()
     }
 }
 
@@ -78,6 +79,7 @@ impl<'e> Run<'_, 'e> {
         stop
     }
 
+    /// A visit: one read, the callbacks, one write.
     #[inline(always)]
     fn visit(
         &mut self,
@@ -85,27 +87,10 @@ impl<'e> Run<'_, 'e> {
         queue: &mut Option<Box<Held>>,
         bound: &mut impl Dispatch,
     ) -> Result<(), Stop<'e>> {
+        let index = self.lift(event)?;
         let Self {
-            protocol,
-            inner,
-            air,
-            room,
-            ..
+            inner, air, room, ..
         } = self;
-        let Token::Wsi { index, generation } = Token::unpack(event.token()) else {
-            return Err(Stop::Event(event));
-        };
-        let fits = |known| same_generation(generation, known);
-        match inner.conns.place_any(index, fits) {
-            Some(place) if event.is_plain() => match place {
-                Some(conn) if is_calm_one_of(conn, *protocol) => {
-                    debug_assert!(conn.is_calm(), "something has happened to it");
-                    mem::swap(place, air);
-                }
-                _ => return Err(Stop::Event(event)),
-            },
-            _ => return Err(Stop::Event(event)),
-        }
         let Some(Conn {
             io: Some(io),
             role: Role::Ws(ws),
@@ -113,13 +98,14 @@ impl<'e> Run<'_, 'e> {
             ..
         }) = air.as_deref_mut()
         else {
-            return self.put_back(index, event);
+            self.put_back(index);
+            return Err(Stop::Event(event));
         };
         send.flags = Flags::CALM_VISIT;
         let input = io.read_calmly(event.is_writable(), room);
         let n = input.len();
         if n == 0 {
-            return Err(Stop::Visit { event, n: 0 });
+            return Err(Stop::Visit { event, n });
         }
         send.last_received = inner.out.moment;
         let open_to = send.settings.open_to;
@@ -133,16 +119,13 @@ impl<'e> Run<'_, 'e> {
         let mut wsi = Wsi::new(inner, send, Some(io));
         let driven = bound.drive_calmly(input, &mut wsi, ws.session);
         let waits = lends && end_lending(&mut inner.out, send, io, input);
-        debug_assert!(
-            driven.is_break() || waits || send.flags == Flags::CALM_VISIT,
-            "who gives messages sees to that"
-        );
         match driven {
             ControlFlow::Continue(0) if !waits => {}
             ControlFlow::Continue(left) | ControlFlow::Break(left) => {
                 return Err(Stop::Rest { event, n, left });
             }
         }
+        debug_assert!(send.flags == Flags::CALM_VISIT, "what ends it is a break");
         send.tx.exchange(queue);
         if let Some(taken) = queue.as_deref_mut().and_then(|queue| io.write_open(queue)) {
             // The rest is the connection's.
@@ -156,25 +139,45 @@ impl<'e> Run<'_, 'e> {
         }
         send.flags = Flags::CALM;
         let index = send.id.index;
-        // No callback can have removed it.
-        if let Some(place) = inner.conns.place_of_lifted(index) {
-            mem::swap(place, air);
-        }
+        self.put_back(index);
         Ok(())
     }
 
-    /// What is in the air is none for a run.
-    #[cold]
-    fn put_back(&mut self, index: u32, event: Event<'e>) -> Result<(), Stop<'e>> {
+    /// Takes the connection that an event is about out of its slot, if its visit is one of this run.
+    #[inline(always)]
+    fn lift(&mut self, event: Event<'e>) -> Result<u32, Stop<'e>> {
+        let Token::Wsi { index, generation } = Token::unpack(event.token()) else {
+            return Err(Stop::Event(event));
+        };
+        let fits = |known| same_generation(generation, known);
+        match self.inner.conns.place_any(index, fits) {
+            Some(place @ Some(_)) if event.is_plain() => {
+                let conn = place.as_deref();
+                if !conn.is_some_and(|conn| is_calm_one_of(conn, self.protocol)) {
+                    return Err(Stop::Event(event));
+                }
+                debug_assert!(
+                    conn.is_some_and(Conn::is_calm),
+                    "something has happened to it"
+                );
+                mem::swap(place, self.air);
+                Ok(index)
+            }
+            _ => Err(Stop::Event(event)),
+        }
+    }
+
+    /// Puts it back, which no callback can have removed.
+    #[inline(always)]
+    fn put_back(&mut self, index: u32) {
         if let Some(place) = self.inner.conns.place_of_lifted(index) {
             mem::swap(place, self.air);
         }
-        Err(Stop::Event(event))
     }
 }
 
 /// Whether it is calm, and the runs of that protocol are those it has part in.
 #[inline(always)]
 fn is_calm_one_of(conn: &Conn, protocol: u32) -> bool {
-    conn.send.flags == Flags::CALM && conn.send.runs_with == protocol && protocol != NO_PROTOCOL
+    conn.send.flags == Flags::CALM && conn.send.runs_with == protocol
 }
