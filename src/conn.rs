@@ -799,5 +799,10 @@ mod tests {
         // A stream of mio's or of the simulation may be larger than a descriptor.
         let io = size_of::<Option<Io>>() - size_of::<crate::net::stream::Stream>();
         assert!(io <= 32, "{io}");
+        #[cfg(feature = "tls")]
+        {
+            let secure = size_of::<crate::secure::Secure>();
+            assert!(secure <= 40, "{secure}");
+        }
     }
 }

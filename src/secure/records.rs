@@ -10,9 +10,9 @@ use crate::net::transport::Flushed;
 use crate::pool::BufferPool;
 use crate::tls::client::ClientHandshake;
 use crate::tls::server::ServerConfigs;
-use crate::tls::session::{Name, Received, Selection, Session, Unusual};
+use crate::tls::session::{Name, Received, Selection, Session};
 use crate::tls::trace::TlsHandshake;
-use crate::tls::unbuffered::Place;
+use crate::tls::unbuffered::{Odd, Place};
 use crate::tls::verify::take_unverified;
 use crate::tls::{ClientHello, PeerIdentity, TlsEnv, TlsFailure, TlsInfo, TlsTrace};
 use crate::ws::send::TxQueue;
@@ -125,13 +125,9 @@ impl Secure {
     #[cold]
     #[inline(never)]
     #[expect(clippy::boxed_local, reason = "it is a box until here")]
-    fn received_oddly(
-        &mut self,
-        unusual: Box<Unusual>,
-        input: &[u8],
-    ) -> Result<Received, TlsFailure> {
+    fn received_oddly(&mut self, odd: Box<Odd>, input: &[u8]) -> Result<Received, TlsFailure> {
         let mut records = Vec::new();
-        let received = self.session.received_oddly(*unusual, input, &mut records);
+        let received = self.session.received_oddly(*odd, input, &mut records);
         if !records.is_empty() {
             self.queue(records);
         }

@@ -10,6 +10,7 @@
 //! sealing, and opening records of 125 bytes, differ by less than a tenth in either direction.
 
 mod agreed;
+mod calm;
 mod handshake;
 mod unsettled;
 
@@ -31,9 +32,9 @@ use super::failure::{TlsFailure, TlsStage};
 use super::hello::{self, ClientHello, HelloScan, Sniffed, TlsVersion};
 use super::info::TlsInfo;
 use super::last_alert;
-use super::tap::{ALERT, Boundary, MAX_FRAGMENT_LEN, RECORD_HEADER_LEN};
+use super::tap::{ALERT, MAX_FRAGMENT_LEN, RECORD_HEADER_LEN};
 use super::trace::{self, HelloSummary, Recorder, Scope, TlsHandshake, TlsStep, TlsTrace};
-use super::unbuffered::{self, Buffers, Odd, Place, SealError, SentAlert, Turn, Unbuffered};
+use super::unbuffered::{self, Buffers, Place, SealError, SentAlert, Turn, Unbuffered};
 use crate::error::Deadline;
 
 /// One TLS connection, client or server.
@@ -79,21 +80,6 @@ pub(crate) struct Received {
     /// The peer has ended its side in order (`close_notify`); no more plaintext will come. Stays
     /// set.
     pub(crate) closed_by_peer: bool,
-}
-
-/// What a calm session has received that was more than application data in whole records.
-#[derive(Debug)]
-pub(crate) struct Unusual {
-    odd: Odd,
-    /// Where it ends.
-    boundary: Boundary,
-}
-
-impl Unusual {
-    #[cold]
-    fn new(odd: Odd, boundary: Boundary) -> Box<Self> {
-        Box::new(Self { odd, boundary })
-    }
 }
 
 impl Session {
@@ -163,7 +149,7 @@ impl Session {
         if self.is_calm() {
             return match self.receive_calmly(input, place, plain) {
                 Ok(()) => Ok(Received::default()),
-                Err(unusual) => self.received_oddly(*unusual, input, out),
+                Err(odd) => self.received_oddly(*odd, input, out),
             };
         }
         if let Some(failure) = self.failure() {
@@ -181,51 +167,6 @@ impl Session {
         }
         Ok(Received {
             established_now: handshaking && !self.is_handshaking(),
-            closed_by_peer: self.is_closed_by_peer(),
-        })
-    }
-
-    /// As [`receive`](Self::receive) for a session that [is calm](Self::is_calm). What is not
-    /// application data in whole records is for [`received_oddly`](Self::received_oddly).
-    #[inline(always)]
-    pub(crate) fn receive_calmly(
-        &mut self,
-        input: &mut [u8],
-        place: &mut Place<'_>,
-        plain: &mut Vec<u8>,
-    ) -> Result<(), Box<Unusual>> {
-        // rustls moves what it works on.
-        let mut boundary = Boundary::default();
-        boundary.feed(input);
-        let opened = match self.engine.as_deref_mut() {
-            Some(Engine::Server(server)) => unbuffered::open(server, input, place, plain),
-            Some(Engine::Client(client)) => unbuffered::open(client, input, place, plain),
-            None => Ok(()),
-        };
-        opened.map_err(|odd| Unusual::new(*odd, boundary))
-    }
-
-    /// The rest of [`receive_calmly`](Self::receive_calmly).
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn received_oddly(
-        &mut self,
-        unusual: Unusual,
-        input: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<Received, TlsFailure> {
-        let Unusual { odd, boundary } = unusual;
-        out.extend(odd.out);
-        self.unsettled().incoming = boundary;
-        let kept = self.conclude(odd.turn, input.len()).and_then(|used| {
-            let left = input.get(used..).unwrap_or_default();
-            self.unsettled().stash.extend_from_slice(left);
-            self.check_stash()
-        });
-        let kept = kept.map_err(|stop| self.fail(stop, out));
-        self.settle();
-        kept.map(|()| Received {
-            established_now: false,
             closed_by_peer: self.is_closed_by_peer(),
         })
     }
@@ -284,30 +225,9 @@ impl Session {
             None => Ok(None),
         };
         if result.is_err() {
-            self.seal_failed();
+            self.unsettled().closed_by_us = true;
         }
         result
-    }
-
-    /// The same for a session that [is calm](Self::is_calm). `None` also after an error, which
-    /// `seal` finds again.
-    #[inline(always)]
-    pub(crate) fn seal_calmly(&mut self, plaintext: &[u8], room: &mut [u8]) -> Option<usize> {
-        let result = match self.engine.as_deref_mut() {
-            Some(Engine::Server(server)) if self.unsettled.is_none() => {
-                unbuffered::seal_into(server, &mut [], plaintext, room)
-            }
-            _ => return self.seal_into(plaintext, room).ok().flatten(),
-        };
-        if result.is_err() {
-            self.seal_failed();
-        }
-        result.ok().flatten()
-    }
-
-    #[cold]
-    fn seal_failed(&mut self) {
-        self.unsettled().closed_by_us = true;
     }
 
     /// Ends our side in order: `close_notify` is appended to `out`, once. Call it when nothing

@@ -10,7 +10,7 @@ use rustls::{CommonState, Error};
 use thiserror::Error as ThisError;
 
 use super::alert::Alert;
-use super::tap::{ALERT, MAX_FRAGMENT_LEN};
+use super::tap::{ALERT, Boundary, MAX_FRAGMENT_LEN};
 
 /// One side of a connection.
 pub(crate) trait Unbuffered {
@@ -164,6 +164,8 @@ pub(crate) struct Odd {
     pub(crate) turn: Turn,
     /// What goes to the peer.
     pub(crate) out: Vec<u8>,
+    /// Where the bytes end between the records, for who is told of them.
+    pub(crate) boundary: Boundary,
 }
 
 /// As [`run`] where nothing but application data in whole records is expected. Does the same with
@@ -182,7 +184,7 @@ pub(crate) fn open<U: Unbuffered>(
         let status = connection.process(rest);
         let Ok(ConnectionState::ReadTraffic(mut traffic)) = status.state else {
             let mut odd = Box::<Odd>::default();
-            let Odd { turn, out } = &mut *odd;
+            let Odd { turn, out, .. } = &mut *odd;
             turn.used = used;
             let buffers = &mut Buffers { place, plain, out };
             let step = work_off::<U>(status, turn, &mut None, buffers);

@@ -36,8 +36,33 @@ fn assert_idle(end: &Ours) {
     assert!(end.session.can_send());
     assert_eq!(end.session.stash().len(), 0);
     assert!(!end.session.is_handshaking());
+    // Until the trace is taken, it is what is left of the handshake.
+    let rest = end.session.unsettled.as_ref();
+    assert!(rest.is_none_or(|rest| rest.recorder.is_some()));
     let established = end.got.iter().filter(|got| got.established_now);
     assert_eq!(established.count(), 1);
+}
+
+#[test]
+fn sessions_in_a_row_for_the_same_name_keep_it_once() {
+    let pki = Pki::new();
+    let config = Arc::new(pki.server_config(&[&TLS13], Asks::No));
+    let mut last = None;
+    let mut sessions = Vec::new();
+    for _ in 0..2 {
+        let mut client = Theirs::client(&Arc::new(pki.client_config(&[&TLS13])));
+        let mut server = Ours::server(&config);
+        exchange(&mut client, &mut server, 100);
+        server.session.share_name(&mut last);
+        assert!(server.session.server_name().is_some());
+        sessions.push(server.session);
+    }
+    let names = sessions.iter().filter_map(|it| it.server_name.as_ref());
+    let last = last.as_ref().unwrap();
+    assert_eq!(names.filter(|name| Arc::ptr_eq(name, last)).count(), 2);
+    let mut nameless = Session::server(now());
+    nameless.share_name(&mut None);
+    assert_eq!(nameless.server_name(), None);
 }
 
 fn forth() -> Vec<u8> {
