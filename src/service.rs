@@ -175,6 +175,10 @@ impl Context {
     /// aborted. Every connection gets its final event from the turns that follow;
     /// [`Context::run`] then returns. A message that is on its way to a connection of this same
     /// context is not delivered any more: that connection is closing, too.
+    ///
+    /// On a signal: a thread that waits for it sets a flag and calls
+    /// [`CancelService::cancel_service`](crate::CancelService::cancel_service), and
+    /// [`on_wake`](crate::Protocol::on_wake) calls [`Cx::shutdown`](crate::Cx::shutdown).
     pub fn shutdown(&mut self, grace: Duration) {
         self.inner.shutting_down = true;
         self.close_listeners();
