@@ -527,12 +527,7 @@ impl Context {
     fn release(&mut self, mark: &LiftMark) {
         self.inner.conns.remove(mark.id.index, mark.id.generation);
         if let Some(ip) = mark.ip() {
-            if let Some(count) = self.inner.per_ip.get_mut(&ip) {
-                *count -= 1;
-                if *count == 0 {
-                    self.inner.per_ip.remove(&ip);
-                }
-            }
+            self.uncount(ip);
         }
         self.inner.handshakes -= usize::from(mark.handshaking);
         if let Some(vhost) = self.inner.vhost_mut(mark.vhost) {

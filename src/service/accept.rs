@@ -1,7 +1,7 @@
 //! Listeners and the connections that come of them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::conn::{Conn, Flags, Role, SendHalf, Stash};
@@ -59,12 +59,10 @@ impl Context {
         stream: Stream,
         peer: SocketAddr,
     ) {
-        if let Some(limit) = self.turn.max_per_ip {
-            let count = self.inner.per_ip.entry(peer.ip()).or_default();
-            if *count >= limit {
-                return;
-            }
-            *count += 1;
+        let counts = self.turn.max_per_ip;
+        let has = |limit| self.inner.per_ip.get(&peer.ip()).copied().unwrap_or(0) >= limit;
+        if counts.is_some_and(has) {
+            return;
         }
         let Out { now, moment, .. } = self.inner.out;
         let Some(owner) = self.inner.vhost_mut(vhost) else {
@@ -73,6 +71,9 @@ impl Context {
         owner.live += 1;
         let settings = std::sync::Arc::clone(&owner.settings);
         let head = settings.timeouts.head;
+        if counts.is_some() {
+            *self.inner.per_ip.entry(peer.ip()).or_default() += 1;
+        }
         let mut io = Io::accepted(stream, peer);
         let poller = &self.parts.poller;
         let sniffs = role.sniffs.is_some();
@@ -115,8 +116,16 @@ impl Context {
         if let Some(owner) = self.inner.vhost_mut(vhost) {
             owner.live -= 1;
         }
-        if let Some(count) = self.inner.per_ip.get_mut(&peer.ip()) {
+        self.uncount(peer.ip());
+    }
+
+    /// An address has one connection less, where that counts.
+    pub(super) fn uncount(&mut self, ip: IpAddr) {
+        if let Some(count) = self.inner.per_ip.get_mut(&ip) {
             *count -= 1;
+            if *count == 0 {
+                self.inner.per_ip.remove(&ip);
+            }
         }
     }
 

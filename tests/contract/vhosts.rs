@@ -420,3 +420,19 @@ fn the_head_limits_of_the_named_vhost_are_enforced() {
         assert_eq!(told, usize::from(status == "101"), "{case}");
     }
 }
+
+/// Every address that tried would be remembered for ever.
+#[test]
+fn rs_05_who_may_have_no_connection_is_not_accounted_for() {
+    let net = wsloop::sim::Net::new(1);
+    let config = ContextConfig::new().max_connections_per_ip(0);
+    let mut context = wsloop::Context::simulated(&net, config).unwrap();
+    let config = VhostConfig::new("a.test").listen(addr());
+    context
+        .create_vhost(config.protocol("p", Recorder::default()))
+        .unwrap();
+    let peer = net.dial(addr()).unwrap();
+    crate::support::turn(&mut context, 3);
+    assert!(peer.ended());
+    assert_eq!(context.connections(), 0);
+}
