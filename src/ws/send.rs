@@ -533,6 +533,8 @@ impl Held {
             self.flat.clear();
         }
         self.written = 0;
+        // It counted from what had been written.
+        self.shut();
         self.gone += done as u64;
         self.rest_len -= lent_len;
     }
@@ -862,6 +864,27 @@ mod tests {
                 assert!(!queue.holds_ping());
                 assert_eq!(queue.memory(), 0);
             }
+        }
+    }
+
+    #[test]
+    fn an_open_queue_whose_front_is_gone_takes_no_more_once_what_was_lent_has_been_copied() {
+        let lender = [7; 2_000];
+        for waits in [[0; 150].as_slice(), &[]] {
+            let mut pool = BufferPool::new(4, 1 << 16);
+            let (mut queue, mut lent) = (TxQueue::default(), Vec::new());
+            queue.append(&mut pool, |tail| tail.extend_from_slice(&[1; 3_000]));
+            queue.advance(2_900, &mut pool);
+            assert!(queue.open(&mut pool, 1_000));
+            assert!(queue.append_lent(&mut pool, &mut lent, Opcode::Binary, 0..800));
+            queue.append(&mut pool, |tail| tail.extend_from_slice(waits));
+            queue.write_lent(&mut pool, &mut lent, &lender, |_| None);
+            let mut before = queue.len();
+            while let Some(now) = queue.append_open(Opcode::Binary, &[2; 40]) {
+                assert_eq!(now, before + 42);
+                before = now;
+            }
+            assert!(before <= 1_000 + waits.len(), "{before} bytes wait");
         }
     }
 
