@@ -9,8 +9,6 @@ mod testpki;
 
 #[path = "tls/asked.rs"]
 mod asked;
-#[path = "tls/between.rs"]
-mod between;
 #[path = "tls/bulk.rs"]
 mod bulk;
 #[path = "tls/crowd.rs"]
