@@ -28,7 +28,7 @@ use std::time::Duration;
 use torture::parts::{Answers, Speaker};
 use torture::rack::{CLIENT, Rack, SERVER, Setting, plain, secure};
 use wsloop::hook::Webhook;
-use wsloop::sim::{Call, Fault, Net};
+use wsloop::sim::{Call, Fault, Net, Selector};
 use wsloop::tls::{ClientTls, ServerTls};
 use wsloop::{
     DeflateConfig, FetchInfo, HookChain, HookConfig, ListenConfig, Mount, PlaintextPolicy,
@@ -46,8 +46,13 @@ struct Outcome {
     memory: [usize; 2],
 }
 
-fn play(scene: &dyn Fn(&mut Rack), fault: Option<(Call, u64, Fault)>) -> Outcome {
+fn play(
+    scene: &dyn Fn(&mut Rack),
+    selector: Selector,
+    fault: Option<(Call, u64, Fault)>,
+) -> Outcome {
     let net = Net::new(5);
+    net.set_selector(selector);
     if let Some((call, nth, fault)) = fault {
         net.fail(call, nth, fault);
     }
@@ -70,22 +75,28 @@ fn play(scene: &dyn Fn(&mut Rack), fault: Option<(Call, u64, Fault)>) -> Outcome
 
 /// Plays the scene with every one of its calls failing in every way.
 fn torture(what: &str, scene: &dyn Fn(&mut Rack)) {
-    let golden = play(scene, None);
+    for selector in [Selector::Epoll, Selector::Poll] {
+        torture_on(selector, what, scene);
+    }
+}
+
+fn torture_on(selector: Selector, what: &str, scene: &dyn Fn(&mut Rack)) {
+    let golden = play(scene, selector, None);
     assert!(!golden.ends.is_empty(), "{what}: nothing happened");
     assert!(golden.troubles.is_empty(), "{what}: {golden:?}");
     let mut runs = 0;
     for (call, count) in Call::ALL.iter().zip(&golden.calls) {
         for nth in 1..=*count {
             for fault in manual::faults(*call) {
-                println!("{what}: {call:?} {nth} of {count}: {fault:?}");
-                let run = play(scene, Some((*call, nth, fault)));
+                println!("{what}, {selector:?}: {call:?} {nth} of {count}: {fault:?}");
+                let run = play(scene, selector, Some((*call, nth, fault)));
                 judge(*call, fault, &golden, &run);
                 runs += 1;
             }
             for kind in [ErrorKind::Interrupted, ErrorKind::WouldBlock] {
                 if matches!(call, Call::Accept | Call::Read | Call::Write) {
-                    println!("{what}: {call:?} {nth} of {count}: {kind:?}");
-                    let run = play(scene, Some((*call, nth, kind.into())));
+                    println!("{what}, {selector:?}: {call:?} {nth} of {count}: {kind:?}");
+                    let run = play(scene, selector, Some((*call, nth, kind.into())));
                     assert_eq!(run.ends, golden.ends, "it only takes longer");
                     assert!(run.troubles.is_empty(), "{run:?}");
                     runs += 1;

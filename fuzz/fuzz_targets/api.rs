@@ -28,7 +28,8 @@ use wsloop::{
 };
 
 use world::{
-    CONFIGS, HEADS, Model, Script, Shared, Stranger, drain, fault, frame, let_time_pass, lock, turn,
+    CONFIGS, HEADS, Model, Script, Shared, Stranger, drain, fault, frame, let_time_pass, lock, net,
+    turn,
 };
 
 const TLS: u8 = 1;
@@ -39,7 +40,7 @@ const THERE: &str = "10.0.0.9:80";
 fuzz_target!(|bytes: &[u8]| {
     let mut script = Script::new(bytes);
     let variant = script.byte();
-    let net = Net::new(u64::from(variant >> 5));
+    let net = net(variant);
     net.name("a.test", ["10.0.0.1".parse().expect("an address")]);
     net.name(
         "many.test",

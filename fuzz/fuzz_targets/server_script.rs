@@ -26,13 +26,14 @@ use wsloop::{
 };
 
 use world::{
-    CONFIGS, HEADS, Model, Script, Shared, Stranger, drain, fault, frame, let_time_pass, lock, turn,
+    CONFIGS, HEADS, Model, Script, Shared, Stranger, drain, fault, frame, let_time_pass, lock, net,
+    turn,
 };
 
 fuzz_target!(|bytes: &[u8]| {
     let mut script = Script::new(bytes);
     let variant = script.byte();
-    let net = Net::new(u64::from(variant >> 5));
+    let net = net(variant);
     let model = Shared::<Model>::default();
     let mut context =
         Context::simulated(&net, context_config()).expect("nothing of the system is opened");

@@ -11,12 +11,24 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
-use wsloop::sim::{Call, Fault, Net, SimPeer};
+use wsloop::sim::{Call, Fault, Net, Selector, SimPeer};
 use wsloop::{Context, ExchangeId, FetchId, Side, WsiId};
 
 use crate::tls_configs::Configs;
 
 pub static CONFIGS: LazyLock<Configs> = LazyLock::new(Configs::new);
+
+/// A network with one of four seeds, like epoll or not, as the variant's upper bits say.
+pub fn net(variant: u8) -> Net {
+    let net = Net::new(u64::from(variant >> 5 & 3));
+    net.set_selector(match variant & LIKE_EPOLL {
+        0 => Selector::Poll,
+        _ => Selector::Epoll,
+    });
+    net
+}
+
+const LIKE_EPOLL: u8 = 1 << 7;
 
 /// The fuzzer's input, read from the front. What is missing at its end is 0, which every reader
 /// takes for "nothing more".
