@@ -51,7 +51,7 @@ REASONS = [
      "States that their types allow, and that the versions used here do not show: they are handled so that a new "
      "version cannot surprise. Among them the refusal of a full window by the compressor, keys that are used up after "
      "2^24 records or more, and errors of rustls that no peer has been found to cause.",
-     r"tls/(unbuffered|failure|session|last_alert|info|mod|tap|hello|error|trace|verify|server|client|identity)\.rs"
+     r"tls/(unbuffered|failure|session(/calm)?|last_alert|info|mod|tap|hello|error|trace|verify|server|client|identity)\.rs"
      r"|secure(/\w+)?\.rs|rotation\.rs|ws/deflate/|ws/recv/inflated\.rs|ws/recv\.rs",
      ANY, ANY, ANY),
     ("A variant of a list", "One line for each variant of a `match` that has to name all: others of the list are tested.",
@@ -67,6 +67,7 @@ REASONS = [
      r"^(Role|Phase|State|Stage|Link|Client|Entry|Owner|_|None|NO_PROTOCOL|\(|Validity|Ok\(\(\)\)|Err\(_\))", ANY, ANY),
     ("A guard against what the caller has ruled out", "", r"lift\.rs|ws/send\.rs",
      r"read_end\(\)\.unwrap_or|self\.flat = pool\.take_roomy", ANY, ANY),
+    ("A guard against what the caller has ruled out", "", r"lift/run\.rs", r"self\.put_back\(", ANY, ANY),
     ("A guard against what the caller has ruled out", "", r"secure_none\.rs", ANY, ANY, r"^visit_records_calmly$"),
     ("Two things at once",
      "A connection that an HTTP client has taken from its pool ends, is shut down or times out in the same turn, before "
