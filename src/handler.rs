@@ -169,7 +169,8 @@ pub enum ExchangeOutcome {
     },
     /// The connection ended before the exchange did.
     Disconnected,
-    /// The transport failed.
+    /// The transport failed: the connection, or TLS on it, whose [`TlsError`](crate::tls::TlsError) it
+    /// then has inside.
     Io(io::Error),
     /// The context is shutting down, or the vhost was destroyed.
     Shutdown,

@@ -3,6 +3,7 @@
 mod calm;
 mod records;
 
+use std::io;
 use std::time::Instant;
 
 use crate::arena::Arena;
@@ -13,6 +14,7 @@ use crate::context::ListenerSlot;
 use crate::error::{
     CloseCause, CloseKind, CloseSide, ConnectFailure, Deadline, RefusalReason, TlsError,
 };
+use crate::handler::ExchangeOutcome;
 use crate::id::VhostId;
 use crate::inner::{Inner, Owner, Vhost};
 use crate::lift::{Lift, place_of_payload};
@@ -271,6 +273,12 @@ impl Lift<'_> {
         match &mut self.conn.role {
             Role::Client(_) => {
                 self.stop_dialling(ConnectFailure::Tls(Box::new(TlsError { failure, trace })));
+            }
+            Role::Http(http) if http.has_exchange() => {
+                let error = TlsError { failure, trace };
+                let error = io::Error::new(io::ErrorKind::InvalidData, error);
+                self.set_outcome(ExchangeOutcome::Io(error));
+                self.close_http();
             }
             Role::Http(_) => {
                 self.refused(RefusalReason::Tls(Box::new(TlsError { failure, trace })));

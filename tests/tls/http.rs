@@ -7,7 +7,7 @@ use wsloop::{
     VhostConfig,
 };
 
-use super::lab::{Lab, TlsStranger, rustls_client, server_tls};
+use super::lab::{Lab, TlsStranger, record_types, rustls_client, server_tls};
 use crate::testpki::Pki;
 
 /// Sends bodies back; lets them come in pieces of its own choice.
@@ -216,4 +216,46 @@ fn pipelined_requests_are_all_answered_to_a_slow_reader() {
         heard.extend(hear(&mut stranger));
     }
     assert_eq!(statuses(&heard).len(), 400);
+}
+
+/// Keeps its exchanges waiting, and says how they end.
+struct Told(std::sync::mpsc::Sender<String>);
+
+impl HttpHandler for Told {
+    type Exchange = ();
+
+    fn on_request(&mut self, _: &mut Http<'_>, _: &HttpRequest<'_>) -> Result<(), HttpFailure> {
+        Ok(())
+    }
+
+    fn on_done(&mut self, _: &mut Cx<'_>, _: ExchangeId, (): (), outcome: &ExchangeOutcome) {
+        self.0.send(format!("{outcome:?}")).unwrap();
+    }
+}
+
+#[test]
+fn an_exchange_that_bytes_that_are_no_record_cut_off_is_told_of_once() {
+    for garbage in [b"7".as_slice(), b"\x17\x03\x03\x00\x01\x00"] {
+        let (mut lab, pki) = (Lab::new(), Pki::new("ca"));
+        let (tell, told) = std::sync::mpsc::channel();
+        let tls = server_tls(&pki, &["a.test"]);
+        let (config, _) = lab.server_config("a.test", tls, wsloop::PlaintextPolicy::Reject);
+        lab.add(config.mount(Mount::handler("/", Told(tell))));
+        let config = rustls_client(&pki, None, &[&rustls::version::TLS13]);
+        let mut stranger = TlsStranger::new(lab.stranger(), config, "a.test");
+        stranger.exchange(&mut lab).unwrap();
+        stranger.say(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\n");
+        stranger.exchange(&mut lab).unwrap();
+        stranger.peer.write(garbage).unwrap();
+        for _ in 0..3 {
+            lab.context.service(Some(Duration::ZERO)).unwrap();
+            assert_eq!(lab.context.check_invariants(), [""; 0]);
+        }
+        let told: Vec<String> = told.try_iter().collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("Io("), "{told:?}");
+        assert!(told[0].contains("TlsError"), "{told:?}");
+        let records = record_types(&stranger.peer.read());
+        assert_eq!(records.len(), 1, "an alert, encrypted");
+    }
 }
