@@ -169,8 +169,8 @@ pub enum ExchangeOutcome {
     },
     /// The connection ended before the exchange did.
     Disconnected,
-    /// The transport failed: the connection, or TLS on it, whose [`TlsError`](crate::tls::TlsError) it
-    /// then has inside.
+    /// The transport failed: the connection, or TLS on it, whose [`TlsError`](crate::TlsError) it has
+    /// inside then.
     Io(io::Error),
     /// The context is shutting down, or the vhost was destroyed.
     Shutdown,
