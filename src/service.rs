@@ -473,6 +473,10 @@ impl Context {
                 });
             }
         }
+        // Of the two lists one need be as long as there are connections, not by turns both.
+        if self.inner.out.dirty.is_empty() {
+            std::mem::swap(&mut self.turn.settling, &mut self.inner.out.dirty);
+        }
     }
 
     /// Takes a connection out of its slot, works on it, and puts it back or ends it. Nothing but
